@@ -1,0 +1,69 @@
+# What a fresh machine needs: Python 3.11 to 3.13 and make. `make demo` and `make test` do the rest.
+PYTHON ?= python3
+# GPU machines bring their own CUDA build: make install TORCH='torch>=2.11,<2.14'; one that is
+# installed already is used with VENV_FLAGS=--system-site-packages as well.
+TORCH ?= torch==2.13.0
+VENV_FLAGS ?=
+PORT ?= 8000
+DATA_DIR ?= .secateur
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# Tests start many small processes that each use torch: one thread a process is fastest.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Two processes; a file stays in one of them, and with it the servers its fixtures start.
+PARALLEL := -n 2 --dist loadfile
+# `make check` leaves out what starts whole servers.
+SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
+
+.PHONY: help install demo test check lint serve openapi bench constraints clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with pinned dependencies (instant when nothing changed)
+
+$(STAMP): constraints.txt pyproject.toml client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "Secateur needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one, for example: make install PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev]'
+	@touch $@
+
+demo: install ## Train LeNet-5, compress it through the service, show before and after
+	$(BIN)/python -m demo
+
+test: lint ## Lint, types, contracts and all tests (under 10 minutes on 2 cores)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL)
+
+check: lint ## Lint, types, contracts and the tests that start no server
+	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not slow' $(PARALLEL)
+
+lint: install ## Ruff, mypy (strict) and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m service.openapi --check
+
+serve: install ## Run the service in embedded mode on 127.0.0.1:8000
+	$(BIN)/secateur serve --port $(PORT) --data-dir $(DATA_DIR)
+
+openapi: install ## Write openapi.yaml from the code
+	$(BIN)/python -m service.openapi --write
+
+bench: install ## Time analysis and compaction against a named peer
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
+	$(BIN)/python -m bench.coupling_resnet50
+
+constraints: install ## Write constraints.txt from what .venv holds
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+	  | grep -viE '^(#|torch=|torch @|torch-pruning=|nvidia-|triton=)'; } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove what the targets made
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Secateur: make a compiled TorchScript model physically smaller, and prove it behaves the same."""

@@ -1,0 +1,5 @@
+"""The `secateur` command."""
+
+from secateur.cli.main import app
+
+__all__ = ["app"]

@@ -1,0 +1,151 @@
+"""`secateur compress`: a model in, a smaller model and its report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from secateur.cli.console import byte_size, err, out
+from secateur.cli.progress import ProgressDisplay
+from secateur.cli.tables import before_after, certificate_line
+from secateur.client import Secateur
+from secateur.errors import ApiError, SecateurError
+from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
+from secateur.report import Report
+from secateur.resources import TERMINAL, Job, Model
+from secateur.results import save_failed_report, save_results
+
+JOB_FAILED = 1
+INTERRUPTED = 130
+CANCEL_SECONDS = 30
+INSPECTION_SECONDS = 20
+
+
+def compress(  # noqa: PLR0917 - the options of a command line
+    model: Annotated[Path, typer.Argument(help="TorchScript file.")],
+    recipe: Annotated[Path, typer.Option(help="Recipe, YAML or JSON.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Dataset, safetensors or npz; needed to train or validate.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Server; by default the one running on this machine.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the job.")] = "",
+) -> None:
+    """Compress MODEL as the recipe says.
+
+    Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
+    and exits 0 only if the job succeeded.
+    """
+    for path in (model, data):
+        if path is not None and not path.is_file():
+            raise SecateurError(f"{path} is not a file", hint="check the path")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise SecateurError(f"--out {out_dir} is a file", hint="name a folder")
+    recipe_file = read_recipe(recipe)
+    needed_by = recipe_file.recipe.needs_dataset()
+    if needed_by is not None and data is None:
+        raise recipe_file.mistakes({needed_by: "needs a dataset: add --data FILE"})
+    if recipe_file.recipe.inputs is None and data is None:
+        shapes = "give the shapes, such as `[{shape: [1, 3, 224, 224]}]`, or add --data FILE"
+        raise recipe_file.mistakes({"inputs": shapes})
+    with Secateur(url) as client:
+        job = _run(client, model, data, recipe_file, name)
+        if job.status != "succeeded":
+            _explain(client, job, out_dir)
+            raise typer.Exit(JOB_FAILED)
+        _save(client, job, out_dir)
+
+
+def _run(
+    client: Secateur, model: Path, data: Path | None, recipe_file: RecipeFile, name: str
+) -> Job:
+    with ProgressDisplay(err) as display:
+        display.start(f"uploading {model.name}")
+        uploaded = client.upload_model(model, progress=display.bytes)
+        display.done(f"uploaded {model.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
+        display.start("inspecting it")
+        _refuse_rejected(client, uploaded)
+        dataset = None
+        if data is not None:
+            display.start(f"uploading {data.name}")
+            dataset = client.upload_dataset(data, progress=display.bytes)
+            splits = ", ".join(f"{count} {split}" for split, count in dataset.splits.items())
+            display.done(f"uploaded {data.name}: {byte_size(dataset.bytes)}, {splits} samples")
+        try:
+            job = client.create_job(
+                uploaded, recipe_file.recipe, dataset=dataset, name=name or model.stem
+            )
+        except ApiError as error:
+            raise _located(error, recipe_file) or error from error
+        display.done(f"created {job.id}")
+        try:
+            return client.wait(job, on_event=display.on_event)
+        except KeyboardInterrupt:
+            _cancel(client, job)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _located(error: ApiError, recipe_file: RecipeFile) -> RecipeInvalid | None:
+    """What the server found wrong with the recipe, by the lines of its file."""
+    faults = error.problem.errors
+    if not faults or not all(fault.field.startswith("recipe.") for fault in faults):
+        return None
+    return recipe_file.mistakes(
+        {fault.field.removeprefix("recipe."): fault.message for fault in faults}
+    )
+
+
+def _refuse_rejected(client: Secateur, uploaded: Model) -> None:
+    try:
+        uploaded = client.wait_until_inspected(uploaded, timeout=INSPECTION_SECONDS)
+    except TimeoutError:
+        return  # the worker is busy with other jobs; a rejection will fail the job instead
+    if uploaded.error is not None:
+        raise SecateurError(
+            f"the server rejected {uploaded.name}: {uploaded.error.title}",
+            hint=uploaded.error.hint,
+        )
+
+
+def _cancel(client: Secateur, job: Job) -> None:
+    """The first Ctrl-C cancels the job, a second one leaves it as it is."""
+    err.print(f"\ncanceling {job.id} (Ctrl-C again leaves it running)")
+    try:
+        job = client.cancel(job)
+        if job.status not in TERMINAL:
+            job = client.wait(job, timeout=CANCEL_SECONDS)
+        err.print(f"{job.id} is {job.status}")
+    except (KeyboardInterrupt, TimeoutError):
+        err.print(f"{job.id} goes on; `secateur jobs show {job.id}` tells how")
+
+
+def _explain(client: Secateur, job: Job, out_dir: Path) -> None:
+    err.print(f"[bold red]job {job.id} {job.status}[/]")
+    if job.error is not None:
+        err.print(f"[bold red]error:[/] {escape(job.error.title)} ({escape(job.error.type)})")
+        if job.error.where:
+            err.print(f"[bold]where:[/] {escape(job.error.where)}")
+        if job.error.hint:
+            err.print(f"[bold]hint:[/] {escape(job.error.hint)}")
+    saved = save_failed_report(client, job, out_dir)
+    if saved:
+        names = ", ".join(path.name for path in saved)
+        err.print(
+            f"the result was refused; what was measured is in {escape(str(out_dir))}: {names}"
+        )
+
+
+def _save(client: Secateur, job: Job, out_dir: Path) -> None:
+    files = save_results(client, job, out_dir)
+    report = Report.model_validate_json((out_dir / "report.json").read_bytes())
+    out.print(before_after(report))
+    out.print(escape(certificate_line(report)))
+    out.print(escape(report.verdict.summary))
+    for warning in report.verdict.warnings:
+        out.print(f"[yellow]warning:[/] {escape(warning)}")
+    out.print(f"wrote {escape(str(out_dir))}: {', '.join(path.name for path in files)}")

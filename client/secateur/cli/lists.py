@@ -1,0 +1,156 @@
+"""`secateur jobs`, `models` and `methods`: look at what the server has."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.markup import escape
+from rich.table import Table
+
+from secateur.cli.console import byte_size, magnitude, out, print_json
+from secateur.cli.tables import before_after, certificate_line, jobs_table
+from secateur.client import Secateur
+from secateur.errors import SecateurError
+
+Url = Annotated[
+    str | None, typer.Option(help="Server; by default the one running on this machine.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first.")]
+
+jobs = typer.Typer(no_args_is_help=True, help="List, show and cancel jobs.")
+models = typer.Typer(no_args_is_help=True, help="List and show models.")
+methods = typer.Typer(no_args_is_help=True, help="List and show what a recipe may say.")
+
+
+def _dump(item: BaseModel) -> Any:
+    return item.model_dump(mode="json", by_alias=True)
+
+
+def _print_json(items: BaseModel | Sequence[BaseModel]) -> None:
+    data = _dump(items) if isinstance(items, BaseModel) else [_dump(item) for item in items]
+    print_json(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@jobs.command("list")
+def list_jobs(
+    status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
+    limit: Limit = 20,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    with Secateur(url) as client:
+        found = list(itertools.islice(client.jobs(status=status), limit))  # type: ignore[arg-type]
+    if as_json:
+        _print_json(found)
+    else:
+        out.print(jobs_table(found) if found else "no jobs")
+
+
+@jobs.command("show")
+def show_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
+    """Show one job and, when it has one, the numbers of its report."""
+    with Secateur(url) as client:
+        job = client.job(job_id)
+        if as_json:
+            _print_json(job)
+            return
+        out.print(jobs_table([job]))
+        if job.progress is not None:
+            out.print(f"{job.progress.current} of {job.progress.total} {job.progress.unit}")
+        if job.error is not None:
+            out.print(f"[bold red]error:[/] {escape(job.error.title)} ({escape(job.error.type)})")
+            out.print(f"where: {escape(job.error.where)}\nhint: {escape(job.error.hint)}")
+        for artifact in job.artifacts:
+            out.print(f"{artifact.id}  {artifact.name}  {byte_size(artifact.bytes)}")
+        if any(artifact.kind == "report_json" for artifact in job.artifacts):
+            report = client.report(job)
+            out.print(before_after(report))
+            out.print(escape(certificate_line(report)))
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
+    """Cancel a job; a finished one stays as it is."""
+    with Secateur(url) as client:
+        job = client.cancel(job_id)
+    if as_json:
+        _print_json(job)
+    else:
+        out.print(f"{job.id} is {job.status}")
+
+
+@models.command("list")
+def list_models(limit: Limit = 20, url: Url = None, as_json: AsJson = False) -> None:
+    """List models, newest first."""
+    with Secateur(url) as client:
+        found = list(itertools.islice(client.models(), limit))
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("id", "name", "status", "size", "parameters", "created", box=None)
+    table.columns[0].no_wrap = True
+    for model in found:
+        parameters = magnitude(model.info.parameters) if model.info else ""
+        created = f"{model.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(
+            model.id, model.name, model.status, byte_size(model.bytes), parameters, created
+        )
+    out.print(table if found else "no models")
+
+
+@models.command("show")
+def show_model(model_id: str, url: Url = None, as_json: AsJson = False) -> None:
+    """Show one model: what its forward takes and the layer names for recipes."""
+    with Secateur(url) as client:
+        model = client.model(model_id)
+    if as_json:
+        _print_json(model)
+        return
+    out.print(f"{model.id}  {escape(model.name)}  {model.status}  {byte_size(model.bytes)}")
+    if model.error is not None:
+        out.print(f"[bold red]error:[/] {escape(model.error.title)}")
+        out.print(f"hint: {escape(model.error.hint)}")
+    if model.info is not None:
+        arguments = ", ".join(f"{a.name}: {a.type}" for a in model.info.arguments)
+        out.print(f"forward({escape(arguments)})  {magnitude(model.info.parameters)} parameters")
+        out.print("layers: " + escape(", ".join(model.info.layers)))
+
+
+@methods.command("list")
+def list_methods(url: Url = None, as_json: AsJson = False) -> None:
+    """List every name a recipe may use."""
+    with Secateur(url) as client:
+        found = client.methods()
+    if as_json:
+        _print_json(found)
+        return
+    table = Table("kind", "name", "summary", "data", box=None)
+    for method in found:
+        table.add_row(method.kind, method.name, method.summary, method.data)
+    out.print(table)
+
+
+@methods.command("show")
+def show_method(name: str, url: Url = None, as_json: AsJson = False) -> None:
+    """Show one method: formula, source, cost and the schema of its options."""
+    with Secateur(url) as client:
+        found = [method for method in client.methods() if method.name == name]
+    if not found:
+        raise SecateurError(
+            f"there is no method {name!r}", hint="`secateur methods list` lists them"
+        )
+    if as_json:
+        _print_json(found)
+        return
+    for method in found:
+        out.print(f"[bold]{escape(method.name)}[/] ({method.kind}): {escape(method.summary)}")
+        out.print(f"formula: {escape(method.formula)}\nsource: {escape(method.source)}")
+        out.print(f"data: {method.data}\ncost: {escape(method.cost)}")
+        out.print(escape(json.dumps(method.schema_, indent=2)))

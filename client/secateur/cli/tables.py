@@ -1,0 +1,82 @@
+"""Tables of the command line."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from secateur.cli.console import byte_size, magnitude
+from secateur.report import Measurement, Report
+from secateur.resources import Job
+
+COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "canceled": "yellow"}
+
+
+def change(before: float, after: float) -> str:
+    """Relative change, such as `-72.4 %`."""
+    return "-" if before == 0 else f"{100 * (after - before) / before:+.1f} %"
+
+
+def before_after(report: Report) -> Table:
+    """The numbers of a report, before and after."""
+    before, after = report.before, report.after
+    table = Table("", "before", "after", "change", title="Before and after", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row(
+        "file", byte_size(before.file_bytes), byte_size(after.file_bytes),
+        change(before.file_bytes, after.file_bytes),
+    )  # fmt: skip
+    for label, name in (
+        ("parameters", "parameters"),
+        ("non-zero parameters", "nonzero_parameters"),
+        ("MACs", "macs"),
+    ):
+        old, new = int(getattr(before, name)), int(getattr(after, name))
+        table.add_row(label, magnitude(old), magnitude(new), change(old, new))
+    if before.loss is not None and after.loss is not None:
+        table.add_row("validation loss", f"{before.loss:.4f}", f"{after.loss:.4f}", "")
+    if before.accuracy is not None and after.accuracy is not None:
+        points = 100 * (after.accuracy.top1 - before.accuracy.top1)
+        table.add_row("validation top-1", top1(before), top1(after), f"{points:+.2f} points")
+    for old_latency, new_latency in zip(before.latency_ms, after.latency_ms, strict=True):
+        table.add_row(
+            f"latency p50, batch {old_latency.batch_size}",
+            f"{old_latency.p50:.3f} ms",
+            f"{new_latency.p50:.3f} ms",
+            f"{old_latency.p50 / new_latency.p50:.2f} x" if new_latency.p50 else "-",
+        )
+    return table
+
+
+def top1(measurement: Measurement) -> str:
+    """Accuracy as `97.50 % (351/360)`."""
+    accuracy = measurement.accuracy
+    if accuracy is None:
+        return "-"
+    return f"{100 * accuracy.top1:.2f} % ({accuracy.correct}/{accuracy.total})"
+
+
+def certificate_line(report: Report) -> str:
+    """What the certificate says, in one line."""
+    certificate = report.certificate
+    state = "passed" if certificate.passed else "FAILED"
+    line = (
+        f"certificate {state} ({certificate.kind}): largest relative error "
+        f"{certificate.max_relative_error:.1e} against the masked original"
+    )
+    if certificate.mixed_by:
+        line += f"; mixed by {', '.join(certificate.mixed_by)}"
+    return line
+
+
+def jobs_table(jobs: list[Job]) -> Table:
+    """A list of jobs."""
+    table = Table("id", "type", "status", "stage", "model", "created", "name", box=None)
+    table.columns[0].no_wrap = True
+    for job in jobs:
+        table.add_row(
+            job.id, job.type, Text(job.status, style=COLOURS.get(job.status, "")),
+            job.stage or "", job.model_id, f"{job.created_at:%Y-%m-%d %H:%M:%S}", job.name,
+        )  # fmt: skip
+    return table

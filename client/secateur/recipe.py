@@ -1,0 +1,209 @@
+"""The recipe: what to remove from a model, when, and how to recover.
+
+A recipe is plain data (YAML or JSON). It is validated here, once, for every door into the
+product: the API refuses a bad one at POST, the CLI before uploading, the engine trusts it.
+Unknown keys, impossible combinations and out-of-range values are errors that carry the path of
+the field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Criterion = Literal["l1_norm", "l2_norm", "random"]
+Granularity = Literal["channel", "element"]
+Scope = Literal["local", "global"]
+Aggregate = Literal["sum", "mean", "max", "l2"]
+Normalize = Literal["none", "mean", "max"]
+Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "bool"]
+
+
+class RecipeModel(BaseModel):
+    """Base of every recipe object: unknown keys are refused, instances are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class InputSpec(RecipeModel):
+    """One positional argument of the model's `forward`."""
+
+    shape: list[Annotated[int, Field(ge=1)]]
+    """Full shape of one example, batch dimension included."""
+    dtype: Dtype = "float32"
+    high: Annotated[int, Field(ge=1)] | None = None
+    """Integer inputs only: exclusive upper bound of the random values (vocabulary size)."""
+
+    @model_validator(mode="after")
+    def _high_needs_integers(self) -> Self:
+        if self.high is not None and not self.dtype.startswith("int"):
+            raise ValueError(f"`high` bounds integer inputs; dtype is {self.dtype}")
+        return self
+
+
+class Allocation(RecipeModel):
+    """How much is removed, and over what the ranking runs. Exactly one of `amount` and `count`."""
+
+    scope: Scope = "local"
+    """`local`: the same amount from every layer; `global`: one ranking over the whole network."""
+    amount: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fraction to remove, of the prunable channels (or weights, for `element`)."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Number to remove: per layer when local, in total when global."""
+    of: Literal["channels", "weights"] | None = None
+    """What the amount counts; left out, it is `channels`, or `weights` for `element`."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.amount is None) == (self.count is None):
+            raise ValueError(
+                "give exactly one of `amount` (fraction between 0 and 1) and `count` (1 or more)"
+            )
+        return self
+
+
+class Optimizer(RecipeModel):
+    """Optimiser of a fine-tuning run."""
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0, le=10)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD only."""
+    nesterov: bool = False
+    """SGD only."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
+            raise ValueError("`nesterov` needs `kind: sgd` and a momentum above 0")
+        return self
+
+
+class FinetuneOptions(RecipeModel):
+    """How the uploaded program itself is trained between and after pruning."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    optimizer: Optimizer = Optimizer()
+    lr_schedule: Literal["constant", "cosine"] = "cosine"
+    """`cosine` decays the rate to zero over this run (Loshchilov & Hutter 2017, one cycle)."""
+    loss: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    batch_norm: Literal["train", "frozen"] = "train"
+    """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
+    keep: Literal["best", "last"] = "best"
+    """Weights to keep: of the best epoch on the validation split, or of the last."""
+
+
+class OneShot(RecipeModel):
+    """Prune once to the full amount."""
+
+    kind: Literal["one_shot"] = "one_shot"
+
+
+class Iterative(RecipeModel):
+    """(prune, fine-tune) x rounds until the amount is reached (Han et al. 2015)."""
+
+    kind: Literal["iterative"]
+    rounds: Annotated[int, Field(ge=2, le=100)] = 4
+    finetune: FinetuneOptions | None = FinetuneOptions()
+    """Training after every round; null prunes in rounds without training."""
+
+
+Schedule = Annotated[OneShot | Iterative, Field(discriminator="kind")]
+
+
+class PruneStage(RecipeModel):
+    """Remove channels physically, or single weights by mask."""
+
+    stage: Literal["prune"]
+    granularity: Granularity = "channel"
+    criterion: Criterion = "l1_norm"
+    aggregate: Aggregate = "sum"
+    """Channels: how the scores of coupled slices become one score."""
+    normalize: Normalize = "mean"
+    """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
+    is global."""
+    allocation: Allocation
+    schedule: Schedule = OneShot()
+    exclude: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
+        default=[], max_length=256
+    )
+    """Glob patterns over layer names; the outputs of matching layers are left whole."""
+    round_to: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Channels: keep a multiple of this many in every layer."""
+
+    @model_validator(mode="after")
+    def _amount_counts_what_is_removed(self) -> Self:
+        removed = "weights" if self.granularity == "element" else "channels"
+        if self.allocation.of not in (None, removed):
+            raise ValueError(
+                f"`allocation.of` must be `{removed}` (or left out) for granularity "
+                f"`{self.granularity}`; it is `{self.allocation.of}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _round_to_needs_channels(self) -> Self:
+        if self.round_to is not None and self.granularity != "channel":
+            raise ValueError("`round_to` rounds channel counts; granularity is `element`")
+        return self
+
+
+class FinetuneStage(FinetuneOptions):
+    """Train the compacted (or masked) program."""
+
+    stage: Literal["finetune"]
+
+
+Stage = Annotated[PruneStage | FinetuneStage, Field(discriminator="stage")]
+
+
+class Constraints(RecipeModel):
+    """Limits on the result. A job whose result breaks one fails, with its report kept."""
+
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest loss of top-1 accuracy on the validation split, as a fraction (0.01 = one point)."""
+    min_speedup: Annotated[float, Field(gt=0)] | None = None
+    """Smallest measured speed-up (median latency, original / compact) at the first batch size."""
+
+
+class Measure(RecipeModel):
+    """How latency is measured: original and compact alternately, in one process."""
+
+    batch_sizes: list[Annotated[int, Field(ge=1, le=4096)]] = Field(
+        default=[1, 32], min_length=1, max_length=8
+    )
+    runs: Annotated[int, Field(ge=5, le=1000)] = 30
+
+
+class Recipe(RecipeModel):
+    """A whole recipe, version 1."""
+
+    version: Literal[1] = 1
+    inputs: list[InputSpec] | None = Field(default=None, min_length=1, max_length=32)
+    """What `forward` takes; left out, it is taken from the dataset."""
+    stages: list[Stage] = Field(min_length=1, max_length=32)
+    constraints: Constraints = Constraints()
+    measure: Measure = Measure()
+    exports: list[Literal["torchscript"]] = ["torchscript"]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    @model_validator(mode="after")
+    def _something_is_pruned(self) -> Self:
+        if not any(isinstance(stage, PruneStage) for stage in self.stages):
+            raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        return self
+
+    def needs_dataset(self) -> str | None:
+        """Path of the first field that cannot run without a dataset, or None."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                return f"stages.{index}"
+            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+                return f"stages.{index}.schedule.finetune"
+        if self.constraints.max_accuracy_drop is not None:
+            return "constraints.max_accuracy_drop"
+        return None

@@ -1,0 +1,159 @@
+"""The report of a job: what was measured before, after each stage, and after.
+
+All accuracies are fractions in [0, 1], latencies milliseconds, sizes bytes, MACs
+multiply-accumulate operations of one sample (batch size 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ReportModel(BaseModel):
+    """Base of every report object."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Accuracy(ReportModel):
+    """Top-1 on the validation split: `correct` of `total` samples."""
+
+    correct: int
+    total: int
+    top1: float
+
+
+class Latency(ReportModel):
+    """Wall-clock milliseconds of one forward pass at one batch size."""
+
+    batch_size: int
+    p50: float
+    p90: float
+    p99: float
+    runs: int
+
+
+class Measurement(ReportModel):
+    """One state of the model."""
+
+    file_bytes: int
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    loss: float | None
+    """Average validation loss; null without a dataset."""
+    accuracy: Accuracy | None
+    """Null without a dataset."""
+    latency_ms: list[Latency]
+    """Empty where latency was not measured (intermediate stages)."""
+
+
+class StageReport(Measurement):
+    """State of the model after one step of one stage."""
+
+    stage: str
+    """`prune` or `finetune`."""
+    label: str
+    """Human name of the step, such as `prune round 2 of 4`."""
+    stage_index: int
+    round: int | None = None
+    removed: int = 0
+    """Channels (or weights, for element pruning) removed by this step."""
+    elapsed_ms: float
+
+
+class Certificate(ReportModel):
+    """Equivalence of the compact model and the original with the removed channels zeroed."""
+
+    passed: bool
+    kind: Literal["exact", "approximate"]
+    """`approximate` where an op mixes channels (see `mixed_by`)."""
+    max_relative_error: float
+    """Largest |compact - masked dense| over the largest |masked dense|, in float64."""
+    restricted_error: float | None = None
+    """The same against a reference whose mixing ops see only the surviving channels; this one
+    must be zero to rounding for every model. Null when the kind is exact."""
+    mixed_by: list[str]
+    """Ops that mix channels and therefore drift, as `layer (op)`."""
+    batch_sizes: list[int]
+    reloaded_in_fresh_process: bool
+    detail: str = ""
+
+
+class Frozen(ReportModel):
+    """Channels that could not be pruned, with the reason."""
+
+    layer: str
+    op: str
+    reason: str
+    channels: int
+
+
+class Histogram(ReportModel):
+    """Weight distribution: `counts[i]` weights lie in `edges[i]..edges[i+1]`."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class LayerReport(ReportModel):
+    """One weight tensor before and after."""
+
+    name: str
+    shape_before: list[int]
+    shape_after: list[int]
+    nonzero_after: int
+    removed_fraction: float
+    """1 - nonzero_after / elements before."""
+
+
+class Verdict(ReportModel):
+    """The result in one place; `ok` is false when the job got slower, lost accuracy or broke a
+    constraint."""
+
+    ok: bool
+    summary: str
+    warnings: list[str]
+    compression_ratio: float
+    """Parameters before / non-zero parameters after (Blalock et al. 2020)."""
+    file_ratio: float
+    """File bytes before / after."""
+    theoretical_speedup: float
+    """MACs before / after."""
+    measured_speedup: dict[str, float]
+    """Median latency before / after, by batch size."""
+    accuracy_change: float | None
+    """Top-1 after minus before, as a fraction; null without a dataset."""
+    constraints_met: bool
+
+
+class Provenance(ReportModel):
+    """Enough to run the job again."""
+
+    recipe: dict[str, Any]
+    seed: int
+    model_sha256: str
+    dataset_sha256: str | None
+    result_sha256: str
+    versions: dict[str, str]
+    device: str
+    threads: int
+    deterministic: bool
+
+
+class Report(ReportModel):
+    """The whole report."""
+
+    version: Literal[1] = 1
+    before: Measurement
+    stages: list[StageReport]
+    after: Measurement
+    certificate: Certificate
+    frozen: list[Frozen]
+    layers: list[LayerReport]
+    histogram_before: Histogram
+    histogram_after: Histogram
+    verdict: Verdict
+    provenance: Provenance

@@ -1,0 +1,258 @@
+"""What the API returns: models, datasets, jobs, events, metrics, artifacts, methods, limits.
+
+Identifiers are prefixed and sort by creation time (`mdl_`, `dst_`, `job_`, `art_`, `key_`);
+times are RFC 3339 in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from secateur.recipe import Recipe
+
+JobType = Literal["compress", "inspect", "plan"]
+JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
+ModelStatus = Literal["uploaded", "ready", "rejected"]
+Device = Literal["auto", "cpu", "cuda"]
+ArtifactKind = Literal["model", "report_json", "report_html", "recipe", "masks", "checkpoint"]
+
+
+T = TypeVar("T")
+
+
+class Resource(BaseModel):
+    """Base of everything the API returns."""
+
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+class Page(Resource, Generic[T]):
+    """One page of a list. Pass `next_cursor` as `?cursor=` to get the next."""
+
+    data: list[T]
+    next_cursor: str | None = None
+    has_more: bool = False
+
+
+class Problem(Resource):
+    """An error, RFC 9457 problem+json, with what to do about it in `hint`."""
+
+    type: str
+    """A stable URI reference such as `/problems/recipe-invalid`."""
+    title: str
+    status: int
+    detail: str = ""
+    hint: str = ""
+    instance: str = ""
+    errors: list[FieldProblem] = []
+
+
+class FieldProblem(Resource):
+    """One wrong field of a request."""
+
+    field: str
+    """Dotted path, such as `recipe.stages.0.allocation.amount`."""
+    message: str
+
+
+class ForwardArgument(Resource):
+    """One argument of the model's `forward`."""
+
+    name: str
+    type: str
+    optional: bool = False
+
+
+class ModelInfo(Resource):
+    """What inspecting a model found."""
+
+    arguments: list[ForwardArgument]
+    methods: list[str]
+    parameters: int
+    buffers: int
+    dtypes: list[str]
+    layers: list[str]
+    """Qualified names of the submodules that own weights; patterns in recipes match these."""
+    torchscript_bytes: int
+
+
+class Model(Resource):
+    """An uploaded TorchScript model."""
+
+    id: str
+    name: str
+    sha256: str
+    bytes: int
+    status: ModelStatus
+    error: JobError | None = None
+    """Why the model was rejected."""
+    info: ModelInfo | None = None
+    """Known once the model is `ready`."""
+    created_at: datetime
+
+
+class TensorInfo(Resource):
+    """One tensor of a dataset."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class Dataset(Resource):
+    """Uploaded tensors, named `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ..."""
+
+    id: str
+    name: str
+    sha256: str
+    bytes: int
+    format: Literal["safetensors", "npz"]
+    tensors: list[TensorInfo]
+    splits: dict[str, int]
+    """Samples per split."""
+    created_at: datetime
+
+
+class JobError(Resource):
+    """Why a job failed."""
+
+    type: str
+    """A stable name such as `nothing-pruned`."""
+    title: str
+    hint: str = ""
+    where: str = ""
+    """The recipe field, layer, tensor or file at fault."""
+    retryable: bool = False
+
+
+class Progress(Resource):
+    """How far the current stage is."""
+
+    current: int
+    total: int
+    unit: str
+    eta_seconds: float | None = None
+
+
+class JobCreate(BaseModel):
+    """Body of `POST /v1/jobs`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    type: Literal["compress", "plan"] = "compress"
+    model_id: str
+    dataset_id: str | None = None
+    recipe: Recipe
+    device: Device = "auto"
+    name: str = Field(default="", max_length=200)
+    metadata: dict[str, str] = Field(default={}, max_length=32)
+
+
+class Artifact(Resource):
+    """A file a job produced."""
+
+    id: str
+    job_id: str
+    kind: ArtifactKind
+    name: str
+    media_type: str
+    sha256: str
+    bytes: int
+    created_at: datetime
+
+
+class Job(Resource):
+    """A job. `status` tells where it is in its life, `stage` what it is doing."""
+
+    id: str
+    type: JobType
+    status: JobStatus
+    name: str
+    model_id: str
+    dataset_id: str | None
+    recipe: dict[str, Any] | None
+    device: Device
+    queue: Literal["cpu", "gpu"]
+    stage: str | None
+    progress: Progress | None
+    attempt: int
+    queue_position: int | None = None
+    """Jobs of the same queue ahead of this one; null unless queued."""
+    error: JobError | None
+    result: dict[str, Any] | None = None
+    """Short result: the verdict of a compress job, the plan of a plan job."""
+    metadata: dict[str, str]
+    artifacts: list[Artifact] = []
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Event(Resource):
+    """Something that happened to a job. `seq` counts from 1 within the job."""
+
+    seq: int
+    type: str
+    """`queued`, `started`, `stage_started`, `progress`, `metric`, `log`, `stage_finished`,
+    `checkpoint`, `lease_expired`, `succeeded`, `failed`, `canceled`, ..."""
+    data: dict[str, Any]
+    created_at: datetime
+
+
+class Metric(Resource):
+    """One measured value during a job."""
+
+    seq: int
+    name: str
+    """`train/loss`, `train/accuracy`, `validation/loss`, `validation/accuracy`, `lr`, ..."""
+    value: float
+    step: int
+    stage: str
+    created_at: datetime
+
+
+class Method(Resource):
+    """One name a recipe may use."""
+
+    name: str
+    kind: Literal["granularity", "criterion", "allocation", "schedule", "training"]
+    summary: str
+    formula: str
+    source: str
+    data: Literal["none", "inputs", "labelled", "training"]
+    cost: str
+    schema_: dict[str, Any] = Field(alias="schema", serialization_alias="schema")
+
+
+class Limits(Resource):
+    """Limits of this server."""
+
+    max_model_bytes: int
+    max_dataset_bytes: int
+    max_archive_entries: int
+    max_archive_ratio: float
+    max_unpacked_bytes: int
+    max_job_seconds: int
+    max_attempts: int
+    max_wait_seconds: int
+    page_size_default: int
+    page_size_max: int
+
+
+class ApiKey(Resource):
+    """An API key; the secret itself is shown once, at creation."""
+
+    id: str
+    name: str
+    prefix: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+    secret: str | None = None
+
+
+for _resource in (Problem, Model, Job):
+    _resource.model_rebuild()

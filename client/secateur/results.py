@@ -1,0 +1,123 @@
+"""The results of a job as a folder: all of it or nothing.
+
+Files are first completed in a temporary folder beside the target and verified there; only then
+do they take their place. Files of an earlier run in the same folder are replaced.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from secateur.client import Secateur
+from secateur.errors import SecateurError
+from secateur.resources import Artifact, Job
+
+NAMES = {
+    "model": "compact.pt",
+    "report_json": "report.json",
+    "report_html": "report.html",
+    "recipe": "recipe.yaml",
+    "masks": "masks.safetensors",
+}
+"""File name of every kind of artifact that is a result (checkpoints are not)."""
+WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})
+FAILED = {"report.json": "failed-report.json", "report.html": "failed-report.html"}
+"""Names of the report of a job that failed: `report.json` is there only beside its model."""
+
+
+def save_results(
+    client: Secateur,
+    job: Job,
+    folder: Path,
+    *,
+    progress: Callable[[Artifact, int, int], None] | None = None,
+) -> list[Path]:
+    """Write what a succeeded job produced to `folder`.
+
+    Returns:
+        The files, `compact.pt` and `report.json` among them.
+
+    Raises:
+        SecateurError: the job has not produced everything, or a file did not arrive whole.
+    """
+    with _staging(folder) as staging:
+        _fetch(client, job, staging, progress)
+        recipe = staging / "recipe.yaml"
+        if not recipe.exists() and job.recipe is not None:
+            recipe.write_text(yaml.safe_dump(job.recipe, sort_keys=False))
+        missing = WHOLE - {path.name for path in staging.iterdir()}
+        if missing:
+            raise SecateurError(
+                f"job {job.id} is {job.status} and has no {', '.join(sorted(missing))}",
+                hint=f"see `secateur jobs show {job.id}`",
+            )
+        return _move(staging, folder)
+
+
+def save_failed_report(client: Secateur, job: Job, folder: Path) -> list[Path]:
+    """Write the report of a job that failed after measuring, if there is one.
+
+    Its files are named `failed-report.*`, so that `report.json` always belongs to the
+    `compact.pt` beside it.
+    """
+    with _staging(folder) as staging:
+        _fetch(client, job, staging, None, only=frozenset(FAILED))
+        for name, failed in FAILED.items():
+            if (staging / name).exists():
+                (staging / name).rename(staging / failed)
+        return _move(staging, folder)
+
+
+def _fetch(
+    client: Secateur,
+    job: Job,
+    staging: Path,
+    progress: Callable[[Artifact, int, int], None] | None,
+    only: frozenset[str] | None = None,
+) -> None:
+    for artifact in client.artifacts(job):
+        name = NAMES.get(artifact.kind)
+        if name is None or (only is not None and name not in only):
+            continue
+
+        def report(done: int, total: int, artifact: Artifact = artifact) -> None:
+            if progress is not None:
+                progress(artifact, done, total)
+
+        client.download(artifact, staging / name, progress=report)
+
+
+@contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder on the file system of `folder`, which is only made when needed."""
+    parent = folder if folder.is_dir() else _existing_parent(folder)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=parent))
+    except OSError as error:
+        raise SecateurError(
+            f"cannot write to {parent}: {error.strerror}", hint="choose another output folder"
+        ) from error
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _existing_parent(folder: Path) -> Path:
+    for parent in folder.absolute().parents:
+        if parent.exists():
+            return parent
+    return Path.cwd()
+
+
+def _move(staging: Path, folder: Path) -> list[Path]:
+    files = sorted(staging.iterdir())
+    if files:
+        folder.mkdir(parents=True, exist_ok=True)
+    return [path.replace(folder / path.name) for path in files]

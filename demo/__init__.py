@@ -1,0 +1,1 @@
+"""The demonstration behind `make demo`: LeNet-5 through the whole service, on real data."""

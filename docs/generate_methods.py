@@ -1,0 +1,92 @@
+"""Writes `docs/methods.md` from the catalogue in `secateur.methods`.
+
+Run it after changing the catalogue: `python -m docs.generate_methods`. A test fails when the page
+and the catalogue differ.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from secateur.methods import METHODS
+from secateur.resources import Method
+
+from docs import schema_words
+
+PAGE = Path(__file__).with_name("methods.md")
+
+SECTIONS = {
+    "granularity": ("What is removed", "`granularity` of a prune stage."),
+    "criterion": (
+        "How importance is judged",
+        "`criterion` of a prune stage. A channel is rarely alone: a filter lives and dies with the "
+        "BatchNorm that follows, the inputs of the next layers, and, across a shortcut, with the "
+        "same channel of other layers. Every filter that produces the channel is scored; "
+        "`aggregate` makes one score of them, and `normalize` divides it by the mean or maximum of "
+        "the channels it competes with, so that layers compare when the scope is `global`. "
+        "`random` looks at no weight and needs neither.",
+    ),
+    "allocation": ("How much, and where", "`allocation` of a prune stage."),
+    "schedule": ("When", "`schedule` of a prune stage."),
+    "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
+}
+
+NEEDS = {
+    "none": "no data",
+    "inputs": "inputs",
+    "labelled": "labelled data",
+    "training": "training data",
+}
+
+
+def _values(field: dict[str, Any]) -> str:
+    """Accepted values; types of their own link to the recipe's page."""
+    return schema_words.values(field).replace("](#", "](recipe.md#")
+
+
+def _entry(method: Method) -> str:
+    fields = [
+        f"| `{name}` | {_values(field)} | {schema_words.default(field)} |"
+        for name, field in method.schema_["properties"].items()
+    ]
+    return "\n".join(
+        [
+            f"### `{method.name}`",
+            "",
+            method.summary,
+            "",
+            f"- Formula: `{method.formula}`",
+            f"- Source: {method.source}",
+            f"- Needs: {NEEDS[method.data]}",
+            f"- Cost: {method.cost}",
+            "",
+            "| field | values | default |",
+            "|---|---|---|",
+            *fields,
+        ]
+    )
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [
+        "# Methods",
+        "",
+        "<!-- Generated from client/secateur/methods.py by `python -m docs.generate_methods`. -->",
+        "",
+        "Every name a recipe accepts. The same list, with JSON schemas, comes from "
+        "`GET /v1/methods` and `secateur methods`. How the fields fit together is in "
+        "[recipe.md](recipe.md).",
+        "",
+    ]
+    for kind, (title, intro) in SECTIONS.items():
+        parts += [f"## {title}", "", intro, ""]
+        for method in METHODS:
+            if method.kind == kind:
+                parts += [_entry(method), ""]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The compression engine: pure torch, no web framework, no database, no broker."""

@@ -1,0 +1,6 @@
+"""Removes channels physically, and the reference that says what the result must equal."""
+
+from engine.compaction.compact import compact
+from engine.compaction.masked_dense import mask_dense
+
+__all__ = ["compact", "mask_dense"]

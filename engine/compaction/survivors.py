@@ -1,0 +1,59 @@
+"""Which indices of each tensor survive a removal."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.coupling import Coupling
+from engine.coupling.labels import Dimension
+
+Components = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Survivors:
+    """Answers for one coupling and one set of removed components."""
+
+    def __init__(self, coupling: Coupling, removed: Components) -> None:
+        self._gone = np.zeros(coupling.component_count + 1, bool)
+        self._gone[removed] = True  # index -1 (fixed) is the last entry and stays False
+        self._coupling = coupling
+
+    def mask(self, components: Dimension, size: int) -> Mask:
+        """True where an index survives; all true for a dimension without components."""
+        if components is None:
+            return np.ones(size, bool)
+        return ~self._gone[components]
+
+    def shape(self, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a tensor of the tape after the removal."""
+        labels = self._coupling.labels.get(number)
+        if labels is None:
+            return shape
+        return tuple(
+            size if own is None else int(self.mask(own, size).sum())
+            for own, size in zip(labels, shape, strict=True)
+        )
+
+    def kept(self, tensor: str) -> dict[int, torch.Tensor]:
+        """For each dimension of a named tensor that shrinks, the int64 indices that stay."""
+        value = self._coupling.tape.tensors[tensor]
+        labels = self._coupling.labels.get(value.number, [])
+        masks = {
+            dim: self.mask(own, value.shape[dim])
+            for dim, own in enumerate(labels)
+            if own is not None
+        }
+        return {
+            dim: torch.from_numpy(np.flatnonzero(mask))
+            for dim, mask in masks.items()
+            if not mask.all()
+        }
+
+    def cut(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
+        """The surviving part of a named tensor, contiguous in its memory format."""
+        for dim, indices in self.kept(tensor).items():
+            value = value.index_select(dim, indices.to(value.device))
+        return value

@@ -1,0 +1,123 @@
+r"""Labels: the names of indices, and which of them must be removed together.
+
+Derivation. Give every index of every weight dimension its own positive integer. An activation
+carries, per dimension, the vector of labels its indices stem from; 0 stands for an index that
+cannot be removed (batch, pixels, inputs, outputs). If an operator meets two dimensions whose
+indices must correspond, position i of one with position i of the other, then removing one
+without the other would change the shape or the meaning, so their labels are *united*. Removal is
+sound exactly for whole classes of the equivalence relation this generates, so long as no member
+is frozen. Classes are the connected components of the graph whose edges are the unions, found
+once at the end in time linear in the number of edges (Tarjan 1972; scipy's csgraph).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Labels = npt.NDArray[np.int64]
+Dimension = Labels | None
+"""Labels along one dimension, or None when nothing there can be removed."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why labels were frozen; `report` is false for what nobody would call a channel."""
+
+    layer: str
+    operator: str
+    text: str
+    report: bool = True
+
+
+@dataclass(frozen=True)
+class Range:
+    """The labels `start .. start + size - 1` of one dimension of one tensor."""
+
+    tensor: str
+    dim: int
+    start: int
+    size: int
+
+
+class LabelSpace:
+    """Allocates labels, collects unions and frozen labels, and resolves them."""
+
+    def __init__(self) -> None:
+        self.ranges: list[Range] = []
+        self._starts: list[int] = []
+        self._next = 1
+        self._left: list[Labels] = []
+        self._right: list[Labels] = []
+        self._frozen: list[tuple[Labels, Reason]] = []
+
+    def allocate(self, tensor: str, dim: int, size: int) -> Labels:
+        """Fresh labels for one dimension."""
+        self.ranges.append(Range(tensor, dim, self._next, size))
+        self._starts.append(self._next)
+        labels = np.arange(self._next, self._next + size, dtype=np.int64)
+        self._next += size
+        return labels
+
+    def unite(self, left: Labels, right: Labels, reason: Reason) -> None:
+        """Position by position; a label that meets 0 is frozen."""
+        keep = left != right
+        left, right = left[keep], right[keep]
+        lonely = (left == 0) | (right == 0)
+        if lonely.any():
+            self.freeze(np.maximum(left, right)[lonely], reason)
+        self._left.append(left[~lonely])
+        self._right.append(right[~lonely])
+
+    def freeze(self, labels: Labels, reason: Reason) -> None:
+        """These labels can never be removed."""
+        labels = labels[labels > 0]
+        if labels.size:
+            self._frozen.append((labels, reason))
+
+    def range_of(self, label: int) -> Range:
+        """The dimension a label belongs to."""
+        return self.ranges[bisect_right(self._starts, label) - 1]
+
+    def resolve(self) -> Resolution:
+        """Components of all labels, and the reason of each frozen one."""
+        size = self._next
+        left = np.concatenate([*self._left, np.empty(0, np.int64)])
+        right = np.concatenate([*self._right, np.empty(0, np.int64)])
+        graph = coo_matrix((np.ones(left.size, np.int8), (left, right)), shape=(size, size))
+        count, component = connected_components(graph, directed=False)
+        reason = np.full(count, -1, np.int64)
+        for index in range(len(self._frozen) - 1, -1, -1):
+            reason[component[self._frozen[index][0]]] = index
+        return Resolution(
+            component=component.astype(np.int64),
+            reason=reason,
+            reasons=[item[1] for item in self._frozen],
+        )
+
+
+def distinct(values: Labels) -> Labels:
+    """The different values, in rising order; free for the usual case of a rising range."""
+    if values.size < 2 or (values[1:] > values[:-1]).all():
+        return values
+    return np.unique(values)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the unions amount to.
+
+    Attributes:
+        component: raw component of each label (index 0 is the placeholder label).
+        reason: for each raw component the index of the first reason that froze it, or -1.
+        reasons: all reasons, in the order they arose.
+    """
+
+    component: Labels
+    reason: Labels
+    reasons: list[Reason]

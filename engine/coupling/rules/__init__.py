@@ -1,0 +1,23 @@
+"""One rule per compute operator; importing this package registers them all."""
+
+from engine.coupling.rules import (
+    attention,
+    contraction,
+    convolution,
+    movement,
+    normalization,
+    pointwise,
+    reduction,
+    shape,
+)
+
+__all__ = [
+    "attention",
+    "contraction",
+    "convolution",
+    "movement",
+    "normalization",
+    "pointwise",
+    "reduction",
+    "shape",
+]

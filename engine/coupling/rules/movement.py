@@ -1,0 +1,280 @@
+r"""Data movement: the operator itself, run on the labels.
+
+View, permute, cat, chunk, expand, pixel shuffle and the like compute nothing; they put values in
+other places. Running the same operator on a tensor of labels therefore tells where every index
+went, with no rule for each operator. For each labelled dimension d of the inputs:
+
+1. lay its labels along d of a tensor of the input's shape (stride 0 elsewhere, so it costs
+   nothing), zeros for the other inputs, and run the operator;
+2. find the output dimensions along which the result varies.
+   * one: the result along it is that dimension's label vector;
+   * several (C -> heads x width, groups x C/groups): keep one of them, the *pivot*, and unite the
+     labels that share a pivot index, so that what can be removed stays a box. The pivot is the
+     dimension that leaves the most independent channels, the innermost on a tie;
+   * none, but not zero: one index was picked by position; it is frozen.
+
+Dimensions that are neither labelled nor named by the operator are cut to one element first where
+the operator works along a single dimension (cat, split, slice ...).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from engine.coupling.labels import Dimension, Labels
+from engine.coupling.tracker import Tracker, rule
+from engine.errors import EngineError
+from engine.tape import Step, TensorValue, convert, flatten
+from engine.torchscript.interpreter import run_operator
+
+_ALONG_ONE_DIMENSION = frozenset(
+    f"aten::{name}"
+    for name in (
+        "cat", "concat", "concatenate", "chunk", "unsafe_chunk", "split", "unsafe_split",
+        "split_with_sizes",
+        "slice", "select", "narrow", "unbind", "tensor_split",
+    )
+)  # fmt: skip
+_POSITION_DEPENDENT = frozenset({"aten::roll", "aten::unfold", "aten::im2col", "aten::diagonal"})
+_SPLITS = frozenset({"aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split"})
+
+
+@rule(
+    "view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "ravel", "permute",
+    "transpose", "t", "numpy_T", "mT", "adjoint", "swapaxes", "swapdims", "movedim", "moveaxis",
+    "squeeze", "unsqueeze", "cat", "concat", "concatenate", "stack", "chunk", "unsafe_chunk",
+    "split",
+    "unsafe_split", "split_with_sizes", "tensor_split", "slice", "select", "narrow", "unbind",
+    "expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "roll", "flip",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "constant_pad_nd", "pad", "view_as",
+    "reshape_as", "unfold", "diagonal", "hstack", "vstack",
+)  # fmt: skip
+def movement(tracker: Tracker, step: Step) -> None:
+    """Run the operator on the labels."""
+    operands = [value for value in step.tensors() if value.shape]
+    outputs = list(flatten(step.outputs))
+    results: list[list[Dimension]] = [[None] * len(output.shape) for output in outputs]
+    if step.kind in {"aten::expand_as", "aten::view_as", "aten::reshape_as"}:
+        for labels in tracker.labels(step.arguments[1]):
+            tracker.freeze(labels, step, "used for its shape")
+        operands = operands[:1]
+    if step.kind == "aten::pad" and step.argument("mode") not in (None, "constant"):
+        _freeze_padded(tracker, step)
+    rank = max((len(value.shape) for value in operands), default=0)
+    for dim in range(rank):
+        if any(dim < len(v.shape) and tracker.labels(v)[dim] is not None for v in operands):
+            _move(tracker, step, operands, dim=dim, outputs=outputs, results=results)
+    if step.kind in _SPLITS:
+        _equal_parts(tracker, step, results)
+    for output, moved in zip(outputs, results, strict=True):
+        tracker.assign(output, moved)
+
+
+def _move(
+    tracker: Tracker,
+    step: Step,
+    operands: list[TensorValue],
+    *,
+    dim: int,
+    outputs: list[TensorValue],
+    results: list[list[Dimension]],
+) -> None:
+    """Follow the labels that lie along one input dimension."""
+    labelled = {
+        value.number: tracker.labels(value)[dim] for value in operands if dim < len(value.shape)
+    }
+    kept = _kept_dimensions(step, operands, dim)
+    try:
+        moved = _run_on_labels(step, labelled, dim, kept)
+    except (RuntimeError, EngineError) as error:
+        for own in labelled.values():
+            tracker.freeze(own, step, f"labels could not follow: {str(error).splitlines()[0]}")
+        return
+    for output, result, labels in zip(outputs, moved, results, strict=True):
+        _place(tracker, step, output, result, labels)
+
+
+def _kept_dimensions(step: Step, operands: list[TensorValue], dim: int) -> set[int] | None:
+    """Dimensions that must keep their length, or None for all."""
+    if step.kind not in _ALONG_ONE_DIMENSION:
+        return None
+    rank = len(operands[0].shape)
+    along = step.argument("dim", step.argument("axis", 0))
+    if not isinstance(along, int) or any(len(value.shape) != rank for value in operands):
+        return None
+    return {dim, along % rank}
+
+
+def _run_on_labels(
+    step: Step, labelled: dict[int, Dimension], dim: int, kept: set[int] | None
+) -> list[torch.Tensor]:
+    def as_labels(value: TensorValue) -> torch.Tensor:
+        if not value.shape or value.number not in labelled:
+            if value.value is not None:
+                return value.value
+            return torch.zeros((), dtype=torch.int64).expand(value.shape)
+        shape = [
+            size if kept is None or position in kept else 1
+            for position, size in enumerate(value.shape)
+        ]
+        labels = labelled[value.number]
+        if labels is None:
+            return torch.zeros((), dtype=torch.int64).expand(shape)
+        ones = [1] * len(shape)
+        ones[dim] = labels.size
+        return torch.from_numpy(labels).reshape(ones).expand(shape)
+
+    arguments = _convert_values(step.arguments, as_labels)
+    kind = step.kind
+    if kind in {"aten::view", "aten::_unsafe_view", "aten::view_as"}:
+        size = arguments[1].shape if kind == "aten::view_as" else arguments[1]
+        produced: Any = arguments[0].reshape(size)
+    else:
+        if kind in {"aten::pad", "aten::constant_pad_nd"}:
+            arguments[-1] = None if kind == "aten::pad" else 0
+        produced = run_operator(step.instruction, arguments)
+    listed = produced if len(step.outputs) > 1 else [produced]
+    collected: list[torch.Tensor] = []
+    _collect(listed, collected)
+    return collected
+
+
+def _convert_values(value: Any, change: Any) -> Any:
+    if isinstance(value, TensorValue):
+        return change(value)
+    if isinstance(value, list):
+        return [_convert_values(item, change) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_convert_values(item, change) for item in value)
+    return value
+
+
+def _collect(value: Any, into: list[torch.Tensor]) -> None:
+    convert(value, into.append)
+
+
+def _place(
+    tracker: Tracker,
+    step: Step,
+    output: TensorValue,
+    result: torch.Tensor,
+    labels: list[Dimension],
+) -> None:
+    """Read the label vectors of one output off the moved labels."""
+    varying = [dim for dim in range(result.dim()) if _varies(result, dim)]
+    core = result[
+        tuple(slice(None) if dim in varying else 0 for dim in range(result.dim()))
+    ].numpy()
+    if not varying:
+        tracker.freeze(core.reshape(1).astype(np.int64), step, "picked by its position")
+        return
+    if step.kind in _POSITION_DEPENDENT and (
+        len(varying) > 1 or not _same_order(core.astype(np.int64))
+    ):
+        tracker.freeze(core.reshape(-1), step, "values move by their position")
+        return
+    pivot = _pivot(core) if len(varying) > 1 else 0
+    table = np.moveaxis(core, pivot, 0).reshape(core.shape[pivot], -1)
+    vector = np.ascontiguousarray(table[:, 0])
+    for column in range(1, table.shape[1]):
+        tracker.unite(vector, table[:, column], step, "indices of a reshaped dimension")
+    dim = varying[pivot]
+    if result.shape[dim] != output.shape[dim]:
+        raise AssertionError(f"{step.kind}: labels {tuple(result.shape)} for {output.shape}")
+    if labels[dim] is None:
+        labels[dim] = vector
+    else:
+        # Two labelled dimensions were merged into one: an index of the result belongs to both.
+        tracker.freeze(labels[dim], step, "two prunable dimensions were merged into one")
+        tracker.freeze(vector, step, "two prunable dimensions were merged into one")
+        labels[dim] = None
+
+
+def _varies(result: torch.Tensor, dim: int) -> bool:
+    if result.shape[dim] == 1 or result.stride(dim) == 0:
+        return False
+    first = result.narrow(dim, 0, 1)
+    return not torch.equal(first.expand_as(result), result)
+
+
+def _same_order(core: Labels) -> bool:
+    return bool(np.all(np.diff(core) > 0))
+
+
+def _pivot(core: Labels) -> int:
+    """The dimension that leaves the most classes after uniting along all the others."""
+    best, best_count = 0, -1
+    for dim in range(core.ndim):
+        table = np.moveaxis(core, dim, 0).reshape(core.shape[dim], -1)
+        names, compact = np.unique(table, return_inverse=True)
+        compact = compact.reshape(table.shape)
+        left = np.repeat(compact[:, :1], table.shape[1] - 1, axis=1).ravel()
+        right = compact[:, 1:].ravel()
+        graph = coo_matrix((np.ones(left.size, np.int8), (left, right)), shape=(names.size,) * 2)
+        count = int(connected_components(graph, directed=False)[0])
+        if count >= best_count:
+            best, best_count = dim, count
+    return best
+
+
+def _equal_parts(tracker: Tracker, step: Step, results: list[list[Dimension]]) -> None:
+    """chunk and split cut into equal parts, so the same positions leave every part."""
+    if not results:
+        return
+    rank = len(results[0])
+    dim = int(step.argument("dim", 0)) % rank
+    first = results[0][dim]
+    if first is None:
+        return
+    for labels in results[1:]:
+        other = labels[dim]
+        if other is None:
+            tracker.freeze(first, step, "cut into equal parts")
+        else:
+            tracker.unite(first[: other.size], other, step, "cut into equal parts")
+
+
+def _freeze_padded(tracker: Tracker, step: Step) -> None:
+    value = step.arguments[0]
+    labels = tracker.labels(value)
+    padded = len(step.arguments[1]) // 2
+    for dim in range(len(labels) - padded, len(labels)):
+        tracker.freeze(labels[dim], step, "padded with its own values")
+
+
+@rule("index", "index_select", "gather", "take_along_dim", "embedding_bag", "_unsafe_index")
+def indexed(tracker: Tracker, step: Step) -> None:
+    """Values picked by index tensors: picked dimensions stay, the others pass where they can."""
+    value = step.arguments[0]
+    labels = tracker.labels(value)
+    output = step.outputs[0]
+    result: list[Dimension] = [None] * len(output.shape)
+    for index in step.tensors()[1:]:
+        for own in tracker.labels(index):
+            tracker.freeze(own, step, "used as an index")
+    picked: list[int]
+    if step.kind == "aten::index_select":
+        picked = [int(step.arguments[1]) % len(labels)]
+        result = [None if dim in picked else own for dim, own in enumerate(labels)]
+    elif step.kind == "aten::index" and isinstance(step.arguments[1], list):
+        indices = step.arguments[1]
+        picked = []
+        for position, index in enumerate(indices):
+            if isinstance(index, TensorValue):
+                width = len(index.shape) if index.dtype == torch.bool else 1
+                picked += list(range(position, position + width))
+        trailing = [dim for dim in range(len(labels)) if dim > max(picked, default=-1)]
+        for offset, dim in enumerate(reversed(trailing)):
+            result[len(result) - 1 - offset] = labels[dim]
+        passing = set(trailing)
+        picked = [dim for dim in range(len(labels)) if dim not in passing]
+    else:
+        picked = list(range(len(labels)))
+    for dim in picked:
+        tracker.freeze(labels[dim], step, "picked by an index tensor")
+    tracker.assign(output, result)

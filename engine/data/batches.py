@@ -1,0 +1,67 @@
+"""Batches of a split, in order or in a seeded random order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.data.splits import Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples, on the device."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor | None
+    size: int
+
+
+def bounds(samples: int, batch_size: int, *, merge_last: bool = True) -> list[tuple[int, int]]:
+    """Half-open sample ranges of the batches; every sample is in exactly one.
+
+    A lone last sample joins the batch before it: batch normalisation cannot train on one value
+    per channel, and dropping the sample would silently leave data out. With `merge_last` off no
+    batch is larger than `batch_size`.
+    """
+    ranges = [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    if merge_last and len(ranges) > 1 and ranges[-1][1] - ranges[-1][0] == 1:
+        last = ranges.pop()
+        ranges[-1] = (ranges[-1][0], last[1])
+    return ranges
+
+
+def shuffled(samples: int, generator: torch.Generator) -> Tensor:
+    """A random order of the samples."""
+    return torch.randperm(samples, generator=generator)
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    device: str,
+    order: Tensor | None = None,
+    merge_last: bool = True,
+) -> Iterator[Batch]:
+    """The split, batch by batch; class indices become int64.
+
+    Without `order` batches are contiguous views of the file; with it each batch gathers its rows
+    in one indexing call.
+    """
+    for start, stop in bounds(split.samples, batch_size, merge_last=merge_last):
+        if order is None:
+            rows = [tensor[start:stop] for tensor in split.inputs]
+            targets = None if split.targets is None else split.targets[start:stop]
+        else:
+            chosen = order[start:stop]
+            rows = [tensor.index_select(0, chosen) for tensor in split.inputs]
+            targets = None if split.targets is None else split.targets.index_select(0, chosen)
+        yield Batch(
+            inputs=tuple(tensor.to(device) for tensor in rows),
+            targets=None if targets is None else targets.to(device=device, dtype=torch.int64),
+            size=stop - start,
+        )

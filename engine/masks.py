@@ -1,0 +1,116 @@
+"""Element masks: single weights held at zero.
+
+A mask is a boolean tensor, True where the weight stays. While training it is applied in two
+places: to the gradient before the optimiser's step, so that momentum never accumulates for a
+removed weight, and to the weight after the step, because momentum from before the pruning and
+decoupled decay move weights without a gradient. Together they keep removed weights at exactly
+zero under every optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from secateur.recipe import PruneStage
+from torch import Tensor
+
+from engine.coupling.exclusion import match_layers
+from engine.errors import NothingPruned
+from engine.scores import criterion, element_scores
+from engine.selection.elements import select_elements
+from engine.torchscript.program import Program, memory_of
+
+Masks = dict[str, Tensor]
+_MASKED_SCORE = -1.0
+"""Below every score: what is masked already counts towards the amount first."""
+
+
+def maskable(program: Program, exclude: Sequence[str]) -> dict[str, Tensor]:
+    """The weights that element pruning works on: floating parameters of 2 or more dimensions.
+
+    Biases and normalisation scales stay: they are few, and each one serves a whole channel.
+    """
+    excluded = match_layers(program.layer_names(), exclude)
+    # A weight that two layers share stays whole when either is excluded.
+    kept = {
+        memory_of(tensor)
+        for name, tensor in program.attributes().items()
+        if name.rpartition(".")[0] in excluded
+    }
+    return {
+        name: parameter
+        for name, parameter in program.parameters().items()
+        if parameter.dim() >= 2 and memory_of(parameter) not in kept
+    }
+
+
+def prune_elements(
+    program: Program,
+    masks: Mapping[str, Tensor],
+    stage: PruneStage,
+    *,
+    seed: int,
+    round_number: int = 1,
+    rounds: int = 1,
+) -> tuple[Masks, int]:
+    """Choose masks for this round and zero the weights they remove.
+
+    Returns:
+        The masks of the whole program, earlier ones included, and how many weights went now.
+
+    Raises:
+        NothingPruned: no weight can be masked, or none is left to remove.
+    """
+    weights = maskable(program, stage.exclude)
+    if not weights:
+        raise NothingPruned(
+            "no weight can be masked",
+            hint="element pruning works on parameters of two or more dimensions; `exclude` "
+            f"{list(stage.exclude)} leaves none"
+            if stage.exclude
+            else "the program has no parameters of two or more dimensions; a frozen export keeps "
+            "its weights as constants, so export it without torch.jit.freeze",
+            where="exclude",
+        )
+    judge = criterion(stage.criterion)
+    scores = {}
+    for name, weight in weights.items():
+        score = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed).double()
+        if name in masks:
+            score = torch.where(masks[name], score, _MASKED_SCORE)
+        scores[name] = score
+    chosen = select_elements(scores, stage.allocation, round_number=round_number, rounds=rounds)
+    combined = dict(masks)
+    for name, mask in chosen.items():
+        combined[name] = mask & masks[name] if name in masks else mask
+    removed = _masked(combined) - _masked(masks)
+    apply_masks(program.parameters(), combined)
+    return combined, removed
+
+
+def apply_masks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Zero what is masked, for good."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            # Filling, not multiplying: infinity times zero would be NaN.
+            parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
+
+
+def mask_gradients(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    """Zero the gradients of what is masked."""
+    for name, mask in masks.items():
+        gradient = parameters[name].grad
+        if gradient is not None:
+            gradient.masked_fill_(~mask.to(gradient.device), 0.0)
+
+
+def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
+    """Write the masks as a safetensors file of booleans, by parameter name."""
+    save_file({name: mask.contiguous() for name, mask in masks.items()}, path)
+
+
+def _masked(masks: Mapping[str, Tensor]) -> int:
+    return sum(int((~mask).sum()) for mask in masks.values())

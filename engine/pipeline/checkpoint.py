@@ -1,0 +1,150 @@
+"""Where a job stands, as one file.
+
+The file is written beside its place and renamed, so that it is either the old checkpoint or the
+new one, never half of one. It holds plain data and tensors only and is read with
+`weights_only=True`: a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from secateur.report import Certificate, Frozen, Measurement, StageReport
+
+from engine.errors import EngineError
+from engine.masks import Masks
+from engine.torchscript.program import Program
+from engine.training.state import TrainingState
+
+_FORMAT = 1
+
+
+class CheckpointUnusable(EngineError):
+    """The checkpoint is damaged, or belongs to another job."""
+
+    type = "checkpoint-unusable"
+
+
+@dataclass
+class JobState:
+    """Everything the rest of a job depends on.
+
+    Attributes:
+        program: as it is now.
+        before: measurement of the upload.
+        next_step: index of the step to run next.
+        masks: element masks that hold.
+        originals: channels by group before each prune stage, by stage index.
+        reports: one for each finished step.
+        certificates: of the prune steps.
+        frozen: channels that could not be removed, as the first prune step found them.
+        warnings: what the verdict must say.
+        training: of the step that is under way, or None.
+        elapsed_ms: of the step that is under way.
+    """
+
+    program: Program
+    before: Measurement
+    next_step: int = 0
+    masks: Masks = field(default_factory=dict)
+    originals: dict[int, dict[str, int]] = field(default_factory=dict)
+    reports: list[StageReport] = field(default_factory=list)
+    certificates: list[Certificate] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    training: TrainingState | None = None
+    elapsed_ms: float = 0.0
+
+
+def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerprint: str) -> None:
+    """Write the state.
+
+    Args:
+        state: where the job stands.
+        path: of the checkpoint.
+        file: of the state's program; None while it is the upload.
+        fingerprint: names the job's inputs.
+    """
+    plain: dict[str, Any] = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "program": None if file is None else _as_tensor(file),
+        "before": state.before.model_dump_json(),
+        "next_step": state.next_step,
+        "masks": state.masks,
+        "originals": state.originals,
+        "reports": [report.model_dump_json() for report in state.reports],
+        "certificates": [certificate.model_dump_json() for certificate in state.certificates],
+        "frozen": [frozen.model_dump_json() for frozen in state.frozen],
+        "warnings": state.warnings,
+        "training": None if state.training is None else state.training.to_plain(),
+        "elapsed_ms": state.elapsed_ms,
+    }
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as target:
+        torch.save(plain, target)
+        target.flush()
+        os.fsync(target.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobState:
+    """Read the state of a job with the same inputs.
+
+    Args:
+        path: of the checkpoint.
+        original: the upload; its device is where the state's program goes.
+        fingerprint: names the job's inputs.
+
+    Raises:
+        CheckpointUnusable: damaged, of another version, or of other inputs.
+    """
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointUnusable(
+            f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
+            hint="start the job anew, without the checkpoint",
+            where=path.name,
+        ) from error
+    if not isinstance(plain, dict) or plain.get("format") != _FORMAT:
+        raise CheckpointUnusable(
+            "the checkpoint was written by another version",
+            hint="start the job anew, without the checkpoint",
+            where=path.name,
+        )
+    if plain["fingerprint"] != fingerprint:
+        raise CheckpointUnusable(
+            "the checkpoint belongs to another model, dataset or recipe",
+            hint="resume with the inputs of the job that wrote it, or start anew",
+            where=path.name,
+        )
+    training = plain["training"]
+    return JobState(
+        program=original
+        if plain["program"] is None
+        else Program.load(plain["program"].numpy().tobytes(), device=original.device),
+        before=Measurement.model_validate_json(plain["before"]),
+        next_step=plain["next_step"],
+        masks=plain["masks"],
+        originals=plain["originals"],
+        reports=[StageReport.model_validate_json(text) for text in plain["reports"]],
+        certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
+        frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
+        warnings=plain["warnings"],
+        training=None if training is None else TrainingState.from_plain(training),
+        elapsed_ms=plain["elapsed_ms"],
+    )
+
+
+def _as_tensor(file: bytes) -> torch.Tensor:
+    with warnings.catch_warnings():
+        # Only read, so that it need not be copied to writable memory.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(file, dtype=torch.uint8)

@@ -1,0 +1,319 @@
+"""Run a recipe on an upload: prune, fine-tune, certify, measure, report.
+
+After every step, and after every epoch of training, a checkpoint says where the job stands; a
+job that starts from it goes on as if it had never stopped, to the bit on a CPU. The result exists
+only when every certificate passed and the saved file computed the same in a fresh process.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from secateur.report import Report, StageReport
+
+from engine.errors import ConstraintUnmet, NothingPruned, OutOfMemory
+from engine.job import JobInput, Listener, ProducedArtifact
+from engine.masks import prune_elements, save_masks
+from engine.measure.latency import compare_latency
+from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
+from engine.pipeline.measuring import measure
+from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.reload import check_reload
+from engine.pipeline.report import build_report, fingerprint_of, write_recipe
+from engine.pipeline.setup import Workbench, prepare
+from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
+from engine.pipeline.verdict import broken_constraints
+from engine.seeds import derive
+from engine.selection.channels import Originals
+from engine.torchscript.program import Program
+from engine.training.finetune import TrainingRun, finetune
+from engine.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """What a job produced."""
+
+    artifacts: list[ProducedArtifact]
+    report: Report
+
+
+class ResultBreaksConstraint(ConstraintUnmet):
+    """The result exists and breaks a constraint; `artifacts` and `report` are worth keeping."""
+
+    def __init__(self, title: str, *, hint: str, where: str, result: CompressResult) -> None:
+        super().__init__(title, hint=hint, where=where)
+        self.artifacts = result.artifacts
+        self.report = result.report
+
+
+def compress(job: JobInput, listener: Listener) -> CompressResult:
+    """Carry out a compress job.
+
+    Raises:
+        EngineError: anything the user can act on.
+        ResultBreaksConstraint: the result is there, in `artifacts`, and breaks the recipe's limits.
+    """
+    try:
+        return _Job(job, listener).run()
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the device ran out of memory: {str(error).splitlines()[0]}",
+            hint="lower `batch_size`, or run on a device with more memory",
+            where="device",
+        ) from error
+
+
+class _Job:
+    def __init__(self, job: JobInput, listener: Listener) -> None:
+        self._job = job
+        self._listener = listener
+        self._checkpoint = job.workdir / "checkpoint.pt"
+        self._fingerprint = fingerprint_of(job)
+        self._written: tuple[Program, bytes] | None = None
+
+    def run(self) -> CompressResult:
+        bench = prepare(self._job)
+        steps = steps_of(bench.recipe)
+        state = self._begin(bench)
+        for position in range(state.next_step, len(steps)):
+            self._step(bench, state, steps[position], position)
+        return self._finish(bench, state)
+
+    def _begin(self, bench: Workbench) -> JobState:
+        if self._job.checkpoint is not None:
+            state = load_checkpoint(
+                self._job.checkpoint, bench.original, fingerprint=self._fingerprint
+            )
+            self._listener.log(
+                "resumed from a checkpoint",
+                finished_steps=state.next_step,
+                finished_epochs=0 if state.training is None else state.training.epoch,
+            )
+            return state
+        self._listener.stage_started(0, "measure the original")
+        before = measure(bench, bench.original, file_bytes=self._job.model.stat().st_size)
+        state = JobState(program=bench.original, before=before)
+        if before.macs == 0:
+            state.warnings.append(
+                "no convolution, matrix product or attention ran in the model: MACs are 0 and the "
+                "theoretical speed-up says nothing"
+            )
+        if bench.validation is None:
+            state.warnings.append(
+                "no validation split with targets: the accuracy of the result is unknown"
+            )
+        self._listener.stage_finished(0, "measure the original", before)
+        self._save(bench, state)
+        return state
+
+    def _step(self, bench: Workbench, state: JobState, step: Step, position: int) -> None:
+        self._listener.stage_started(step.stage_index, step.label)
+        started = time.monotonic() - state.elapsed_ms / 1000
+        if isinstance(step, PruneStep):
+            removed = self._prune(bench, state, step)
+        else:
+            self._finetune(bench, state, step, started)
+            removed = 0
+        measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
+        state.reports.append(
+            StageReport(
+                **measurement.model_dump(),
+                stage="prune" if isinstance(step, PruneStep) else "finetune",
+                label=step.label,
+                stage_index=step.stage_index,
+                round=step.shown_round,
+                removed=removed,
+                elapsed_ms=(time.monotonic() - started) * 1000,
+            )
+        )
+        state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
+        self._listener.stage_finished(step.stage_index, step.label, measurement)
+        self._save(bench, state)
+
+    def _prune(self, bench: Workbench, state: JobState, step: PruneStep) -> int:
+        seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
+        try:
+            if step.stage.granularity == "element":
+                return self._prune_elements(state, step, seed)
+            return self._prune_channels(bench, state, step, seed)
+        except NothingPruned as error:
+            raise in_stage(error, step.field) from error
+
+    def _prune_elements(self, state: JobState, step: PruneStep, seed: int) -> int:
+        # A twin, so that the program of the last checkpoint stays as it was.
+        program = state.program.twin()
+        state.masks, removed = prune_elements(
+            program,
+            state.masks,
+            step.stage,
+            seed=seed,
+            round_number=step.round_number,
+            rounds=step.rounds,
+        )
+        state.program = program
+        gone = removed + sum(
+            report.removed for report in state.reports if report.stage_index == step.stage_index
+        )
+        if gone == 0 and step.round_number == step.rounds:
+            raise NothingPruned(
+                "the plan removes nothing: the amount rounds to no weight, or those weights are "
+                "masked already",
+                hint="raise the amount; amounts count against all weights, masked ones included",
+                where="allocation",
+            )
+        return removed
+
+    def _prune_channels(self, bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
+        known = state.originals.get(step.stage_index)
+        planned = plan_channels(
+            state.program,
+            step.stage,
+            bench.inputs,
+            seed=seed,
+            originals=None if known is None else Originals(known),
+            round_number=step.round_number,
+            rounds=step.rounds,
+        )
+        state.originals[step.stage_index] = dict(planned.originals.by_group)
+        if known is None:
+            new = [item for item in planned.frozen if item not in state.frozen]
+            state.frozen.extend(new)
+        if planned.compacted is None:
+            self._listener.log(f"{step.label}: nothing to remove yet")
+            return 0
+        certificate = certified(state.program, planned, bench.inputs)
+        if certificate is not None:
+            state.certificates.append(certificate)
+        state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
+        state.program = planned.compacted
+        return int(planned.plan.removed.size)
+
+    def _finetune(
+        self, bench: Workbench, state: JobState, step: FinetuneStep, started: float
+    ) -> None:
+        dataset = bench.dataset
+        if dataset is None:
+            raise ValueError("fine-tuning without a dataset; `prepare` refuses that")
+        if step.options.keep == "best" and bench.validation is None:
+            self._listener.log(
+                f"{step.label}: without a validation split the last epoch is kept, not the best"
+            )
+        run = TrainingRun(
+            options=step.options,
+            train=dataset.require("train", step.field),
+            validation=bench.validation,
+            masks=state.masks,
+            seed=bench.recipe.seed,
+            purpose=f"finetune/{step.stage_index}/{step.round_number or 0}",
+            field=step.field,
+            device=self._job.device,
+            example_batch=bench.example_batch,
+        )
+        observer = _Observer(self, bench, state, step, started)
+        state.program = finetune(state.program, run, observer, resume=state.training)
+
+    def _finish(self, bench: Workbench, state: JobState) -> CompressResult:
+        index = len(bench.recipe.stages)
+        self._listener.stage_started(index, "verify and measure")
+        model = self._job.workdir / "compact.pt"
+        model.write_bytes(self._portable_file_of(state.program))
+        try:
+            check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
+        except BaseException:
+            model.unlink()
+            raise
+        # Files as they lie, in graphs that the optimiser has not yet fitted to other shapes.
+        comparison = compare_latency(
+            Program.as_uploaded(self._job.model, device=self._job.device),
+            Program.as_uploaded(model, device=self._job.device),
+            bench.inputs,
+            batch_sizes=bench.recipe.measure.batch_sizes,
+            runs=bench.recipe.measure.runs,
+        )
+        report = build_report(bench, state, comparison, model)
+        artifacts = self._write(state, report, model)
+        self._listener.stage_finished(index, "verify and measure", report.after)
+        result = CompressResult(artifacts=artifacts, report=report)
+        broken = broken_constraints(bench.recipe, report.before, report.after)
+        if broken:
+            raise ResultBreaksConstraint(
+                "the result breaks a constraint: " + "; ".join(item.text for item in broken),
+                hint="the model and its report are kept; prune less, fine-tune longer, or relax "
+                "the constraint",
+                where=broken[0].field,
+                result=result,
+            )
+        return result
+
+    def _write(self, state: JobState, report: Report, model: Path) -> list[ProducedArtifact]:
+        folder = self._job.workdir
+        report_file, recipe_file = folder / "report.json", folder / "recipe.yaml"
+        report_file.write_text(report.model_dump_json(indent=2))
+        write_recipe(self._job.recipe, recipe_file)
+        artifacts = [
+            ProducedArtifact("model", model, "application/octet-stream"),
+            ProducedArtifact("report_json", report_file, "application/json"),
+            ProducedArtifact("recipe", recipe_file, "application/yaml"),
+        ]
+        if state.masks:
+            masks_file = folder / "masks.safetensors"
+            save_masks(state.masks, masks_file)
+            artifacts.append(ProducedArtifact("masks", masks_file, "application/octet-stream"))
+        return artifacts
+
+    def _file_of(self, program: Program) -> bytes:
+        """The file of a program, written once however often it is asked for."""
+        if self._written is None or self._written[0] is not program:
+            self._written = None
+            self._written = (program, program.to_bytes())
+        return self._written[1]
+
+    def _portable_file_of(self, program: Program) -> bytes:
+        """The file saved from the CPU: it must load on machines without a GPU."""
+        file = self._file_of(program)
+        return file if self._job.device == "cpu" else Program.load(file).to_bytes()
+
+    def _save(self, bench: Workbench, state: JobState) -> None:
+        # The upload itself is at hand whenever a job resumes.
+        file = None if state.program is bench.original else self._file_of(state.program)
+        save_checkpoint(state, self._checkpoint, file=file, fingerprint=self._fingerprint)
+        self._listener.checkpoint(self._checkpoint)
+
+    def save_epoch(
+        self, bench: Workbench, state: JobState, training: TrainingState, started: float
+    ) -> None:
+        """Keep an epoch: the step's program and what training needs to go on from it."""
+        state.training = training
+        state.elapsed_ms = (time.monotonic() - started) * 1000
+        self._save(bench, state)
+
+    def say(self, method: str, *arguments: Any) -> None:
+        """Pass something on to the listener."""
+        getattr(self._listener, method)(*arguments)
+
+
+class _Observer:
+    """Passes on what a training run says, with the name of its step."""
+
+    def __init__(
+        self, job: _Job, bench: Workbench, state: JobState, step: FinetuneStep, started: float
+    ) -> None:
+        self._job = job
+        self._bench = bench
+        self._state = state
+        self._step = step
+        self._started = started
+
+    def progress(self, current: int, total: int, unit: str) -> None:
+        self._job.say("progress", current, total, unit)
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        self._job.say("metric", name, value, step, self._step.label)
+
+    def epoch_finished(self, state: TrainingState) -> None:
+        self._job.save_epoch(self._bench, self._state, state, self._started)

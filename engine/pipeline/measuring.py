@@ -1,0 +1,51 @@
+"""Measurements of one state of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from secateur.report import Latency, Measurement
+
+from engine.measure.macs import count_macs
+from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.pipeline.setup import Workbench
+from engine.torchscript.program import Program
+from engine.training.evaluation import evaluate
+
+
+def measure(bench: Workbench, program: Program, *, file_bytes: int) -> Measurement:
+    """Size, MACs, loss and accuracy; no latency.
+
+    Args:
+        bench: example and dataset.
+        program: what to measure.
+        file_bytes: size of its file.
+    """
+    return Measurement(**_values(bench, program, file_bytes), latency_ms=[])
+
+
+def with_latency(measurement: Measurement, latencies: Sequence[Latency]) -> Measurement:
+    """The same measurement with its latency."""
+    return measurement.model_copy(update={"latency_ms": list(latencies)})
+
+
+def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, Any]:
+    weights = weights_of(program)
+    validation = bench.validation
+    evaluation = (
+        None
+        if validation is None
+        # A twin: what runs may write to its buffers.
+        else evaluate(
+            program.twin(), validation, device=bench.job.device, example_batch=bench.example_batch
+        )
+    )
+    return {
+        "file_bytes": file_bytes,
+        "parameters": parameter_count(weights),
+        "nonzero_parameters": nonzero_count(weights),
+        "macs": count_macs(program, bench.inputs),
+        "loss": None if evaluation is None else evaluation.loss,
+        "accuracy": None if evaluation is None else evaluation.accuracy,
+    }

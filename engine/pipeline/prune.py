@@ -1,0 +1,236 @@
+"""One prune step on channels: couple, score, select, compact, certify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from secateur.recipe import PruneStage
+from secateur.report import Certificate, Frozen
+from torch import Tensor
+
+from engine.calling import copies
+from engine.certify import certify
+from engine.compaction import compact
+from engine.compaction.conflict import CompactionConflict
+from engine.coupling import Coupling, couple
+from engine.errors import CertificateFailed, NothingPruned
+from engine.masks import Masks
+from engine.scores import component_scores, criterion
+from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
+from engine.torchscript.program import Program
+
+_MOST_CONFLICTS = 32
+"""How often a plan is revised because a removal cannot be expressed in the graph."""
+
+
+@dataclass(frozen=True)
+class PlannedChannels:
+    """A plan that the graph can express, carried out.
+
+    Attributes:
+        coupling: what it was planned on.
+        plan: the chosen components.
+        originals: channels before the stage.
+        compacted: the smaller program, or None when this round removes nothing.
+        frozen: channels that cannot be removed, conflicts included.
+    """
+
+    coupling: Coupling
+    plan: ChannelPlan
+    originals: Originals
+    compacted: Program | None
+    frozen: list[Frozen]
+
+
+def plan_channels(
+    program: Program,
+    stage: PruneStage,
+    inputs: Sequence[Tensor],
+    *,
+    seed: int,
+    originals: Originals | None = None,
+    round_number: int = 1,
+    rounds: int = 1,
+) -> PlannedChannels:
+    """Choose the channels of a round and compact the program.
+
+    Where the graph cannot express a removal, the components that meet there are frozen and the
+    round is planned again.
+
+    Raises:
+        NothingPruned: the last round is over and the stage removed nothing; says why.
+    """
+    coupling = couple(program, copies(inputs), exclude=stage.exclude)
+    before = originals or Originals.of(coupling.groups)
+    target = Target(stage.allocation, before, round_number, rounds)
+    scores = component_scores(
+        coupling,
+        program.tensors(),
+        criterion(stage.criterion),
+        aggregate=stage.aggregate,
+        normalize=stage.normalize,
+        seed=seed,
+    )
+    frozen = list(coupling.frozen)
+    for _ in range(_MOST_CONFLICTS):
+        plan = select_channels(coupling, scores, target, round_to=stage.round_to)
+        if plan.removed.size == 0:
+            break
+        try:
+            compacted = compact(program, coupling, plan.removed, copies(inputs))
+        except CompactionConflict as conflict:
+            free = conflict.components[~np.isnan(scores[conflict.components])]
+            if free.size == 0:
+                raise
+            scores[free] = np.nan
+            frozen.append(
+                Frozen(
+                    layer=conflict.where,
+                    op="compact",
+                    reason=conflict.title,
+                    channels=int(free.size),
+                )
+            )
+            continue
+        return PlannedChannels(coupling, plan, before, compacted, frozen)
+    else:
+        raise NothingPruned(
+            f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
+            hint=_frozen_hint(frozen),
+            where="stages",
+        )
+    gone = before.total - sum(len(group.components) for group in coupling.groups)
+    if round_number == rounds and gone <= 0:
+        raise _nothing(stage, coupling, scores, before, frozen)
+    return PlannedChannels(coupling, plan, before, None, frozen)
+
+
+def certified(
+    program: Program, planned: PlannedChannels, inputs: Sequence[Tensor]
+) -> Certificate | None:
+    """The certificate of a round; None where it removed nothing.
+
+    Raises:
+        CertificateFailed: the compact program does not equal the masked-dense one.
+    """
+    if planned.compacted is None:
+        return None
+    certificate = certify(
+        program, planned.compacted, planned.coupling, planned.plan.removed, copies(inputs)
+    )
+    if not certificate.passed:
+        raise CertificateFailed(
+            "the compact model does not equal the original with the removed channels zeroed: "
+            f"relative error {certificate.max_relative_error:.2g}",
+            hint=f"no model was produced; {certificate.detail or 'exclude layers to find which'}",
+            where="certificate",
+        )
+    return certificate
+
+
+def compact_masks(
+    masks: Mapping[str, Tensor],
+    program: Program,
+    planned: PlannedChannels,
+    inputs: Sequence[Tensor],
+) -> Masks:
+    """The masks of the compacted program: they go the way of the weights they belong to."""
+    if not masks or planned.compacted is None:
+        return dict(masks)
+    carrier = program.twin()
+    for name, mask in masks.items():
+        weight = carrier.parameters()[name]
+        carrier.set_tensor(name, mask.to(device=weight.device, dtype=weight.dtype))
+    smaller = compact(carrier, planned.coupling, planned.plan.removed, copies(inputs)).parameters()
+    return {name: (smaller[name] != 0).detach().cpu() for name in masks if name in smaller}
+
+
+def merge_certificates(certificates: Sequence[Certificate]) -> Certificate:
+    """One certificate for all prune steps: as good as the worst of them."""
+    if not certificates:
+        return Certificate(
+            passed=True,
+            kind="exact",
+            max_relative_error=0.0,
+            mixed_by=[],
+            batch_sizes=[],
+            reloaded_in_fresh_process=False,
+            detail="no channel was removed: the result is the original with single weights zeroed",
+        )
+    restricted = [
+        certificate.restricted_error
+        for certificate in certificates
+        if certificate.restricted_error is not None
+    ]
+    details = dict.fromkeys(certificate.detail for certificate in certificates)
+    return Certificate(
+        passed=all(certificate.passed for certificate in certificates),
+        kind="exact" if all(item.kind == "exact" for item in certificates) else "approximate",
+        max_relative_error=max(certificate.max_relative_error for certificate in certificates),
+        restricted_error=max(restricted) if restricted else None,
+        mixed_by=list(dict.fromkeys(name for item in certificates for name in item.mixed_by)),
+        batch_sizes=sorted({size for item in certificates for size in item.batch_sizes}),
+        reloaded_in_fresh_process=False,
+        detail="; ".join(detail for detail in details if detail),
+    )
+
+
+def _nothing(
+    stage: PruneStage,
+    coupling: Coupling,
+    scores: NDArray[np.float64],
+    originals: Originals,
+    frozen: Sequence[Frozen],
+) -> NothingPruned:
+    """Say why a plan is empty, from the most basic reason to the least."""
+    sizes = [int((~np.isnan(scores[group.components])).sum()) for group in coupling.groups]
+    if sum(sizes) == 0:
+        return NothingPruned(
+            "the plan removes nothing: no channel of the model can be removed",
+            hint=_frozen_hint(frozen),
+            where="exclude" if stage.exclude else "allocation",
+        )
+    target = Target(stage.allocation, originals)
+    without_rounding = select_channels(coupling, scores, target)
+    if stage.round_to is not None and without_rounding.removed.size:
+        return NothingPruned(
+            f"the plan removes nothing: `round_to: {stage.round_to}` takes back all "
+            f"{without_rounding.removed.size} channels that would go",
+            hint=f"lower `round_to` (the largest layer has {max(sizes)} channels), or raise "
+            "the amount",
+            where="round_to",
+        )
+    if max(sizes) == 1:
+        return NothingPruned(
+            "the plan removes nothing: every layer that can be pruned has one channel left",
+            hint=_frozen_hint(frozen),
+            where="allocation",
+        )
+    everywhere = stage.allocation.scope == "global"
+    channels = sum(sizes) if everywhere else max(sizes)
+    return NothingPruned(
+        f"the plan removes nothing: amount {stage.allocation.amount} of {channels} channels "
+        "rounds to none",
+        hint=f"raise `amount` (one channel is {1 / channels:.2g})"
+        + ("" if everywhere else f", or use `scope: global` ({sum(sizes)} channels in all)"),
+        where="allocation.amount",
+    )
+
+
+def _frozen_hint(frozen: Sequence[Frozen]) -> str:
+    if not frozen:
+        return "the model has no weights whose channels could be removed"
+    largest = sorted(frozen, key=lambda item: -item.channels)[:5]
+    listed = "; ".join(
+        f"{item.layer} ({item.channels} channels): {item.reason}" for item in largest
+    )
+    more = f"; and {len(frozen) - len(largest)} more" if len(frozen) > len(largest) else ""
+    return f"these cannot be removed: {listed}{more}"
+
+
+def in_stage(error: NothingPruned, field: str) -> NothingPruned:
+    """The same error with the path of the recipe field in full."""
+    return NothingPruned(error.title, hint=error.hint, where=f"{field}.{error.where}")

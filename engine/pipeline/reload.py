@@ -1,0 +1,73 @@
+"""Load the saved file in a process that has never seen it, and compare what it computes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.calling import call, output_tensors, plain_execution
+from engine.errors import CertificateFailed
+from engine.torchscript.program import Program
+
+_SCRIPT = Path(__file__).with_name("fresh_process.py")
+_SECONDS = 300
+_TOLERANCE = 1e-3
+"""Relative to the largest output; the fresh process uses the optimised executor, this one the
+plain one, whose sums round differently. A wrong model is off by orders of magnitude more."""
+
+
+def check_reload(program: Program, saved: Path, inputs: Sequence[Tensor], workdir: Path) -> float:
+    """Run the saved file in a fresh process against the program in memory.
+
+    Returns:
+        The largest difference, relative to the largest output.
+
+    Raises:
+        CertificateFailed: the file does not load there, takes too long, or computes otherwise.
+    """
+    with torch.no_grad(), plain_execution():
+        torch.manual_seed(0)
+        expected = output_tensors(call(program.module, inputs))
+    exchange, answer = workdir / "reload.pt", workdir / "reload.json"
+    torch.save(
+        {
+            "inputs": [tensor.cpu() for tensor in inputs],
+            "expected": [tensor.cpu() for tensor in expected],
+            "device": program.device,
+            "threads": torch.get_num_threads(),
+        },
+        exchange,
+    )
+    # -I keeps the environment and the working folder from adding modules: torch is all it needs.
+    command = [sys.executable, "-I", "-W", "ignore", str(_SCRIPT), str(saved), str(exchange)]
+    command.append(str(answer))
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_SECONDS, check=False, text=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(f"it did not answer within {_SECONDS} seconds") from error
+    finally:
+        exchange.unlink()
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise _failed(lines[-1] if lines else f"it ended with status {done.returncode}")
+    difference = float(json.loads(answer.read_text())["relative_error"])
+    answer.unlink()
+    if not difference <= _TOLERANCE:
+        raise _failed(f"its outputs differ by {difference:.2g} of the largest output")
+    return difference
+
+
+def _failed(reason: str) -> CertificateFailed:
+    return CertificateFailed(
+        f"the saved model fails in a fresh process: {reason}",
+        hint="no model was produced; the file that shows this is worth a report",
+        where="compact.pt",
+    )

@@ -1,0 +1,99 @@
+"""Putting the report together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+from secateur.recipe import Recipe
+from secateur.report import Certificate, Measurement, Provenance, Report
+
+from engine.job import JobInput
+from engine.measure.latency import LatencyComparison
+from engine.measure.size import histogram, layer_reports, weight_range, weights_of
+from engine.pipeline.checkpoint import JobState
+from engine.pipeline.measuring import with_latency
+from engine.pipeline.prune import merge_certificates
+from engine.pipeline.setup import Workbench, file_sha256
+from engine.pipeline.verdict import broken_constraints, judge
+
+_MEASURED = set(Measurement.model_fields)
+_DISTRIBUTIONS = ("secateur", "secateur-server", "numpy", "safetensors")
+
+
+def build_report(
+    bench: Workbench, state: JobState, comparison: LatencyComparison, model: Path
+) -> Report:
+    """The report of a finished job.
+
+    Args:
+        bench: inputs of the job.
+        state: after its last step.
+        comparison: latency of both models.
+        model: the saved result.
+    """
+    before = with_latency(state.before, comparison.original)
+    # Every step was measured when it ended, so the last one tells what the result is like.
+    last = Measurement.model_validate(state.reports[-1].model_dump(include=_MEASURED))
+    last.file_bytes = model.stat().st_size
+    after = with_latency(last, comparison.compact)
+    broken = broken_constraints(bench.recipe, before, after)
+    dense, small = weights_of(bench.original), weights_of(state.program)
+    limits = weight_range({**dense, **{f"after {name}": w for name, w in small.items()}})
+    return Report(
+        before=before,
+        stages=state.reports,
+        after=after,
+        certificate=_reloaded(merge_certificates(state.certificates)),
+        frozen=state.frozen,
+        layers=layer_reports(dense, small),
+        histogram_before=histogram(dense, limits),
+        histogram_after=histogram(small, limits),
+        verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
+        provenance=provenance(bench.job, model),
+    )
+
+
+def provenance(job: JobInput, model: Path) -> Provenance:
+    """What is needed to run the job again."""
+    return Provenance(
+        recipe=job.recipe.model_dump(mode="json"),
+        seed=job.recipe.seed,
+        model_sha256=file_sha256(job.model),
+        dataset_sha256=None if job.dataset is None else file_sha256(job.dataset),
+        result_sha256=file_sha256(model),
+        versions={
+            "python": platform.python_version(),
+            # With its build (+cpu, +cu130), which the package's own metadata may leave out.
+            "torch": torch.__version__,
+            **{name: version(name) for name in _DISTRIBUTIONS},
+        },
+        device=torch.cuda.get_device_name() if job.device.startswith("cuda") else job.device,
+        threads=job.threads,
+        # Some CUDA kernels add in an order that changes from run to run.
+        deterministic=job.device == "cpu",
+    )
+
+
+def fingerprint_of(job: JobInput) -> str:
+    """Names what a checkpoint belongs to: the bytes of model and dataset, and the recipe."""
+    parts = [
+        file_sha256(job.model),
+        "" if job.dataset is None else file_sha256(job.dataset),
+        json.dumps(job.recipe.model_dump(mode="json"), sort_keys=True),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """The recipe with every default written out."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+
+
+def _reloaded(certificate: Certificate) -> Certificate:
+    return certificate.model_copy(update={"reloaded_in_fresh_process": True})

@@ -1,0 +1,153 @@
+"""What every job starts with: the program, the dataset and the example, held against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from secateur.recipe import PruneStage, Recipe
+from torch import Tensor
+
+from engine.calling import call, plain_execution
+from engine.certify import relative_error
+from engine.coupling.exclusion import match_layers
+from engine.data.examples import example_inputs, source_of_examples
+from engine.data.fit import check_split
+from engine.data.splits import Dataset, Split, open_dataset
+from engine.errors import CertificateFailed, DatasetInvalid, EngineError, PatternMatchesNothing
+from engine.inspection import forward_arguments
+from engine.job import JobInput
+from engine.torchscript.program import Program
+
+_READING_TOLERANCE = 1e-3
+"""Of the largest output. Fused kernels that were taken apart sum in another order, and half types
+round coarsely; a wrong reading is off by orders of magnitude more."""
+
+
+class DeviceUnavailable(EngineError):
+    """The device of the job does not exist here."""
+
+    type = "device-unavailable"
+    retryable = True
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Inputs of a job, checked.
+
+    Attributes:
+        job: as given.
+        original: the upload as the engine reads it (see `Program.load`).
+        inputs: example inputs, on the device.
+        dataset: or None.
+    """
+
+    job: JobInput
+    original: Program
+    inputs: tuple[Tensor, ...]
+    dataset: Dataset | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.job.recipe
+
+    @property
+    def example_batch(self) -> int:
+        """Samples in the example."""
+        return int(self.inputs[0].shape[0]) if self.inputs and self.inputs[0].dim() else 1
+
+    @property
+    def validation(self) -> Split | None:
+        """The validation split, where it has targets to measure accuracy against."""
+        split = self.dataset.validation if self.dataset is not None else None
+        return split if split is not None and split.targets is not None else None
+
+
+def prepare(job: JobInput) -> Workbench:
+    """Load and check everything before any work is spent.
+
+    Raises:
+        EngineError: any of the faults of the inputs, naming the field, layer or tensor.
+    """
+    _check_device(job.device)
+    torch.set_num_threads(job.threads)
+    original = Program.load(job.model, device=job.device)
+    _check_patterns(job.recipe, original.layer_names())
+    arguments = [argument.name for argument in forward_arguments(original)]
+    dataset = None if job.dataset is None else open_dataset(job.dataset, arguments)
+    _check_splits(job.recipe, dataset)
+    inputs = example_inputs(job.recipe.inputs, dataset, seed=job.recipe.seed, device=job.device)
+    upload = Program.as_uploaded(job.model, device=job.device)
+    _check_reading(upload, original, inputs, source_of_examples(job.recipe.inputs, dataset))
+    bench = Workbench(job=job, original=original, inputs=inputs, dataset=dataset)
+    if dataset is not None:
+        for split in (dataset.train, dataset.validation):
+            if split is not None:
+                check_split(upload.module, split, device=job.device, samples=bench.example_batch)
+    return bench
+
+
+def _check_reading(
+    upload: Program, original: Program, inputs: Sequence[Tensor], where: str
+) -> None:
+    """The program as the engine reads it must compute what the uploaded file computes."""
+    with torch.no_grad(), plain_execution():
+        torch.manual_seed(0)
+        expected = call(upload.module, inputs, where=where)
+        torch.manual_seed(0)
+        # On a twin: a program may write to its own buffers, and the original is analysed next.
+        found = call(original.twin().module, inputs, where=where)
+    error = relative_error(expected, found)
+    if not error <= _READING_TOLERANCE:
+        raise CertificateFailed(
+            f"the program as read differs from the uploaded file by {error:.2g} of its output",
+            hint="nothing was done; the file that shows this is worth a report",
+            where="model",
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_device(device: str) -> None:
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(
+            f"the job asks for `{device}`, and there are {torch.cuda.device_count()} CUDA devices",
+            hint="choose `device: cpu` or `auto`, or run on a GPU worker",
+            where="device",
+        )
+
+
+def _check_patterns(recipe: Recipe, layers: Sequence[str]) -> None:
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, PruneStage):
+            try:
+                match_layers(layers, stage.exclude)
+            except PatternMatchesNothing as error:
+                raise PatternMatchesNothing(
+                    error.title, hint=error.hint, where=f"recipe.stages.{index}.{error.where}"
+                ) from error
+
+
+def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
+    needing = recipe.needs_dataset()
+    if needing is None:
+        return
+    if dataset is None:
+        raise DatasetInvalid(
+            f"`{needing}` needs a dataset, and the job has none",
+            hint="send a dataset with `train/inputs/0`, `train/targets/0` and a validation split",
+            where=f"recipe.{needing}",
+        )
+    if needing != "constraints.max_accuracy_drop":
+        dataset.require("train", needing)
+    if recipe.constraints.max_accuracy_drop is not None:
+        dataset.require("validation", "constraints.max_accuracy_drop")

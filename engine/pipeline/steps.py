@@ -1,0 +1,80 @@
+"""A recipe as the flat list of steps a job takes; checkpoints count in these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.recipe import FinetuneOptions, Iterative, PruneStage, Recipe
+
+from engine.selection.schedule import rounds_of
+
+
+@dataclass(frozen=True)
+class PruneStep:
+    """One round of a prune stage."""
+
+    stage_index: int
+    stage: PruneStage
+    round_number: int
+    rounds: int
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        return "prune" if self.rounds == 1 else f"prune round {self.round_number} of {self.rounds}"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        return f"recipe.stages.{self.stage_index}"
+
+    @property
+    def shown_round(self) -> int | None:
+        """The round in reports; None where there is only one."""
+        return None if self.rounds == 1 else self.round_number
+
+
+@dataclass(frozen=True)
+class FinetuneStep:
+    """One training run: a stage of its own, or what follows a prune round."""
+
+    stage_index: int
+    options: FinetuneOptions
+    round_number: int | None = None
+    rounds: int = 1
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        if self.round_number is None:
+            return "finetune"
+        return f"finetune after round {self.round_number} of {self.rounds}"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        stage = f"recipe.stages.{self.stage_index}"
+        return stage if self.round_number is None else f"{stage}.schedule.finetune"
+
+    @property
+    def shown_round(self) -> int | None:
+        """The round in reports."""
+        return self.round_number
+
+
+Step = PruneStep | FinetuneStep
+
+
+def steps_of(recipe: Recipe) -> list[Step]:
+    """Every step of the recipe, in order."""
+    steps: list[Step] = []
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, PruneStage):
+            steps.append(FinetuneStep(index, stage))
+            continue
+        rounds = rounds_of(stage.schedule)
+        for number in range(1, rounds + 1):
+            steps.append(PruneStep(index, stage, number, rounds))
+            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+                steps.append(FinetuneStep(index, stage.schedule.finetune, number, rounds))
+    return steps

@@ -1,0 +1,116 @@
+"""Planning: what the first prune stage would remove, without training or saving anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from secateur.recipe import PruneStage
+
+from engine.errors import NothingPruned
+from engine.job import JobInput
+from engine.masks import prune_elements
+from engine.measure.macs import count_macs
+from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.pipeline.prune import in_stage, plan_channels
+from engine.pipeline.setup import Workbench, prepare
+from engine.scores.groups import group_keys
+from engine.seeds import derive
+from engine.torchscript.program import Program
+
+
+def plan(job: JobInput) -> dict[str, Any]:
+    """The plan of the first prune stage, carried to its full amount at once.
+
+    Parameters and MACs are those of the program that the plan gives, not an estimate; an
+    iterative schedule may choose other channels of the same number once it has trained.
+
+    Raises:
+        EngineError: the same as a compress job would raise.
+    """
+    bench = prepare(job)
+    index, stage = next(
+        (index, stage)
+        for index, stage in enumerate(bench.recipe.stages)
+        if isinstance(stage, PruneStage)
+    )
+    seed = derive(bench.recipe.seed, "prune", index, 1)
+    try:
+        if stage.granularity == "element":
+            return _elements(bench, index, stage, seed)
+        return _channels(bench, index, stage, seed)
+    except NothingPruned as error:
+        raise in_stage(error, f"recipe.stages.{index}") from error
+
+
+def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
+    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed)
+    coupling, removed = planned.coupling, planned.plan.by_group
+    owner = np.full(coupling.component_count, -1, dtype=np.int64)
+    for number, group in enumerate(coupling.groups):
+        owner[group.components] = number
+    members: list[list[str]] = [[] for _ in coupling.groups]
+    for item in coupling.slices:
+        for number in np.unique(owner[item.component[item.component >= 0]]):
+            members[number].append(f"{item.tensor} (dimension {item.dim}, {item.role})")
+    groups = [
+        {
+            "name": key,
+            "channels": len(group.components),
+            "removed": removed[key],
+            "kept": len(group.components) - removed[key],
+            "members": own,
+        }
+        for key, group, own in zip(
+            group_keys(coupling.groups), coupling.groups, members, strict=True
+        )
+    ]
+    return {
+        **_costs(bench, index, stage, planned.compacted or bench.original),
+        "groups": groups,
+        "frozen": [item.model_dump() for item in planned.frozen],
+        "mixed_by": coupling.mixed_by,
+    }
+
+
+def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
+    masked = bench.original.twin()
+    masks, removed = prune_elements(masked, {}, stage, seed=seed)
+    if removed == 0:
+        raise NothingPruned(
+            "the plan removes nothing: the amount rounds to no weight",
+            hint="raise the amount",
+            where="allocation",
+        )
+    groups = [
+        {
+            "name": name,
+            "weights": mask.numel(),
+            "removed": int((~mask).sum()),
+            "kept": int(mask.sum()),
+        }
+        for name, mask in masks.items()
+    ]
+    return {
+        **_costs(bench, index, stage, masked),
+        "groups": groups,
+        "frozen": [],
+        "mixed_by": [],
+    }
+
+
+def _costs(bench: Workbench, index: int, stage: PruneStage, predicted: Program) -> dict[str, Any]:
+    def costs(program: Program) -> dict[str, int]:
+        weights = weights_of(program)
+        return {
+            "parameters": parameter_count(weights),
+            "nonzero_parameters": nonzero_count(weights),
+            "macs": count_macs(program, bench.inputs),
+        }
+
+    return {
+        "stage": index,
+        "granularity": stage.granularity,
+        "before": costs(bench.original),
+        "predicted": costs(predicted),
+    }

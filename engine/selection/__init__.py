@@ -1,0 +1,1 @@
+"""Selection: which units go, given their scores."""

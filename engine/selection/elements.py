@@ -1,0 +1,63 @@
+"""Which single weights go: the lowest scores of each weight tensor, or of all together.
+
+At least one element of every tensor stays, so that no layer goes dead by a rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from secateur.recipe import Allocation
+from torch import Tensor
+
+from engine.selection.schedule import removed_after
+
+
+def select_elements(
+    scores: Mapping[str, Tensor], allocation: Allocation, *, round_number: int = 1, rounds: int = 1
+) -> dict[str, Tensor]:
+    """Masks by tensor name: True where the weight stays.
+
+    The totals include what is masked already: give those elements a score below all others.
+
+    Args:
+        scores: one tensor of scores per weight, on the CPU.
+        allocation: how much, over what.
+        round_number: this round, from 1.
+        rounds: all rounds.
+    """
+    flat = {name: score.reshape(-1).double() for name, score in scores.items()}
+    if allocation.scope == "local":
+        counts = {
+            name: removed_after(allocation, score.numel(), round_number, rounds)
+            for name, score in flat.items()
+        }
+    else:
+        counts = _global(flat, allocation, round_number, rounds)
+    return {
+        name: _mask(score, min(counts[name], score.numel() - 1)).reshape(scores[name].shape)
+        for name, score in flat.items()
+    }
+
+
+def _mask(score: Tensor, count: int) -> Tensor:
+    mask = torch.ones(score.numel(), dtype=torch.bool)
+    mask[torch.argsort(score, stable=True)[:count]] = False
+    return mask
+
+
+def _global(
+    flat: Mapping[str, Tensor], allocation: Allocation, round_number: int, rounds: int
+) -> dict[str, int]:
+    total = removed_after(
+        allocation, sum(score.numel() for score in flat.values()), round_number, rounds
+    )
+    # Each tensor's best element takes no part in the ranking.
+    ranked = [torch.sort(score, stable=True).values[:-1] for score in flat.values()]
+    owner = torch.repeat_interleave(
+        torch.arange(len(ranked)), torch.tensor([score.numel() for score in ranked])
+    )
+    chosen = torch.argsort(torch.cat(ranked), stable=True)[:total]
+    counts = torch.bincount(owner[chosen], minlength=len(ranked)).tolist()
+    return dict(zip(flat, counts, strict=True))

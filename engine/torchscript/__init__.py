@@ -1,0 +1,1 @@
+"""Everything that touches `torch._C`: loading, the graph as instructions, running, editing."""

@@ -1,0 +1,69 @@
+"""Edits of a graph: operands replaced by constants.
+
+Only for a fresh copy of a program whose graph has not run (see `engine.torchscript.program`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from engine.torchscript.instructions import Instruction
+from engine.torchscript.program import Program, graph_of
+
+
+class GraphEditor:
+    """Replaces operands of the forward graph's nodes."""
+
+    def __init__(self, program: Program) -> None:
+        self._graph = graph_of(program.module)
+
+    def replace_operand(self, instruction: Instruction, position: int, value: Any) -> None:
+        """Make an operand a constant: a number, bool, tensor or list of integers."""
+        node = instruction.node
+        self._graph.setInsertPoint(node)
+        if isinstance(value, list):
+            made = self._list([self._graph.insertConstant(int(item)) for item in value])
+        else:
+            made = self._graph.insertConstant(value)
+        node.replaceInput(position, made)
+
+    def replace_items(
+        self, instruction: Instruction, position: int, length: int, items: Mapping[int, int]
+    ) -> None:
+        """Make some items of an integer-list operand constants; the others stay computed."""
+        node = instruction.node
+        self._graph.setInsertPoint(node)
+        operand = list(node.inputs())[position]
+        producer = operand.node()
+        if producer.kind() == "prim::ListConstruct":
+            values = list(producer.inputs())
+        else:
+            values = [
+                self._graph.insertConstant(items[i]) if i in items else self._item(operand, i)
+                for i in range(length)
+            ]
+        for index, item in items.items():
+            values[index] = self._graph.insertConstant(int(item))
+        node.replaceInput(position, self._list(values))
+
+    def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
+        """Give every user of a baked tensor another one."""
+        node = instruction.node
+        self._graph.setInsertPoint(node)
+        node.output().replaceAllUsesWith(self._graph.insertConstant(tensor))
+
+    def _item(self, values: Any, index: int) -> Any:
+        position = self._graph.insertConstant(index)
+        node = self._graph.create("aten::__getitem__", [values, position], 1)
+        self._graph.insertNode(node)
+        node.output().setType(torch._C.IntType.get())
+        return node.output()
+
+    def _list(self, values: Sequence[Any]) -> Any:
+        node = self._graph.create("prim::ListConstruct", list(values), 1)
+        self._graph.insertNode(node)
+        node.output().setType(torch._C.ListType.ofInts())
+        return node.output()

@@ -1,0 +1,232 @@
+"""Runs a program's instructions one by one, in Python.
+
+Control flow is resolved by running it; every operator on tensors goes through a visitor, which
+may record it, replace its arguments, or run it elsewhere (on the meta device, in float64). All
+of the engine's analyses are visitors over this one interpreter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from engine.errors import EngineError, ModelRaised, UnsupportedOperator
+from engine.torchscript.containers import CONTAINERS, LIST_OPERATORS
+from engine.torchscript.instructions import Block, Instruction
+from engine.torchscript.program import Program
+
+
+@dataclass(frozen=True)
+class ModuleReference:
+    """A submodule as a value: its dotted path."""
+
+    path: str
+
+
+class Visitor(Protocol):
+    """Decides how tensors are read and operators run."""
+
+    def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The value to use for a parameter, buffer (`layer.weight`) or `constant:<index>`."""
+
+    def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
+        """Run an operator that takes or gives tensors; returns its output or outputs."""
+
+    def branch(self, instruction: Instruction, condition: bool) -> bool:
+        """The decision of a `prim::If`."""
+
+    def iterations(self, instruction: Instruction, count: int) -> int:
+        """The trip count a `prim::Loop` asks for."""
+
+
+class PlainVisitor:
+    """Runs everything as it is."""
+
+    def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:  # noqa: ARG002  name is for others
+        """The tensor itself."""
+        return tensor
+
+    def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
+        """The operator itself."""
+        return run_operator(instruction, arguments)
+
+    def branch(self, instruction: Instruction, condition: bool) -> bool:  # noqa: ARG002
+        """The condition itself."""
+        return condition
+
+    def iterations(self, instruction: Instruction, count: int) -> int:  # noqa: ARG002
+        """The count itself."""
+        return count
+
+
+def run_operator(instruction: Instruction, arguments: list[Any]) -> Any:
+    """Call the operator of an instruction."""
+    assert instruction.operator is not None  # noqa: S101  callers pass operator instructions only
+    return instruction.operator(*arguments)
+
+
+class Interpreter:
+    """Runs `program.forward` through a visitor."""
+
+    def __init__(self, program: Program, visitor: Visitor) -> None:
+        self._program = program
+        self._visitor = visitor
+        self._written: dict[tuple[str, str], Any] = {}
+        self._read: dict[str, Any] = {}
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Outputs of forward.
+
+        Raises:
+            ModelRaised: the program's own code raised.
+            UnsupportedOperator: an instruction cannot be run.
+        """
+        block = self._program.block
+        expected = len(block.inputs) - 1
+        values = list(inputs) + [None] * (expected - len(inputs))
+        outputs = self._block(block, {}, [ModuleReference(""), *values])
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _block(self, block: Block, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
+        env.update(zip(block.inputs, inputs, strict=True))
+        for instruction, release in zip(block.instructions, block.release, strict=True):
+            self._step(instruction, env)
+            for value in release:
+                env.pop(value, None)
+        return [env[value] for value in block.outputs]
+
+    def _step(self, instruction: Instruction, env: dict[int, Any]) -> None:
+        kind = instruction.kind
+        arguments = [env[value] for value in instruction.inputs]
+        try:
+            if kind == "prim::If":
+                taken = self._visitor.branch(instruction, bool(arguments[0]))
+                outputs = self._block(instruction.blocks[0 if taken else 1], env, [])
+            elif kind == "prim::Loop":
+                outputs = self._loop(instruction, env, arguments)
+            elif kind in {"prim::ListUnpack", "prim::TupleUnpack"}:
+                outputs = list(arguments[0])
+            else:
+                result = self._evaluate(instruction, arguments)
+                outputs = list(result) if len(instruction.outputs) > 1 else [result]
+        except EngineError:
+            raise
+        except (RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            raise OperatorFailed(instruction, error) from error
+        for value, output in zip(instruction.outputs, outputs, strict=False):
+            env[value] = output
+
+    def _loop(
+        self, instruction: Instruction, env: dict[int, Any], arguments: list[Any]
+    ) -> list[Any]:
+        count, condition, *carried = arguments
+        count = self._visitor.iterations(instruction, count)
+        body = instruction.blocks[0]
+        step = 0
+        while step < count and condition:
+            condition, *carried = self._block(body, env, [step, *carried])
+            step += 1
+        return carried
+
+    def _evaluate(self, instruction: Instruction, arguments: list[Any]) -> Any:
+        special = _SPECIAL.get(instruction.kind)
+        if special is not None:
+            return special(self, instruction, arguments)
+        kind = instruction.kind
+        if kind in LIST_OPERATORS and isinstance(arguments[0], list | dict | str | tuple):
+            return LIST_OPERATORS[kind](*arguments)
+        if kind in CONTAINERS:
+            return CONTAINERS[kind](*arguments)
+        if instruction.operator is None:
+            raise UnsupportedOperator(
+                f"instruction {kind} cannot be analysed",
+                where=instruction.location,
+                hint="it has no operator schema (a call that could not be inlined, for example)",
+            )
+        if holds_tensor(arguments) or instruction.operator.name in _FACTORIES:
+            return self._visitor.operator(instruction, arguments)
+        return run_operator(instruction, arguments)
+
+    def constant(self, instruction: Instruction, _arguments: list[Any]) -> Any:
+        """`prim::Constant`."""
+        constant = instruction.constant
+        if isinstance(constant, torch.Tensor):
+            return self._visitor.tensor(f"constant:{instruction.index}", constant)
+        return constant
+
+    def set_attribute(self, instruction: Instruction, arguments: list[Any]) -> None:
+        """`prim::SetAttr`; the program itself stays as it was."""
+        self._written[arguments[0].path, str(instruction.name)] = arguments[1]
+
+    def raise_exception(self, instruction: Instruction, arguments: list[Any]) -> None:
+        """`prim::RaiseException`."""
+        raise ModelRaised(
+            f"the model raised: {arguments[0]}",
+            where=instruction.location,
+            hint="the model refuses the example inputs; give inputs that its forward accepts",
+        )
+
+    def get_attribute(self, instruction: Instruction, arguments: list[Any]) -> Any:
+        """`prim::GetAttr`."""
+        owner, name = arguments[0], str(instruction.name)
+        if not isinstance(owner, ModuleReference):
+            return getattr(owner, name)
+        if (owner.path, name) in self._written:
+            return self._written[owner.path, name]
+        path = f"{owner.path}.{name}" if owner.path else name
+        if path not in self._read:
+            value = getattr(self._program.submodule(owner.path), name)
+            if isinstance(value, torch.nn.Module):
+                value = ModuleReference(path)
+            elif isinstance(value, torch.Tensor):
+                value = self._visitor.tensor(path, value)
+            self._read[path] = value
+        value = self._read[path]
+        return list(value) if isinstance(value, list) else value
+
+
+_SPECIAL: dict[str, Callable[[Interpreter, Instruction, list[Any]], Any]] = {
+    "prim::Constant": Interpreter.constant,
+    "prim::GetAttr": Interpreter.get_attribute,
+    "prim::SetAttr": Interpreter.set_attribute,
+    "prim::RaiseException": Interpreter.raise_exception,
+}
+
+
+class OperatorFailed(ModelRaised):
+    """An operator raised while the program was run step by step."""
+
+    def __init__(self, instruction: Instruction, error: Exception) -> None:
+        message = str(error).strip().splitlines()
+        super().__init__(
+            f"{instruction.kind} raised: {message[0] if message else type(error).__name__}",
+            where=instruction.location,
+            hint="the model fails on the example inputs; check their shapes, dtypes and ranges",
+        )
+        self.instruction = instruction
+
+
+_FACTORIES = frozenset(
+    f"aten::{name}"
+    for name in (
+        "zeros", "ones", "empty", "full", "arange", "eye", "linspace", "rand", "randn", "randint",
+        "tensor", "scalar_tensor", "tril_indices", "triu_indices", "randperm", "hann_window",
+    )
+)  # fmt: skip
+"""Operators that make tensors out of numbers."""
+
+
+def holds_tensor(values: Any) -> bool:
+    """Whether a tensor lies anywhere in nested arguments."""
+    if isinstance(values, torch.Tensor):
+        return True
+    if isinstance(values, list | tuple):
+        return any(holds_tensor(value) for value in values)
+    if isinstance(values, dict):
+        return any(holds_tensor(value) for value in values.values())
+    return False

@@ -1,0 +1,70 @@
+"""Running operators for their shapes only, on the meta device.
+
+Torch computes the shape of many operators by decomposing them in Python, which costs more than
+the arithmetic of a small layer. Two classes need no such thing: normalisations and their like
+give what they take, and a pointwise operator gives the broadcast shape, with the type that one
+element of each operand gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engine.torchscript.instructions import Instruction
+from engine.torchscript.interpreter import run_operator
+
+_SAME_AS_FIRST = frozenset(
+    f"aten::{name}"
+    for name in (
+        "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "softmax", "dropout",
+        "feature_dropout", "alpha_dropout",
+    )
+)  # fmt: skip
+
+
+def run_on_meta(instruction: Instruction, arguments: list[Any]) -> Any:
+    """The outputs of an operator, with shapes and types but without values."""
+    operator = instruction.operator
+    assert operator is not None  # noqa: S101  callers pass operator instructions only
+    first = arguments[0] if arguments else None
+    if isinstance(first, torch.Tensor) and first.device.type == "meta":
+        if operator.name in _SAME_AS_FIRST and _keeps_type(operator.arguments, arguments):
+            return torch.empty_like(first)
+        if operator.pointwise and len(instruction.outputs) == 1:
+            return _pointwise(instruction, arguments, first)
+    if "device" in operator.arguments:
+        position = operator.arguments.index("device")
+        arguments = [*arguments[:position], torch.device("meta"), *arguments[position + 1 :]]
+    return run_operator(instruction, arguments)
+
+
+def _keeps_type(names: tuple[str, ...], arguments: list[Any]) -> bool:
+    return "dtype" not in names or arguments[names.index("dtype")] is None
+
+
+def _pointwise(instruction: Instruction, arguments: list[Any], first: torch.Tensor) -> Any:
+    """Shape by broadcasting, type by running on one element of each operand."""
+    tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+    if any(isinstance(value, list | tuple) for value in arguments):
+        return run_operator(instruction, arguments)
+    shape = torch.broadcast_shapes(*(value.shape for value in tensors))  # type: ignore[no-untyped-call]
+    if instruction.kind.endswith("_") and not instruction.kind.endswith("__"):
+        if shape != first.shape:
+            raise RuntimeError(
+                f"{instruction.kind}: shape {tuple(shape)} into {tuple(first.shape)}"
+            )
+        return first
+    single = [
+        torch.ones([1] * value.dim(), dtype=value.dtype)
+        if isinstance(value, torch.Tensor) and value.device.type == "meta"
+        else value
+        for value in arguments
+    ]
+    dtype = run_operator(instruction, single).dtype
+    strided = next((value for value in tensors if value.shape == shape), None)
+    if strided is None:
+        return torch.empty(shape, dtype=dtype, device="meta")
+    # Keeps the memory format, as torch does: a later view may depend on it.
+    return torch.empty_like(strided, dtype=dtype, device="meta")

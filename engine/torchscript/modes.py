@@ -1,0 +1,77 @@
+"""Training mode for programs that were traced in evaluation mode, and back.
+
+A traced graph carries the training flags of batch_norm and dropout as constants, False when it
+was traced in evaluation mode. For training they are replaced by True in a copy; a scripted
+program reads them from its modules, so there `train()` is enough. Going back takes the graph the
+program had before and the weights it has now.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from engine.torchscript.edit import GraphEditor
+from engine.torchscript.instructions import walk
+from engine.torchscript.program import Program
+
+_NORMS = {"aten::batch_norm": "training", "aten::native_batch_norm": "training"}
+_DROPOUTS = {
+    "aten::dropout": "train",
+    "aten::dropout_": "train",
+    "aten::feature_dropout": "train",
+    "aten::feature_dropout_": "train",
+    "aten::alpha_dropout": "train",
+    "aten::alpha_dropout_": "train",
+    "aten::feature_alpha_dropout": "train",
+    "aten::native_dropout": "train",
+}
+
+
+class TrainingProgram(Program):
+    """A program in training mode; `origin` is the one it was made from."""
+
+    def __init__(self, module: torch.jit.ScriptModule, device: str, origin: Program) -> None:
+        super().__init__(module, device)
+        self.origin = origin
+
+
+def training_copy(program: Program, *, batch_norm: Literal["train", "frozen"]) -> TrainingProgram:
+    """A copy in training mode.
+
+    Args:
+        batch_norm: `train` uses and updates batch statistics, `frozen` keeps the running ones.
+    """
+    fresh = program.copy()
+    flags = _DROPOUTS | (_NORMS if batch_norm == "train" else {})
+    editor = GraphEditor(fresh)
+    constants = {
+        instruction.outputs[0]: instruction.constant
+        for instruction in walk(fresh.block)
+        if instruction.kind == "prim::Constant"
+    }
+    for instruction in walk(fresh.block):
+        name = flags.get(instruction.kind)
+        if name is None or instruction.operator is None:
+            continue
+        position = instruction.operator.arguments.index(name)
+        if constants.get(instruction.inputs[position]) is False:
+            editor.replace_operand(instruction, position, True)
+    module = fresh.sealed().module
+    module.train()
+    if batch_norm == "frozen":
+        for name, _ in program.module.named_buffers():
+            if name.endswith("running_mean"):
+                Program(module, program.device).submodule(name.rpartition(".")[0]).eval()
+    return TrainingProgram(module, program.device, program)
+
+
+@torch.no_grad()
+def evaluation_copy(training: TrainingProgram) -> Program:
+    """The program the training copy was made from, with the weights trained since."""
+    fresh = training.origin.twin()
+    trained = training.attributes()
+    for name, tensor in fresh.attributes().items():
+        tensor.copy_(trained[name])
+    return fresh

@@ -1,0 +1,252 @@
+"""A TorchScript program: the uploaded file as an object whose tensors can be read and replaced.
+
+TorchScript compiles a method when it is first called and keeps that plan, so editing a graph
+that has run changes nothing in this process. A `Program` therefore separates the two: graphs are
+edited only on a fresh copy (`copy`), and what runs was loaded from bytes after the last edit.
+
+Loading normalises: the forward graph is inlined, saved and loaded once more. Printing and
+parsing reorders constants the first time only, so afterwards every copy of a program has the
+same instructions under the same indices (a second round where fused operators were taken apart).
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.calling import copies
+from engine.errors import NotTorchScript, UnsupportedOperator
+from engine.torchscript.fused import unfuse
+from engine.torchscript.instructions import Block, compile_graph, walk
+from engine.torchscript.private_methods import close_private_methods, is_private
+
+_UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
+
+
+class Program:
+    """A loaded program in evaluation mode.
+
+    Attributes:
+        module: the script module; its tensors may be trained in place.
+        device: where its tensors lie.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, device: str) -> None:
+        self.module = module
+        self.device = device
+
+    @classmethod
+    def load(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
+        """Load a file or its bytes.
+
+        Raises:
+            NotTorchScript: the file is no TorchScript archive, or damaged.
+            UnsupportedOperator: it needs an operator this build of torch does not have.
+        """
+        module = _load(source, device)
+        if not hasattr(module, "forward"):
+            raise NotTorchScript(
+                "the program has no `forward` method",
+                where="forward",
+                hint="script or trace a module whose forward takes the model's inputs",
+            )
+        training = module.training
+        if training:
+            module.eval()
+        calls = any("prim::Call" in node.kind() for node in graph_of(module).nodes())
+        torch._C._jit_pass_inline(graph_of(module))
+        closed = close_private_methods(module)
+        unfused = unfuse(graph_of(module))
+        program = cls(module, device)
+        # Constants written into the graph by hand take two rounds to find their places.
+        for _ in range(2 if unfused else int(calls or closed)):
+            program = program.sealed()
+            torch._C._jit_pass_inline(graph_of(program.module))
+        return program
+
+    @classmethod
+    def as_uploaded(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
+        """Load a file exactly as it is, to run and to time it; the engine analyses `load`'s."""
+        return cls(_load(source, device), device)
+
+    def to_bytes(self) -> bytes:
+        """The TorchScript file, as bytes."""
+        return _bytes_of(self.module)
+
+    def save(self, path: Path) -> None:
+        """Write the TorchScript file."""
+        path.write_bytes(self.to_bytes())
+
+    def copy(self) -> Program:
+        """A program of its own: own weights, own graph that has not run yet."""
+        fresh = Program(_load(self._code(), self.device), self.device)
+        fresh._take(self.attributes(), clone=True)
+        return fresh
+
+    def twin(self) -> Program:
+        """Own weights over the same graph, which must not be edited; cheap."""
+        return Program(copy.deepcopy(self.module), self.device)
+
+    def sealed(self) -> Program:
+        """What a save and a load make of this program; an edited graph takes effect there.
+
+        The weights move: this program must not be used afterwards.
+        """
+        sealed = Program(_load(self._code(), self.device), self.device)
+        sealed._take(self.attributes(), clone=False)
+        return sealed
+
+    def _code(self) -> bytes:
+        """The TorchScript file with empty weights: all of its code, none of the copying."""
+        held = self.attributes()
+        try:
+            for name, tensor in held.items():
+                self.set_tensor(name, tensor.detach().new_empty(0))
+            return self.to_bytes()
+        finally:
+            for name, tensor in held.items():
+                self._put(name, tensor)
+
+    def _take(self, tensors: dict[str, torch.Tensor], *, clone: bool) -> None:
+        copies: dict[tuple[Any, ...], torch.Tensor] = {}
+        for name, tensor in tensors.items():
+            # Tied weights stay tied: one copy for all names of the same memory.
+            key = memory_of(tensor)
+            if key not in copies:
+                copies[key] = tensor.detach().clone() if clone else tensor.detach()
+            self._put(name, copies[key].requires_grad_(tensor.requires_grad))
+
+    def _put(self, name: str, tensor: torch.Tensor) -> None:
+        owner, _, attribute = name.rpartition(".")
+        setattr(self.submodule(owner), attribute, tensor)
+
+    def run(self, inputs: Sequence[Any]) -> Any:
+        """Outputs of forward by the TorchScript runtime, for a single run.
+
+        Without its optimiser, which takes seconds on large graphs and pays off only when a program
+        runs often. The program gets copies, for it may change its arguments in place.
+        """
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return self.module(*copies(inputs))
+
+    @cached_property
+    def block(self) -> Block:
+        """The forward graph as instructions."""
+        return compile_graph(graph_of(self.module))
+
+    def edited(self) -> None:
+        """Forget the instructions, after edits of the graph; they are read anew when needed."""
+        self.__dict__.pop("block", None)
+
+    def other_methods(self) -> list[str]:
+        """Methods besides forward that the upload exports."""
+        return [
+            name
+            for name in self.module._c._method_names()
+            if name not in {"forward", "training"} and not is_private(name)
+        ]
+
+    def method_block(self, name: str) -> Block:
+        """Another method as instructions, inlined on a copy."""
+        graph = self.module._c._get_method(name).graph.copy()
+        torch._C._jit_pass_inline(graph)
+        return compile_graph(graph)
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Floating-point parameters by qualified name, shared ones once."""
+        return {
+            name: parameter
+            for name, parameter in self.module.named_parameters()
+            if parameter.is_floating_point()
+        }
+
+    def attributes(self) -> dict[str, torch.Tensor]:
+        """Every parameter and buffer by qualified name, shared ones under each of their names."""
+        named: dict[str, torch.Tensor] = {}
+        named.update(self.module.named_parameters(remove_duplicate=False))
+        named.update(self.module.named_buffers(remove_duplicate=False))
+        return named
+
+    def constants(self) -> dict[str, torch.Tensor]:
+        """Tensors baked into the graph, by `constant:<instruction>`."""
+        return {
+            f"constant:{instruction.index}": instruction.constant
+            for instruction in walk(self.block)
+            if isinstance(instruction.constant, torch.Tensor)
+        }
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters, buffers and baked constants by name."""
+        return self.attributes() | self.constants()
+
+    def set_tensor(self, name: str, tensor: torch.Tensor) -> None:
+        """Replace a parameter or buffer in place; the name stays."""
+        owner, _, attribute = name.rpartition(".")
+        current: torch.Tensor = getattr(self.submodule(owner), attribute)
+        self._put(name, tensor.detach().requires_grad_(current.requires_grad))
+
+    def submodule(self, path: str) -> Any:
+        """The submodule at a dotted path; the program's module for the empty path."""
+        module: Any = self.module
+        for part in path.split(".") if path else []:
+            module = getattr(module, part)
+        return module
+
+    def layer_names(self) -> list[str]:
+        """Names of the submodules that own tensors, in order."""
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.attributes()))
+
+
+def memory_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """A key that two tensors share when they are the same memory; empty ones are never shared."""
+    if tensor.numel() == 0:
+        return (id(tensor),)
+    return (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def graph_of(module: torch.jit.ScriptModule) -> Any:
+    """The graph of forward; edits of it are what `save` writes."""
+    method: Any = module.forward
+    return method.graph
+
+
+def _bytes_of(module: torch.jit.ScriptModule) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)
+    return buffer.getvalue()
+
+
+def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
+    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+    try:
+        module = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError, EOFError) as error:
+        message = str(error).strip()
+        unknown = _UNKNOWN_OPERATOR.search(message)
+        if unknown:
+            operator = unknown.group(1) or unknown.group(2)
+            raise UnsupportedOperator(
+                f"the program calls {operator}, which this build of torch does not have",
+                where=operator,
+                hint="custom operators are not loaded; export the model with built-in operators",
+            ) from error
+        raise NotTorchScript(
+            f"torch.jit.load refuses the file: {message.splitlines()[0] if message else error!r}",
+            where="model",
+            hint="upload what torch.jit.save wrote; a state_dict or a pickled module is not enough",
+        ) from error
+    if not isinstance(module, torch.jit.ScriptModule):
+        raise NotTorchScript(
+            f"the file holds a {type(module).__name__}, not a TorchScript module",
+            where="model",
+            hint="export with torch.jit.script or torch.jit.trace, then torch.jit.save",
+        )
+    module.eval()
+    return module

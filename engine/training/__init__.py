@@ -1,0 +1,1 @@
+"""Fine-tuning of the uploaded program itself, and its evaluation."""

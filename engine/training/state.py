@@ -1,0 +1,64 @@
+"""What a fine-tuning run must remember after an epoch to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+    tensors: dict[str, Tensor]
+
+    def beaten_by(self, accuracy: float, loss: float) -> bool:
+        """Higher accuracy wins; at equal accuracy the lower loss."""
+        return (accuracy, -loss) > (self.accuracy, -self.loss)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """After `epoch` finished epochs.
+
+    No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
+    """
+
+    epoch: int
+    tensors: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    best: Best | None
+
+    def to_plain(self) -> dict[str, Any]:
+        """As data that torch.save writes and weights_only loading reads."""
+        return {
+            "epoch": self.epoch,
+            "tensors": self.tensors,
+            "optimizer": self.optimizer,
+            "best": None if self.best is None else _shallow(self.best),
+        }
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> TrainingState:
+        """The reverse of `to_plain`."""
+        best = data["best"]
+        return cls(
+            epoch=data["epoch"],
+            tensors=data["tensors"],
+            optimizer=data["optimizer"],
+            best=None if best is None else Best(**best),
+        )
+
+
+def _shallow(best: Best) -> dict[str, Any]:
+    return {
+        "epoch": best.epoch,
+        "accuracy": best.accuracy,
+        "loss": best.loss,
+        "tensors": best.tensors,
+    }

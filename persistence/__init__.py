@@ -1,0 +1,1 @@
+"""Records, repositories and the artifact store."""

@@ -1,0 +1,129 @@
+"""The end of a job: its artifacts, its outcome, and what that means for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
+
+from persistence.artifact_store import StoredBlob
+from persistence.job_queue.claims import database_time, holds
+from persistence.job_queue.history import append_event, close_stages
+from persistence.job_queue.tokens import Claim
+from persistence.records import ArtifactRecord, JobRecord, ModelRecord
+
+Outcome = Literal["succeeded", "failed", "canceled"]
+
+
+def add_artifact(
+    session: Session, held: Claim, *, kind: str, name: str, media_type: str, blob: StoredBlob
+) -> bool:
+    """Attach a stored file to the job, in place of an earlier one of the same kind.
+
+    A checkpoint is told as an event at once; the other kinds are seen when the job ends.
+    """
+    if not holds(session, held):
+        return False
+    _remove_artifact(session, held.job_id, kind)
+    session.add(
+        ArtifactRecord(
+            tenant_id=held.tenant_id,
+            job_id=held.job_id,
+            kind=kind,
+            name=name,
+            media_type=media_type,
+            sha256=blob.sha256,
+            bytes=blob.bytes,
+        )
+    )
+    if kind == "checkpoint":
+        data = {"attempt": held.attempt, "sha256": blob.sha256, "bytes": blob.bytes}
+        return append_event(session, held, "checkpoint", data)
+    return True
+
+
+def finish(
+    session: Session,
+    held: Claim,
+    status: Outcome,
+    *,
+    error: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> bool:
+    """End the job. Artifacts added in the same transaction become visible with its status.
+
+    Args:
+        session: the transaction.
+        held: the claim.
+        status: how it ended.
+        error: of a failed job, `{type, title, hint, where, retryable}`.
+        result: short result; of an `inspect` job the model's information.
+    """
+    if not holds(session, held):
+        return False
+    settle(session, held.job_id, status, error=error, result=result)
+    return True
+
+
+def settle(
+    session: Session,
+    job_id: str,
+    status: Outcome,
+    *,
+    error: Mapping[str, Any] | None = None,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the terminal state; the caller holds the job's row."""
+    if status == "succeeded" or (status == "failed" and not (error or {}).get("retryable")):
+        # nothing is left to resume, or going on from there would fail the same way again
+        _remove_artifact(session, job_id, "checkpoint")
+    close_stages(session, job_id, status)
+    append_event(session, job_id, status, {"error": dict(error)} if error else {})
+    row = session.execute(
+        update(JobRecord)
+        .where(JobRecord.id == job_id)
+        .values(
+            status=status,
+            error=None if error is None else dict(error),
+            result=None if result is None else dict(result),
+            progress=None,
+            lease_owner=None,
+            lease_expires_at=None,
+            finished_at=database_time(session),
+            version=JobRecord.version + 1,
+        )
+        .returning(JobRecord.type, JobRecord.model_id)
+        .execution_options(synchronize_session=False)
+    ).one()
+    if row.type == "inspect" and status != "canceled":
+        _judge_model(session, row.model_id, error=error, info=result)
+
+
+def _remove_artifact(session: Session, job_id: str, kind: str) -> None:
+    session.flush()
+    session.execute(
+        delete(ArtifactRecord)
+        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind == kind)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _judge_model(
+    session: Session,
+    model_id: str,
+    *,
+    error: Mapping[str, Any] | None,
+    info: Mapping[str, Any] | None,
+) -> None:
+    session.execute(
+        update(ModelRecord)
+        .where(ModelRecord.id == model_id)
+        .values(
+            status="ready" if error is None else "rejected",
+            error=None if error is None else dict(error),
+            info=None if info is None else dict(info),
+        )
+        .execution_options(synchronize_session=False)
+    )

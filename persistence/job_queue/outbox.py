@@ -1,0 +1,82 @@
+"""The outbox: pokes for the broker, written in the transaction that made them necessary.
+
+A dispatcher publishes them and marks them sent afterwards, so a crash between the two sends a
+poke twice, never not at all. A second poke is harmless: the claim decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from persistence.records import JobRecord, OutboxRecord, utc_now
+
+
+@dataclass(frozen=True)
+class Poke:
+    """A message to send: job `job_id` waits in `queue`."""
+
+    id: int
+    job_id: str
+    queue: str
+
+
+def poke(session: Session, job_id: str, queue: str) -> None:
+    """Have the dispatcher tell the queue about the job."""
+    session.add(OutboxRecord(job_id=job_id, queue=queue))
+
+
+def poke_again(session: Session, job_id: str) -> bool:
+    """Send another poke if the job still waits; for a worker that took one and cannot use it."""
+    queue = session.execute(
+        select(JobRecord.queue).where(JobRecord.id == job_id, JobRecord.status == "queued")
+    ).scalar_one_or_none()
+    if queue is not None:
+        poke(session, job_id, queue)
+    return queue is not None
+
+
+def any_unsent(session: Session) -> bool:
+    """Whether there is anything to send; takes no lock."""
+    query = select(OutboxRecord.id).where(OutboxRecord.sent_at.is_(None)).limit(1)
+    return session.execute(query).first() is not None
+
+
+def unsent(session: Session, limit: int) -> list[Poke]:
+    """The oldest pokes that were not sent yet.
+
+    The rows stay locked until the transaction ends; other dispatchers skip them.
+    """
+    rows = session.execute(
+        select(OutboxRecord.id, OutboxRecord.job_id, OutboxRecord.queue)
+        .where(OutboxRecord.sent_at.is_(None))
+        .order_by(OutboxRecord.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Poke(id=row.id, job_id=row.job_id, queue=row.queue) for row in rows]
+
+
+def mark_sent(session: Session, pokes: Sequence[Poke]) -> None:
+    """Note that the broker has these pokes."""
+    session.execute(
+        update(OutboxRecord)
+        .where(OutboxRecord.id.in_([poke.id for poke in pokes]))
+        .values(sent_at=utc_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def forget_settled(session: Session) -> int:
+    """Drop sent pokes of jobs that wait no longer; returns how many."""
+    waiting = select(JobRecord.id).where(JobRecord.status == "queued")
+    dropped = session.execute(
+        delete(OutboxRecord)
+        .where(OutboxRecord.sent_at.is_not(None), OutboxRecord.job_id.not_in(waiting))
+        .returning(OutboxRecord.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(dropped.all())

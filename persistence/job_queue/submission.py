@@ -1,0 +1,77 @@
+"""The user's side of the queue: jobs come in, and are called off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from persistence.job_queue.completion import settle
+from persistence.job_queue.history import append_event
+from persistence.job_queue.outbox import poke
+from persistence.records import JobRecord
+
+
+def enqueue(
+    session: Session,
+    *,
+    tenant_id: str,
+    type: str,
+    model_id: str,
+    dataset_id: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    queue: str,
+    name: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
+    request_sha256: str | None = None,
+) -> JobRecord:
+    """Add a job, its first event and its poke to the caller's transaction."""
+    job = JobRecord(
+        tenant_id=tenant_id,
+        type=type,
+        model_id=model_id,
+        dataset_id=dataset_id,
+        recipe=None if recipe is None else dict(recipe),
+        device=device,
+        queue=queue,
+        name=name,
+        metadata_=dict(metadata or {}),
+        idempotency_key=idempotency_key,
+        request_sha256=request_sha256,
+    )
+    session.add(job)
+    session.flush()
+    append_event(session, job.id, "queued", {"queue": queue})
+    poke(session, job.id, queue)
+    session.flush()
+    session.refresh(job)
+    return job
+
+
+def request_cancel(session: Session, job: JobRecord) -> None:
+    """Call a job off: at once when it waits, through its worker when it runs.
+
+    Nothing changes when it has ended or is being canceled already. `job` shows the new state
+    afterwards.
+    """
+    # the row lock makes the decision and the change one step: a worker that claims the job at the
+    # same moment comes wholly before or wholly after
+    status = session.execute(
+        select(JobRecord.status).where(JobRecord.id == job.id).with_for_update()
+    ).scalar_one()
+    if status == "queued":
+        settle(session, job.id, "canceled")
+    elif status == "running":
+        append_event(session, job.id, "canceling", {})
+        session.execute(
+            update(JobRecord)
+            .where(JobRecord.id == job.id)
+            .values(status="canceling", version=JobRecord.version + 1)
+            .execution_options(synchronize_session=False)
+        )
+    session.flush()
+    session.refresh(job)

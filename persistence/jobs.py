@@ -1,0 +1,98 @@
+"""Reading jobs. What changes a job lies in `persistence.job_queue`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, selectinload
+
+from persistence.paging import Slice, page
+from persistence.records import JobRecord
+
+LIVE = ("queued", "running", "canceling")
+
+
+@dataclass(frozen=True)
+class JobMark:
+    """What of a job moved: enough to know whether anyone waiting for it must look."""
+
+    version: int
+    status: str
+
+
+def get(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
+    """One job of the tenant, its artifacts loaded."""
+    return session.scalar(
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.id == job_id)
+        .options(selectinload(JobRecord.artifacts))
+    )
+
+
+def find_by_idempotency_key(session: Session, tenant_id: str, key: str) -> JobRecord | None:
+    """The job that a request with this key made."""
+    return session.scalar(
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.idempotency_key == key)
+        .options(selectinload(JobRecord.artifacts))
+    )
+
+
+def list_page(
+    session: Session,
+    tenant_id: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    status: Collection[str] = (),
+    type: str | None = None,
+    model_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Slice[JobRecord]:
+    """The tenant's jobs, newest first, that match every given filter."""
+    query = (
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id)
+        .options(selectinload(JobRecord.artifacts))
+    )
+    if status:
+        query = query.where(JobRecord.status.in_(status))
+    if type is not None:
+        query = query.where(JobRecord.type == type)
+    if model_id is not None:
+        query = query.where(JobRecord.model_id == model_id)
+    for key, value in (metadata or {}).items():
+        query = query.where(JobRecord.metadata_[key].as_string() == value)
+    return page(session, query, JobRecord.id, limit=limit, cursor=cursor)
+
+
+def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
+    """Version and status of several jobs in one query."""
+    rows = session.execute(
+        select(JobRecord.id, JobRecord.version, JobRecord.status).where(JobRecord.id.in_(job_ids))
+    )
+    return {row.id: JobMark(row.version, row.status) for row in rows}
+
+
+def queue_position(session: Session, job: JobRecord) -> int | None:
+    """How many queued jobs of the same queue were made before this one; None unless queued."""
+    if job.status != "queued":
+        return None
+    ahead = select(func.count()).where(
+        JobRecord.status == "queued", JobRecord.queue == job.queue, JobRecord.id < job.id
+    )
+    return session.scalar(ahead.select_from(JobRecord)) or 0
+
+
+def live_jobs_using(
+    session: Session, *, model_id: str | None = None, dataset_id: str | None = None
+) -> Sequence[JobRecord]:
+    """Jobs not yet at their end that read this model or this dataset."""
+    query = select(JobRecord).where(JobRecord.status.in_(LIVE)).order_by(JobRecord.id)
+    if model_id is not None:
+        query = query.where(JobRecord.model_id == model_id)
+    if dataset_id is not None:
+        query = query.where(JobRecord.dataset_id == dataset_id)
+    return session.scalars(query).all()

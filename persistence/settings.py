@@ -1,0 +1,79 @@
+"""Settings of every process, read from the environment (`SECATEUR_...`).
+
+Embedded mode sets nothing but `SECATEUR_DATA_DIR`; server mode sets the database and broker URLs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings, with the embedded mode's defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="SECATEUR_", frozen=True)
+
+    data_dir: Path = Path(".secateur")
+    """Folder of the SQLite file, the artifacts, the filesystem broker and the scratch space."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL; SQLite under the data folder when left out."""
+    broker_url: SecretStr | None = None
+    """Celery broker URL (redis://, amqp://); the filesystem transport when left out."""
+    artifact_dir: Path | None = None
+    """Folder of the artifact store, shared by API and workers; `data_dir/artifacts` by default."""
+    scratch_dir: Path | None = None
+    """Folder of running jobs, local to a worker; `data_dir/scratch` by default."""
+
+    default_queue: Literal["auto", "cpu", "gpu"] = "auto"
+    """Queue of jobs with `device: auto`; `auto` means cpu unless a GPU worker is configured."""
+    gpu_device: str | None = None
+    """Set on a GPU worker: the one device it pins, as CUDA_VISIBLE_DEVICES would name it."""
+
+    max_model_bytes: int = 4 * 2**30
+    max_dataset_bytes: int = 16 * 2**30
+    max_archive_entries: int = 100_000
+    max_archive_ratio: float = 200.0
+    max_unpacked_bytes: int = 8 * 2**30
+    max_job_seconds: int = Field(default=24 * 3600, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
+    max_wait_seconds: int = 60
+    lease_seconds: float = Field(default=30.0, gt=0)
+    heartbeat_seconds: float = Field(default=1.0, gt=0)
+    """How often a worker renews its lease and looks for a cancel."""
+    dispatch_seconds: float = Field(default=0.2, gt=0)
+    """How often the dispatcher looks at the outbox."""
+    reconcile_seconds: float = Field(default=5.0, gt=0)
+    requeue_after_seconds: float = Field(default=60.0, gt=0)
+    """A queued job whose poke was sent this long ago and was not claimed is poked again."""
+    runner_threads: int | None = None
+    """Torch threads of a runner; the machine's cores by default."""
+    runner_memory_bytes: int | None = None
+    runner_file_bytes: int = 16 * 2**30
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The SQLAlchemy URL in use."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.resolve() / 'secateur.db'}"
+
+    @property
+    def resolved_artifact_dir(self) -> Path:
+        """Where artifacts lie."""
+        return (self.artifact_dir or self.data_dir / "artifacts").resolve()
+
+    @property
+    def resolved_scratch_dir(self) -> Path:
+        """Where running jobs work."""
+        return (self.scratch_dir or self.data_dir / "scratch").resolve()
+
+
+@lru_cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()

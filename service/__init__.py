@@ -1,0 +1,1 @@
+"""The HTTP API: one folder per noun. It never loads a model and never imports torch."""

@@ -1,0 +1,71 @@
+"""The application: `uvicorn --factory service.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from persistence.artifact_store import LocalArtifactStore
+from persistence.database import Database
+from persistence.settings import Settings
+from service import logs
+from service.api_keys.endpoints import router as api_keys
+from service.artifacts.endpoints import router as artifacts
+from service.context import Backend
+from service.datasets.endpoints import router as datasets
+from service.head import HeadAsGet
+from service.health.endpoints import router as health
+from service.jobs.change_feed import ChangeFeed
+from service.jobs.endpoints import router as jobs
+from service.limits.endpoints import router as limits
+from service.methods.endpoints import router as methods
+from service.models.endpoints import router as models
+from service.openapi import describe
+from service.problems import handlers
+from service.request_guard import RequestGuard
+
+ROUTERS = (models, datasets, jobs, artifacts, methods, limits, api_keys, health)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application of one process.
+
+    Args:
+        settings: read from the environment when left out.
+    """
+    logs.configure()
+    settings = settings or Settings()
+    database = Database(settings.resolved_database_url)
+    backend = Backend(
+        settings=settings,
+        database=database,
+        store=LocalArtifactStore(settings.resolved_artifact_dir),
+        changes=ChangeFeed(database),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        backend.changes.start()
+        try:
+            yield
+        finally:
+            await backend.changes.stop()
+            database.dispose()
+
+    app = FastAPI(
+        title="Secateur",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # short, stable operation ids, which generated clients turn into method names
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.backend = backend
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(RequestGuard)
+    handlers.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    describe(app)
+    return app

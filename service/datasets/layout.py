@@ -1,0 +1,80 @@
+"""Whether the tensors of a file make a dataset, and how many samples its splits have."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from secateur.resources import TensorInfo
+
+from service.datasets.problems import DatasetRefused
+
+_NAME = re.compile(r"(train|validation)/(inputs|targets)/(0|[1-9]\d{0,3}|[A-Za-z_]\w{0,199})")
+
+
+def check_layout(tensors: Sequence[TensorInfo]) -> dict[str, int]:
+    """Samples per split, in the order `train`, `validation`.
+
+    Raises:
+        DatasetRefused: names the tensor at fault.
+    """
+    if not tensors:
+        raise DatasetRefused("The file holds no tensors.")
+    samples: dict[str, tuple[int, str]] = {}
+    members: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for tensor in sorted(tensors, key=lambda one: one.name):
+        split, role, key = _name(tensor.name)
+        members[split, role].add(key)
+        if not tensor.shape:
+            raise DatasetRefused(
+                f"`{tensor.name}` is a scalar; its first dimension must count samples.",
+                tensor=tensor.name,
+            )
+        if tensor.shape[0] == 0:
+            raise DatasetRefused(
+                f"`{tensor.name}` has no samples: its shape is {tensor.shape}.",
+                tensor=tensor.name,
+                hint=f"Put at least one sample into the split `{split}`, or leave the split out.",
+            )
+        count, first = samples.setdefault(split, (tensor.shape[0], tensor.name))
+        if tensor.shape[0] != count:
+            raise DatasetRefused(
+                f"`{tensor.name}` has {tensor.shape[0]} samples, `{first}` has {count}.",
+                tensor=tensor.name,
+                hint=f"All tensors of the split `{split}` need the same first dimension.",
+            )
+    for split in samples:
+        _check_members(split, members)
+    return {split: samples[split][0] for split in ("train", "validation") if split in samples}
+
+
+def _name(name: str) -> tuple[str, str, str]:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise DatasetRefused(f"`{name}` is not a name of a dataset tensor.", tensor=name)
+    return match[1], match[2], match[3]
+
+
+def _check_members(split: str, members: dict[tuple[str, str], set[str]]) -> None:
+    if not members[split, "inputs"]:
+        raise DatasetRefused(
+            f"The split `{split}` has targets but no inputs.", tensor=f"{split}/inputs/0"
+        )
+    for role in ("inputs", "targets"):
+        numbers = sorted(int(key) for key in members[split, role] if key.isdigit())
+        for expected, number in enumerate(numbers):
+            if number != expected:
+                missing = f"{split}/{role}/{expected}"
+                raise DatasetRefused(
+                    f"`{split}/{role}/{number}` is there, but `{missing}` is not.", tensor=missing
+                )
+        other = "validation" if split == "train" else "train"
+        theirs = members[other, role]
+        if members[other, "inputs"] and theirs != members[split, role]:
+            odd = sorted(members[split, role] ^ theirs)[0]
+            raise DatasetRefused(
+                f"`{role}/{odd}` is in one split but not in the other.",
+                tensor=f"{split if odd in theirs else other}/{role}/{odd}",
+                hint="Both splits need the same tensors.",
+            )

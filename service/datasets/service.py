@@ -1,0 +1,137 @@
+"""Datasets: registered after their headers were checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from secateur.resources import Dataset, TensorInfo
+from sqlalchemy.exc import IntegrityError
+
+from persistence import blobs, datasets, jobs
+from persistence.artifact_store import StoredBlob
+from persistence.paging import Slice
+from persistence.records import DatasetRecord
+from service.context import Backend
+from service.datasets import npz_header, safetensors_header
+from service.datasets.layout import check_layout
+from service.datasets.problems import LAYOUT, DatasetRefused
+from service.models.service import zip_limits
+from service.problems import NotFound, ProblemError
+from service.uploads.problems import UploadInterfered
+from service.uploads.removal import remove_if_unreferenced, stored_file
+from service.uploads.zip_check import ZipLimits, starts_like_zip
+
+Format = Literal["safetensors", "npz"]
+
+
+class DatasetInUse(ProblemError):
+    """A job that has not ended needs the dataset."""
+
+    status = 409
+    type = "dataset-in-use"
+    title = "The dataset is in use"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A dataset and whether this upload made it."""
+
+    dataset: Dataset
+    created: bool
+
+
+@dataclass(frozen=True)
+class _Content:
+    format: Format
+    tensors: list[TensorInfo]
+    splits: dict[str, int]
+
+
+def register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
+    """Make a dataset of a stored file. The same bytes in one tenant are one dataset."""
+    try:
+        content = _read(stored_file(backend, blob), zip_limits(backend.settings))
+        try:
+            return _register(backend, tenant_id, blob, name, content)
+        except IntegrityError:
+            # the same file came twice at once and the other upload was first; now it is found
+            return _register(backend, tenant_id, blob, name, content)
+    except ProblemError:
+        remove_if_unreferenced(backend.database, backend.store, blob.sha256)
+        raise
+
+
+def _read(path: Path, limits: ZipLimits) -> _Content:
+    kind: Format
+    if starts_like_zip(path):
+        kind, tensors = "npz", npz_header.read_headers(path, limits)
+    elif safetensors_header.looks_like_safetensors(path):
+        kind, tensors = "safetensors", safetensors_header.read_header(path)
+    else:
+        raise DatasetRefused(
+            "The file is neither safetensors nor npz.",
+            hint=f"Write it with `safetensors.numpy.save_file` or `numpy.savez`. {LAYOUT}",
+        )
+    return _Content(kind, tensors, check_layout(tensors))
+
+
+def _register(
+    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, content: _Content
+) -> Registered:
+    with backend.database.session() as session:
+        blobs.lock(session, blob.sha256)
+        if not backend.store.exists(blob.sha256):
+            raise UploadInterfered
+        record = datasets.find_by_content(session, tenant_id, blob.sha256)
+        created = record is None
+        if record is None:
+            record = datasets.add(
+                session,
+                tenant_id=tenant_id,
+                name=name,
+                sha256=blob.sha256,
+                size=blob.bytes,
+                format=content.format,
+                tensors=[tensor.model_dump() for tensor in content.tensors],
+                splits=dict(content.splits),
+            )
+        return Registered(Dataset.model_validate(record), created)
+
+
+def get(backend: Backend, tenant_id: str, dataset_id: str) -> Dataset:
+    """One dataset."""
+    with backend.database.session(read_only=True) as session:
+        record = _found(datasets.get(session, tenant_id, dataset_id), dataset_id)
+        return Dataset.model_validate(record)
+
+
+def list_page(
+    backend: Backend, tenant_id: str, *, limit: int, cursor: str | None
+) -> Slice[DatasetRecord]:
+    """The tenant's datasets, newest first."""
+    with backend.database.session(read_only=True) as session:
+        return datasets.list_page(session, tenant_id, limit=limit, cursor=cursor)
+
+
+def delete(backend: Backend, tenant_id: str, dataset_id: str) -> None:
+    """Delete a dataset and, when nothing else holds the same bytes, its file."""
+    with backend.database.session() as session:
+        record = _found(datasets.get_for_update(session, tenant_id, dataset_id), dataset_id)
+        busy = [job.id for job in jobs.live_jobs_using(session, dataset_id=dataset_id)]
+        if busy:
+            raise DatasetInUse(
+                f"Not yet finished: {', '.join(busy)}.",
+                hint="Cancel these jobs (`POST /v1/jobs/{id}/cancel`) or wait for their end, then "
+                "delete the dataset.",
+            )
+        datasets.delete(record)
+        sha256 = record.sha256
+    remove_if_unreferenced(backend.database, backend.store, sha256)
+
+
+def _found(record: DatasetRecord | None, dataset_id: str) -> DatasetRecord:
+    if record is None:
+        raise NotFound("dataset", dataset_id, listing="/v1/datasets")
+    return record

@@ -1,0 +1,70 @@
+"""`/healthz` and `/readyz`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import examples
+from service.context import Backend, BackendOf
+from service.logs import logger
+from service.problems import ProblemError
+from service.problems.documentation import problems
+
+router = APIRouter(tags=["health"])
+_log = logger("secateur.health")
+
+
+class Health(BaseModel):
+    """The answer of a process that works."""
+
+    status: str = "ok"
+
+
+class NotReady(ProblemError):
+    """The process lives but cannot serve."""
+
+    status = 503
+    type = "not-ready"
+    title = "The service is not ready"
+
+
+@router.get("/healthz", responses={200: examples.body(examples.HEALTH), **problems()})
+async def healthz() -> Health:
+    """Tell that the process answers; looks at nothing else."""
+    return Health()
+
+
+@router.get("/readyz", responses={200: examples.body(examples.HEALTH), **problems(503)})
+def readyz(backend: BackendOf) -> Health:
+    """Tell whether requests can be served: the database and the artifact store answer."""
+    _check_database(backend)
+    _check_store(backend)
+    return Health()
+
+
+def _check_database(backend: Backend) -> None:
+    try:
+        with backend.database.session(read_only=True) as session:
+            session.execute(text("SELECT version_num FROM alembic_version")).one()
+    except SQLAlchemyError as error:
+        # the reason may hold addresses; it belongs in the log
+        _log.exception("the database is not ready")
+        raise NotReady(
+            "The database does not answer, or was never migrated.",
+            hint="Check SECATEUR_DATABASE_URL and run `python -m migrations`.",
+        ) from error
+
+
+def _check_store(backend: Backend) -> None:
+    try:
+        with backend.store.open_writer() as writer:
+            writer.write(b"ready?")
+    except OSError as error:
+        _log.exception("the artifact store is not ready")
+        raise NotReady(
+            "The artifact store takes no files.",
+            hint="Check that SECATEUR_ARTIFACT_DIR is there, writable and not full.",
+        ) from error

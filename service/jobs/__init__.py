@@ -1,0 +1,1 @@
+"""Jobs: made, watched, cancelled, and what they leave behind."""

@@ -1,0 +1,121 @@
+"""Whether a job can be let in: all that can be known wrong before a worker looks at it.
+
+Each fault is reported at the field that causes it, and all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from secateur.recipe import FinetuneStage, PruneStage, Recipe
+from secateur.resources import Device, FieldProblem, JobCreate
+
+from persistence.records import DatasetRecord, ModelRecord
+from persistence.settings import Settings
+from service.jobs.problems import ModelRejected
+from service.problems import RequestInvalid
+
+_CLASS_DTYPES = frozenset({"int64", "int32", "int16", "int8", "uint8"})
+
+
+def choose_queue(device: Device, settings: Settings) -> str:
+    """`gpu` or `cpu`."""
+    if device != "auto":
+        return "gpu" if device == "cuda" else "cpu"
+    if settings.default_queue != "auto":
+        return settings.default_queue
+    return "gpu" if settings.gpu_device is not None else "cpu"
+
+
+def admit(request: JobCreate, model: ModelRecord, dataset: DatasetRecord | None) -> None:
+    """Let the job in or say why not.
+
+    Raises:
+        ModelRejected: the model failed its inspection.
+        RequestInvalid: the recipe does not fit the model or the dataset.
+    """
+    if model.status == "rejected":
+        error = model.error or {}
+        raise ModelRejected(
+            f"The model `{model.id}` was rejected: {error.get('title', 'no reason was kept')}",
+            hint=error.get("hint") or "Upload a model that loads.",
+        )
+    faults = [*_dataset_faults(request.recipe, dataset), *_layer_faults(request.recipe, model)]
+    if faults:
+        raise RequestInvalid(faults)
+
+
+def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[FieldProblem]:
+    needs = recipe.needs_dataset()
+    if dataset is None:
+        if needs is not None:
+            yield FieldProblem(
+                field="dataset_id",
+                message=f"`recipe.{needs}` needs a dataset; upload one with `POST /v1/datasets` "
+                "or take that field out.",
+            )
+        elif recipe.inputs is None:
+            yield FieldProblem(
+                field="recipe.inputs",
+                message="Without a dataset the shapes of the inputs must be given, such as "
+                "`[{shape: [1, 3, 224, 224]}]`.",
+            )
+        return
+    tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
+    trains = _trains(recipe)
+    for split, field in (("train", trains), ("validation", _judges(recipe))):
+        if field is None:
+            continue
+        for role in ("inputs", "targets"):
+            if not any(name.startswith(f"{split}/{role}/") for name in tensors):
+                yield FieldProblem(
+                    field="dataset_id",
+                    message=f"`recipe.{field}` needs `{split}/{role}/0`, which the dataset "
+                    f"`{dataset.id}` does not have.",
+                )
+    yield from _target_faults(trains or "stages", tensors)
+
+
+def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem]:
+    for name, tensor in tensors.items():
+        if name.split("/")[1] == "targets" and tensor["dtype"] not in _CLASS_DTYPES:
+            yield FieldProblem(
+                field="dataset_id",
+                message=f"`{name}` is {tensor['dtype']}; the loss cross_entropy of "
+                f"`recipe.{field}` needs class indices, as int64.",
+            )
+
+
+def _trains(recipe: Recipe) -> str | None:
+    """The first field that trains."""
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, FinetuneStage):
+            return f"stages.{index}"
+        if stage.schedule.kind == "iterative" and stage.schedule.finetune is not None:
+            return f"stages.{index}.schedule.finetune"
+    return None
+
+
+def _judges(recipe: Recipe) -> str | None:
+    """The field that needs the validation split."""
+    return None if recipe.constraints.max_accuracy_drop is None else "constraints.max_accuracy_drop"
+
+
+def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:
+    layers = (model.info or {}).get("layers")
+    if not layers:
+        return  # not inspected yet: the engine will look
+    for index, stage in enumerate(recipe.stages):
+        if not isinstance(stage, PruneStage):
+            continue
+        for number, pattern in enumerate(stage.exclude):
+            if not any(fnmatchcase(layer, pattern) for layer in layers):
+                shown = ", ".join(f"`{layer}`" for layer in layers[:12])
+                more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
+                yield FieldProblem(
+                    field=f"recipe.stages.{index}.exclude.{number}",
+                    message=f"`{pattern}` matches no layer of the model; its layers are "
+                    f"{shown}{more}.",
+                )

@@ -1,0 +1,45 @@
+"""What can be in the way of a job."""
+
+from __future__ import annotations
+
+from service.problems import ProblemError
+
+
+class ModelRejected(ProblemError):
+    """The model did not pass inspection."""
+
+    status = 409
+    type = "model-rejected"
+    title = "The model was rejected"
+
+
+class IdempotencyKeyReused(ProblemError):
+    """The key belongs to another request."""
+
+    status = 422
+    type = "idempotency-key-reused"
+    title = "The idempotency key was used for another request"
+
+
+class JobUnfinished(ProblemError):
+    """The job has no report yet."""
+
+    status = 409
+    type = "job-unfinished"
+    title = "The job has not finished"
+
+
+class ReportMissing(ProblemError):
+    """The job ended without a report."""
+
+    status = 409
+    type = "report-missing"
+    title = "The job left no report"
+
+
+class NotAcceptable(ProblemError):
+    """None of the accepted media types is available."""
+
+    status = 406
+    type = "not-acceptable"
+    title = "Not available in the asked format"

@@ -1,0 +1,171 @@
+"""Jobs: let in, read, waited for, called off."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from anyio import to_thread
+from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
+from sqlalchemy.exc import IntegrityError
+
+from persistence import datasets, job_queue, jobs, models
+from persistence.records import JobRecord
+from service.context import Backend
+from service.jobs.admission import admit, choose_queue
+from service.jobs.problems import IdempotencyKeyReused
+from service.problems import NotFound
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list of jobs is narrowed to."""
+
+    status: Collection[str] = ()
+    type: str | None = None
+    model_id: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+def present(record: JobRecord, queue_position: int | None) -> Job:
+    """The job as the API shows it."""
+    return Job.model_validate(
+        {
+            "id": record.id,
+            "type": record.type,
+            "status": record.status,
+            "name": record.name,
+            "model_id": record.model_id,
+            "dataset_id": record.dataset_id,
+            "recipe": record.recipe,
+            "device": record.device,
+            "queue": record.queue,
+            "stage": record.stage,
+            "progress": record.progress,
+            "attempt": record.attempt,
+            "queue_position": queue_position,
+            "error": record.error,
+            "result": record.result,
+            "metadata": record.metadata_,
+            "artifacts": [Artifact.model_validate(one) for one in record.artifacts],
+            "created_at": record.created_at,
+            "started_at": record.started_at,
+            "finished_at": record.finished_at,
+        }
+    )
+
+
+def create(
+    backend: Backend, tenant_id: str, request: JobCreate, idempotency_key: str | None = None
+) -> tuple[Job, bool]:
+    """Let a job in, and tell whether the key had made it before.
+
+    Raises:
+        IdempotencyKeyReused: the key made a job of another request.
+    """
+    try:
+        return _create(backend, tenant_id, request, idempotency_key)
+    except IntegrityError:
+        # the same key came twice at once and the other request was first; now its job is found
+        return _create(backend, tenant_id, request, idempotency_key)
+
+
+def _create(
+    backend: Backend, tenant_id: str, request: JobCreate, idempotency_key: str | None
+) -> tuple[Job, bool]:
+    """The job's row, its first event and its poke in one transaction.
+
+    The model and the dataset stay locked until then, so neither can be deleted in between.
+    """
+    content = json.dumps(request.model_dump(mode="json"), sort_keys=True)
+    request_sha256 = hashlib.sha256(content.encode()).hexdigest()
+    with backend.database.session() as session:
+        if idempotency_key is not None:
+            made = jobs.find_by_idempotency_key(session, tenant_id, idempotency_key)
+            if made is not None and made.request_sha256 == request_sha256:
+                return present(made, jobs.queue_position(session, made)), True
+            if made is not None:
+                raise IdempotencyKeyReused(
+                    f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
+                    hint="Send the same request as then, or choose a new key.",
+                )
+        model = models.get_for_update(session, tenant_id, request.model_id)
+        if model is None:
+            raise NotFound("model", request.model_id, listing="/v1/models")
+        dataset = None
+        if request.dataset_id is not None:
+            dataset = datasets.get_for_update(session, tenant_id, request.dataset_id)
+            if dataset is None:
+                raise NotFound("dataset", request.dataset_id, listing="/v1/datasets")
+        admit(request, model, dataset)
+        record = job_queue.enqueue(
+            session,
+            tenant_id=tenant_id,
+            type=request.type,
+            model_id=request.model_id,
+            dataset_id=request.dataset_id,
+            recipe=request.recipe.model_dump(mode="json"),
+            device=request.device,
+            queue=choose_queue(request.device, backend.settings),
+            name=request.name,
+            metadata=request.metadata,
+            idempotency_key=idempotency_key,
+            request_sha256=request_sha256,
+        )
+        return present(record, jobs.queue_position(session, record)), False
+
+
+def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
+    """One job."""
+    with backend.database.session(read_only=True) as session:
+        record = jobs.get(session, tenant_id, job_id)
+        if record is None:
+            raise NotFound("job", job_id, listing="/v1/jobs")
+        return present(record, jobs.queue_position(session, record))
+
+
+async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> Job:
+    """The job once it has ended, or as it stands after `seconds`."""
+    job = await to_thread.run_sync(get, backend, tenant_id, job_id)
+    if job.status in TERMINAL:
+        return job
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    with backend.changes.watch(job_id) as watch:
+        while (left := deadline - loop.time()) > 0:
+            mark = await watch.moved(left)
+            if mark is not None and mark.status in TERMINAL:
+                break
+    return await to_thread.run_sync(get, backend, tenant_id, job_id)
+
+
+def list_page(
+    backend: Backend, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None
+) -> Page[Job]:
+    """The tenant's jobs, newest first."""
+    with backend.database.session(read_only=True) as session:
+        found = jobs.list_page(
+            session,
+            tenant_id,
+            limit=limit,
+            cursor=cursor,
+            status=filters.status,
+            type=filters.type,
+            model_id=filters.model_id,
+            metadata=filters.metadata,
+        )
+        data = [present(one, jobs.queue_position(session, one)) for one in found.records]
+    return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
+
+
+def cancel(backend: Backend, tenant_id: str, job_id: str) -> Job:
+    """Call a job off. A job that has ended stays as it is."""
+    with backend.database.session() as session:
+        record = jobs.get(session, tenant_id, job_id)
+        if record is None:
+            raise NotFound("job", job_id, listing="/v1/jobs")
+        job_queue.request_cancel(session, record)
+        return present(record, jobs.queue_position(session, record))

@@ -1,0 +1,1 @@
+"""The catalogue of what a recipe may name."""

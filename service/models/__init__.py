@@ -1,0 +1,1 @@
+"""Uploaded TorchScript models."""

@@ -1,0 +1,131 @@
+"""Models: registered after the gate, inspected by a job, deleted when nothing needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.resources import Model
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from persistence import blobs, job_queue, jobs, models
+from persistence.artifact_store import StoredBlob
+from persistence.paging import Slice
+from persistence.records import ModelRecord
+from persistence.settings import Settings
+from service.context import Backend
+from service.models.archive_gate import check_archive
+from service.problems import NotFound, ProblemError
+from service.uploads.problems import UploadInterfered
+from service.uploads.removal import remove_if_unreferenced, stored_file
+from service.uploads.zip_check import ZipLimits
+
+
+class ModelInUse(ProblemError):
+    """A job that has not ended needs the model."""
+
+    status = 409
+    type = "model-in-use"
+    title = "The model is in use"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model and whether this upload made it."""
+
+    model: Model
+    created: bool
+
+
+def zip_limits(settings: Settings) -> ZipLimits:
+    """The settings' limits of an archive."""
+    return ZipLimits(
+        entries=settings.max_archive_entries,
+        ratio=settings.max_archive_ratio,
+        unpacked_bytes=settings.max_unpacked_bytes,
+    )
+
+
+def register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
+    """Make a model of a stored file: the gate first, then the row and its `inspect` job in one
+    transaction. The same bytes in one tenant are one model."""
+    try:
+        with backend.database.session(read_only=True) as session:
+            known = models.find_by_content(session, tenant_id, blob.sha256) is not None
+        if not known:
+            check_archive(stored_file(backend, blob), zip_limits(backend.settings))
+        try:
+            return _register(backend, tenant_id, blob, name)
+        except IntegrityError:
+            # the same file came twice at once and the other upload was first; now it is found
+            return _register(backend, tenant_id, blob, name)
+    except ProblemError:
+        remove_if_unreferenced(backend.database, backend.store, blob.sha256)
+        raise
+
+
+def _register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
+    with backend.database.session() as session:
+        blobs.lock(session, blob.sha256)
+        if not backend.store.exists(blob.sha256):
+            raise UploadInterfered
+        record = models.find_by_content(session, tenant_id, blob.sha256)
+        created = record is None
+        if record is None:
+            record = models.add(
+                session, tenant_id=tenant_id, name=name, sha256=blob.sha256, size=blob.bytes
+            )
+            _enqueue_inspection(session, record)
+        elif record.status == "rejected" and (record.error or {}).get("retryable"):
+            # the fault was not the file's; sending it again asks for another try
+            record.status, record.error = "uploaded", None
+            _enqueue_inspection(session, record)
+        return Registered(Model.model_validate(record), created)
+
+
+def _enqueue_inspection(session: Session, record: ModelRecord) -> None:
+    job_queue.enqueue(
+        session, tenant_id=record.tenant_id, type="inspect", model_id=record.id, queue="cpu"
+    )
+
+
+def get(backend: Backend, tenant_id: str, model_id: str) -> Model:
+    """One model."""
+    with backend.database.session(read_only=True) as session:
+        return Model.model_validate(_found(models.get(session, tenant_id, model_id), model_id))
+
+
+def list_page(
+    backend: Backend, tenant_id: str, *, limit: int, cursor: str | None, status: str | None
+) -> Slice[ModelRecord]:
+    """The tenant's models, newest first."""
+    with backend.database.session(read_only=True) as session:
+        return models.list_page(session, tenant_id, limit=limit, cursor=cursor, status=status)
+
+
+def delete(backend: Backend, tenant_id: str, model_id: str) -> None:
+    """Delete a model and, when nothing else holds the same bytes, its file.
+
+    Past jobs, their reports and artifacts stay. A waiting inspection is called off.
+    """
+    with backend.database.session() as session:
+        record = _found(models.get_for_update(session, tenant_id, model_id), model_id)
+        for job in jobs.live_jobs_using(session, model_id=model_id):
+            if job.type == "inspect":
+                job_queue.request_cancel(session, job)
+        busy = [job.id for job in jobs.live_jobs_using(session, model_id=model_id)]
+        if busy:
+            raise ModelInUse(
+                f"Not yet finished: {', '.join(busy)}.",
+                hint="Cancel these jobs (`POST /v1/jobs/{id}/cancel`) or wait for their end, then "
+                "delete the model.",
+            )
+        models.delete(record)
+        sha256 = record.sha256
+    remove_if_unreferenced(backend.database, backend.store, sha256)
+
+
+def _found(record: ModelRecord | None, model_id: str) -> ModelRecord:
+    if record is None:
+        raise NotFound("model", model_id, listing="/v1/models")
+    return record

@@ -1,0 +1,63 @@
+"""How the problems of an operation are written into the API description."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.problems.problem import MEDIA_TYPE
+
+_TITLES = {
+    400: ("bad-request", "The request cannot be read"),
+    401: ("unauthorized", "A valid API key is required"),
+    404: ("model-not-found", "Not found"),
+    406: ("not-acceptable", "Not available in the asked format"),
+    409: ("model-in-use", "The model is in use"),
+    413: ("upload-too-large", "The upload is too large"),
+    415: ("media-type-unsupported", "The body is in a form that is not read here"),
+    416: ("range-not-satisfiable", "The range lies outside the content"),
+    422: ("recipe-invalid", "The recipe is invalid"),
+    500: ("internal-error", "Internal error"),
+    503: ("not-ready", "The service is not ready"),
+}
+
+_EXAMPLES: dict[int, dict[str, Any]] = {
+    422: {
+        "detail": "Invalid: `recipe.stages.0.allocation.amount`.",
+        "hint": "`errors` names each field and what would be valid.",
+        "errors": [
+            {
+                "field": "recipe.stages.0.allocation.amount",
+                "message": "Input should be less than 1.",
+            }
+        ],
+    },
+    404: {
+        "detail": "There is no model `mdl_01kaxq0f3m8s6e5v2t7c9d1r4w`.",
+        "hint": "Check the id; `GET /v1/models` lists what this API key can see.",
+    },
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of an operation that may answer with these problems."""
+    return {status: _response(status) for status in sorted({*statuses, 500})}
+
+
+def _response(status: int) -> dict[str, Any]:
+    kind, title = _TITLES[status]
+    example = {
+        "type": f"/problems/{kind}",
+        "title": title,
+        "status": status,
+        "detail": "",
+        "hint": "",
+        "instance": "/v1/...",
+        "errors": [],
+        **_EXAMPLES.get(status, {}),
+    }
+    return {
+        "description": title,
+        "content": {
+            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
+        },
+    }

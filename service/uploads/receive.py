@@ -1,0 +1,111 @@
+"""A request body into the artifact store: constant memory, hashed on the way, all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+from anyio import to_thread
+from fastapi import Request
+
+from persistence.artifact_store import ArtifactStore, BlobWriter, StoredBlob
+from service.uploads.digest import announced_sha256
+from service.uploads.multipart import FilePart
+from service.uploads.problems import (
+    DigestMismatch,
+    UploadEmpty,
+    UploadEncoded,
+    UploadTooLarge,
+    UploadTruncated,
+)
+
+_BUFFER_BYTES = 1 << 20
+_FORM_OVERHEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file that arrived whole."""
+
+    blob: StoredBlob
+    form_name: str | None
+
+
+async def receive_file(request: Request, store: ArtifactStore, *, limit: int) -> Received:
+    """Stream the body, raw or multipart, into the store.
+
+    Disk writes and hashing run in a worker thread, a mebibyte at a time. Whatever goes wrong,
+    a client that hangs up included, leaves nothing behind.
+
+    Args:
+        request: the request, its body unread.
+        store: where the bytes go.
+        limit: largest file in bytes.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UploadEncoded(encoding)
+    announced = _announced_length(request)
+    content_type = request.headers.get("content-type", "")
+    is_form = content_type.lower().startswith("multipart/")
+    if announced is not None and announced > limit + (_FORM_OVERHEAD if is_form else 0):
+        raise UploadTooLarge(limit)
+    expected = announced_sha256(request.headers)
+    writer = await to_thread.run_sync(store.open_writer)
+    try:
+        sink = _Sink(writer, limit, hashing=expected is not None)
+        form = FilePart(content_type, sink.write) if is_form else None
+        await _pump(request, form.feed if form else sink.write, announced)
+        if form is not None:
+            form.finish()
+        if sink.written == 0:
+            raise UploadEmpty
+        if expected is not None and sink.sha256() != expected:
+            raise DigestMismatch(expected, sink.sha256())
+        blob = await to_thread.run_sync(writer.commit)
+        return Received(blob=blob, form_name=form.name if form else None)
+    finally:
+        # also when the server stops in the middle, which cancels this task
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(writer.abort)
+
+
+class _Sink:
+    def __init__(self, writer: BlobWriter, limit: int, *, hashing: bool) -> None:
+        self._writer = writer
+        self._limit = limit
+        self._hash = hashlib.sha256() if hashing else None
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+        if self.written > self._limit:
+            raise UploadTooLarge(self._limit)
+        self._writer.write(data)
+        if self._hash is not None:
+            self._hash.update(data)
+
+    def sha256(self) -> str:
+        return "" if self._hash is None else self._hash.hexdigest()
+
+
+async def _pump(request: Request, feed: Callable[[bytes], None], announced: int | None) -> None:
+    received = 0
+    buffer = bytearray()
+    async for chunk in request.stream():
+        received += len(chunk)
+        buffer += chunk
+        if len(buffer) >= _BUFFER_BYTES:
+            await to_thread.run_sync(feed, bytes(buffer))
+            buffer.clear()
+    if buffer:
+        await to_thread.run_sync(feed, bytes(buffer))
+    if announced is not None and received != announced:
+        raise UploadTruncated(f"{announced} bytes were announced, {received} arrived.")
+
+
+def _announced_length(request: Request) -> int | None:
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() else None

@@ -1,0 +1,37 @@
+"""Taking a blob out of the store once nobody needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from persistence import blobs
+from persistence.artifact_store import ArtifactStore, StoredBlob
+from persistence.database import Database
+from service.context import Backend
+from service.uploads.problems import UploadInterfered
+
+
+def stored_file(backend: Backend, blob: StoredBlob) -> Path:
+    """The file of a blob that has just arrived.
+
+    Raises:
+        UploadInterfered: another request deleted the same bytes in the meantime.
+    """
+    try:
+        return backend.store.path(blob.sha256)
+    except FileNotFoundError as error:
+        raise UploadInterfered from error
+
+
+def remove_if_unreferenced(database: Database, store: ArtifactStore, sha256: str) -> bool:
+    """Delete the blob unless a row of any tenant names it; returns whether it was deleted.
+
+    Runs in a transaction of its own, after the row that named the blob is gone for good: a crash
+    between the two leaves a blob too many, never a row without its bytes.
+    """
+    with database.session() as session:
+        blobs.lock(session, sha256)
+        if blobs.is_referenced(session, sha256):
+            return False
+        store.delete(sha256)
+        return True

@@ -1,0 +1,88 @@
+"""Fixtures of every test folder, and the line that says what the tests ran against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import services
+
+NAMES = ("PostgreSQL", "Redis", "RabbitMQ")
+_used = pytest.StashKey[dict[str, set[str]]]()
+
+
+def _record(config: pytest.Config, service: services.Service) -> services.Service:
+    config.stash[_used].setdefault(service.name, set()).add(str(service))
+    return service
+
+
+@pytest.fixture(scope="session")
+def postgres_service(request: pytest.FixtureRequest) -> Iterator[services.Service]:
+    """A PostgreSQL server on which databases can be made."""
+    with services.postgres_server() as service:
+        yield _record(request.config, service)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_service: services.Service) -> Iterator[str]:
+    """One fresh database for the whole session."""
+    with services.postgres_database(postgres_service) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty numbered Redis database."""
+    with services.redis_server() as service:
+        yield _record(request.config, service).url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A RabbitMQ virtual host."""
+    with services.rabbitmq_server() as service:
+        yield _record(request.config, service).url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh, empty database for this test alone: once on SQLite, once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'test.db'}"
+        return
+    with services.postgres_database(request.getfixturevalue("postgres_service")) as url:
+        yield url
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the record of what the tests run against."""
+    config.stash[_used] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands its record to the main process."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["services"] = {k: sorted(v) for k, v in session.config.stash[_used].items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Collect the record of a pytest-xdist worker."""
+    config: pytest.Config = node.config  # type: ignore[attr-defined]
+    for name, lines in getattr(node, "workeroutput", {}).get("services", {}).items():
+        config.stash[_used].setdefault(name, set()).update(lines)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say which servers the tests ran against, and which none asked for."""
+    used = config.stash[_used]
+    for name in NAMES:
+        for line in sorted(used.get(name, ())):
+            terminalreporter.write_line(f"ran against: {line}")
+        if name not in used:
+            terminalreporter.write_line(f"ran against: no {name} (no selected test asked for it)")

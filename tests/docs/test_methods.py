@@ -1,0 +1,117 @@
+"""The recipe's literals, the catalogue and the page say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+from secateur import recipe
+from secateur.methods import METHODS, schema_of
+from secateur.resources import Method
+
+from docs import generate_methods
+from engine import scores
+
+BY_NAME = {method.name: method for method in METHODS}
+
+
+def _literals(model: type[BaseModel], field: str) -> set[str]:
+    return set(get_args(model.model_fields[field].annotation))
+
+
+ACCEPTED: dict[str, set[str]] = {
+    "granularity": set(get_args(recipe.Granularity)),
+    "criterion": set(get_args(recipe.Criterion)),
+    # `of` is no way to allocate; it spells out what the amounts count.
+    "allocation": set(get_args(recipe.Scope))
+    | (set(recipe.Allocation.model_fields) - {"scope", "of"}),
+    "schedule": {
+        name
+        for schedule in get_args(get_args(recipe.Schedule)[0])
+        for name in _literals(schedule, "kind")
+    },
+    "training": _literals(recipe.Optimizer, "kind")
+    | _literals(recipe.FinetuneOptions, "lr_schedule")
+    | _literals(recipe.FinetuneOptions, "loss")
+    | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
+    | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
+    | {"label_smoothing"},
+}
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+def test_catalogue_names_exactly_what_a_recipe_accepts(kind: str) -> None:
+    listed = [method.name for method in METHODS if method.kind == kind]
+    assert sorted(listed) == sorted(ACCEPTED[kind])
+
+
+def test_engine_registers_exactly_the_criteria_listed() -> None:
+    listed = [method.name for method in METHODS if method.kind == "criterion"]
+    assert sorted(listed) == list(scores.names())
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(METHODS)
+
+
+def test_page_is_what_the_generator_writes() -> None:
+    assert generate_methods.PAGE.read_text(encoding="utf-8") == generate_methods.page(), (
+        "run `python -m docs.generate_methods`"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_page_has_an_entry_with_the_source_of(method: Method) -> None:
+    page = generate_methods.PAGE.read_text(encoding="utf-8")
+    entry = page.split(f"### `{method.name}`\n", 1)[1].split("\n### ", 1)[0]
+    assert method.formula in entry
+    assert method.source in entry
+
+
+def _pinned(method: Method) -> dict[str, Any]:
+    """The fields whose value makes this method and no other."""
+    properties: dict[str, Any] = method.schema_["properties"]
+    return {name: field["const"] for name, field in properties.items() if "const" in field}
+
+
+def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
+    """A whole recipe that says `fields` where the method's kind belongs."""
+    prune: dict[str, Any] = {"stage": "prune", "allocation": {"amount": 0.5}}
+    finetune: dict[str, Any] = {"stage": "finetune"}
+    if method.kind == "allocation":
+        prune["allocation"] = {"amount": 0.5, **fields}
+        if method.name in {"amount", "count"}:
+            prune["allocation"] = {method.name: 1 if method.name == "count" else 0.5}
+    elif method.kind == "schedule":
+        prune["schedule"] = fields
+    elif method.kind == "training":
+        finetune.update({"optimizer": fields} if "kind" in fields else fields)
+    else:
+        prune.update(fields)
+    return {"stages": [prune, finetune]}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_recipe_naming_it_is_valid_and_a_misspelt_one_is_not(method: Method) -> None:
+    pinned = _pinned(method)
+    assert recipe.Recipe.model_validate(_recipe_naming(method, pinned))
+
+    for name in pinned:
+        misspelt = {**pinned, name: f"{pinned[name]}x"}
+        with pytest.raises(ValidationError, match=f"{pinned[name]}"):
+            recipe.Recipe.model_validate(_recipe_naming(method, misspelt))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_schema_refers_only_to_what_it_carries(method: Method) -> None:
+    text = json.dumps(method.schema_)
+    for reference in re.findall(r'"#/\$defs/(\w+)"', text):
+        assert reference in method.schema_["$defs"]
+
+
+def test_a_schema_cannot_pin_a_value_the_recipe_refuses() -> None:
+    with pytest.raises(ValueError, match="l1_norm"):
+        schema_of(recipe.PruneStage, [], criterion="l3_norm")

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from secateur.recipe import Recipe
+
+from engine.job import JobInput
+from engine.pipeline import CompressResult, compress
+from tests.engine.digits import Recorder, digits, write_trained
+
+QUICK = {"batch_sizes": [1, 8], "runs": 5}
+
+
+@pytest.fixture(scope="session")
+def lenet(tmp_path_factory) -> Path:
+    return write_trained(tmp_path_factory.mktemp("lenet") / "lenet.pt")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.safetensors"
+    save_file(digits(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def little_data(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "little.safetensors"
+    save_file({name: tensor[:200].clone() for name, tensor in digits().items()}, path)
+    return path
+
+
+@dataclass
+class Done:
+    result: CompressResult
+    heard: Recorder
+    folder: Path
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    count = iter(range(1000))
+
+    def make(model, recipe, dataset=None, checkpoint=None):
+        workdir = tmp_path / f"work{next(count)}"
+        workdir.mkdir()
+        return JobInput(
+            model=model,
+            recipe=Recipe.model_validate({"measure": QUICK} | recipe),
+            workdir=workdir,
+            dataset=dataset,
+            threads=torch.get_num_threads(),
+            checkpoint=checkpoint,
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(make_job):
+    def run(model, recipe, dataset=None, checkpoint=None) -> Done:
+        job = make_job(model, recipe, dataset, checkpoint)
+        heard = Recorder()
+        return Done(compress(job, heard), heard, job.workdir)
+
+    return run
+
+
+def prune(**changes):
+    return {"stage": "prune", "allocation": {"amount": 0.5}} | changes

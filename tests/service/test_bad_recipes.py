@@ -1,0 +1,206 @@
+"""Bad recipes and jobs: each names the field by its path and says what would be valid."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from persistence.records import ModelRecord
+from tests.service.conftest import Api, dataset_arrays
+
+RECIPE: dict[str, Any] = {
+    "inputs": [{"shape": [1, 1, 8, 8]}],
+    "stages": [
+        {
+            "stage": "prune",
+            "allocation": {"scope": "global", "amount": 0.5},
+            "schedule": {"kind": "iterative", "rounds": 4, "finetune": {"epochs": 1}},
+            "exclude": ["fc3"],
+        },
+        {"stage": "finetune", "optimizer": {"kind": "sgd"}},
+    ],
+}
+
+
+def broken(path: str, value: Any) -> dict[str, Any]:
+    """The recipe with one field set, or taken out by `...`."""
+    recipe = copy.deepcopy(RECIPE)
+    here: Any = recipe
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        here = here[part]
+    if value is ...:
+        del here[last]
+    else:
+        here[last] = value
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field", "words"),
+    [
+        ("stages.0.allocation.amount", 1.5, None, "less than 1"),
+        ("stages.0.allocation.amount", 0, None, "greater than 0"),
+        ("stages.0.allocation.amount", "half", None, "valid number"),
+        ("stages.0.allocation.amount", ..., "stages.0.allocation", "exactly one of"),
+        ("stages.0.allocation", ..., None, "required"),
+        ("stages.0.alocation", {}, None, "Did you mean `allocation`?"),
+        ("stages.0.schedule.finetune.epoch", 1, None, "Did you mean `epochs`?"),
+        ("stages.1.optimizer.momentumm", 1, None, "`momentum`"),
+        ("stage", [], None, "Did you mean `stages`?"),
+        ("stages.0.criterion", "l3_norm", None, "'l1_norm'"),
+        ("stages.0.stage", "trim", "stages.0.stage", "'prune', 'finetune'"),
+        ("stages.0.stage", ..., "stages.0.stage", "required"),
+        ("stages.0.schedule.kind", "cubic", "stages.0.schedule.kind", "'one_shot', 'iterative'"),
+        ("stages.0.schedule.rounds", 1, None, "greater than or equal to 2"),
+        ("stages.0.granularity", "element", "stages.0", ""),
+        ("stages.0.allocation.of", "weights", "stages.0", "must be `channels`"),
+        ("stages.0.allocation.of", "macs", None, "'channels' or 'weights'"),
+        ("stages", [], None, "at least 1"),
+        ("stages.0", {"stage": "finetune"}, "", "nothing would be removed"),
+        ("inputs.0.shape.1", 0, None, "greater than or equal to 1"),
+        ("inputs.0.dtype", "int4", None, "'float32'"),
+        ("version", 2, None, "1"),
+        ("seed", -1, None, "greater than or equal to 0"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    api: Api, path: str, value: Any, field: str | None, words: str
+) -> None:
+    recipe = broken(path, value)
+    if field == "stages.0" and path.endswith("granularity"):
+        recipe["stages"][0]["round_to"] = 8
+        words = "`round_to` rounds channel counts"
+    response = api.client.post("/v1/jobs", json={"model_id": "mdl_x", "recipe": recipe})
+    assert response.status_code == 422, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == "/problems/recipe-invalid"
+    expected = ".".join(part for part in ("recipe", path if field is None else field) if part)
+    assert [error["field"] for error in problem["errors"]] == [expected]
+    assert words in problem["errors"][0]["message"]
+    assert expected in problem["detail"]
+
+
+def test_all_wrong_fields_are_named_at_once(api: Api) -> None:
+    recipe = broken("stages.0.criterion", "best")
+    recipe["seed"] = -1
+    response = api.client.post("/v1/jobs", json={"recipe": recipe, "nme": "x", "device": "tpu"})
+    fields = {error["field"]: error["message"] for error in response.json()["errors"]}
+    assert set(fields) == {"recipe.stages.0.criterion", "recipe.seed", "nme", "device", "model_id"}
+    assert "Did you mean `name`?" in fields["nme"]
+    assert "'cuda'" in fields["device"]
+
+
+@pytest.mark.parametrize("body", [b"{not json", b'{"a": 1,}'])
+def test_a_body_that_is_not_json(api: Api, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = api.client.post("/v1/jobs", content=body, headers=headers)
+    assert response.status_code == 400
+    assert response.json()["type"] == "/problems/bad-request"
+    assert "not JSON" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("sent", ["application/x-www-form-urlencoded", "text/plain", None])
+def test_a_body_that_is_not_sent_as_json(api: Api, sent: str | None) -> None:
+    """`curl --data @job.json` sends a form."""
+    headers = {} if sent is None else {"Content-Type": sent}
+    response = api.client.post("/v1/jobs", content=b'{"model_id": "mdl_x"}', headers=headers)
+    assert response.status_code == 415 if sent else 422
+    if sent:
+        assert sent in response.json()["detail"]
+        assert "`Content-Type: application/json`" in response.json()["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"), [("[]", "body"), ('{"model_id": "mdl_x", "recipe": "half"}', "recipe")]
+)
+def test_something_else_than_an_object(api: Api, body: str, field: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = api.client.post("/v1/jobs", content=body, headers=headers)
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {"field": field, "message": "Input should be an object with named fields."}
+    ]
+
+
+def test_no_body_at_all(api: Api) -> None:
+    response = api.client.post("/v1/jobs")
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": "body", "message": "This field is required."}]
+
+
+@pytest.fixture
+def model_id(api: Api, model_file: bytes) -> str:
+    return str(api.client.post("/v1/models", content=model_file).json()["id"])
+
+
+def refusal(api: Api, **body: Any) -> dict[str, str]:
+    response = api.client.post("/v1/jobs", json=body)
+    assert response.status_code == 422, response.text
+    assert api.client.get("/v1/jobs?type=compress").json()["data"] == []
+    return {error["field"]: error["message"] for error in response.json()["errors"]}
+
+
+def test_training_needs_a_dataset(api: Api, model_id: str) -> None:
+    fields = refusal(api, model_id=model_id, recipe=RECIPE)
+    assert "recipe.stages.0.schedule.finetune" in fields["dataset_id"]
+
+
+def test_without_a_dataset_the_inputs_must_be_given(api: Api, model_id: str, recipe: Any) -> None:
+    recipe = {key: value for key, value in recipe.items() if key != "inputs"}
+    fields = refusal(api, model_id=model_id, recipe=recipe)
+    assert "shape" in fields["recipe.inputs"]
+
+
+def dataset(api: Api, **changes: Any) -> str:
+    arrays = {name: a for name, a in {**dataset_arrays(), **changes}.items() if a is not None}
+    response = api.client.post("/v1/datasets", content=save(arrays))
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def test_targets_must_be_classes(api: Api, model_id: str) -> None:
+    wrong = dataset(api, **{"train/targets/0": np.zeros(12, np.float32)})
+    fields = refusal(api, model_id=model_id, dataset_id=wrong, recipe=RECIPE)
+    assert "`train/targets/0` is float32" in fields["dataset_id"]
+    assert "int64" in fields["dataset_id"]
+
+
+def test_a_missing_split_is_named(api: Api, model_id: str, recipe: Any) -> None:
+    no_train = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=no_train, recipe=RECIPE)
+    assert "`train/targets/0`" in fields["dataset_id"]
+    no_validation = dataset(api, **{"validation/inputs/0": None, "validation/targets/0": None})
+    recipe["constraints"] = {"max_accuracy_drop": 0.01}
+    fields = refusal(api, model_id=model_id, dataset_id=no_validation, recipe=recipe)
+    assert "recipe.constraints.max_accuracy_drop" in fields["dataset_id"]
+
+
+def test_a_pattern_that_matches_no_layer(api: Api, model_id: str, recipe: Any) -> None:
+    recipe["stages"][0]["exclude"] = ["features.*", "clasifier"]
+    response = api.client.post("/v1/jobs", json={"model_id": model_id, "recipe": recipe})
+    assert response.status_code == 202  # the layers are not known before the inspection
+    api.client.post(f"/v1/jobs/{response.json()['id']}/cancel")
+    with api.backend.database.session() as session:
+        model = session.get_one(ModelRecord, model_id)
+        model.status, model.info = "ready", {"layers": ["features.0", "classifier"]}
+    response = api.client.post("/v1/jobs", json={"model_id": model_id, "recipe": recipe})
+    assert response.status_code == 422
+    [error] = response.json()["errors"]
+    assert error["field"] == "recipe.stages.0.exclude.1"
+    assert "`classifier`" in error["message"]
+
+
+def test_ids_that_are_not_there(api: Api, model_id: str, recipe: Any) -> None:
+    for body in (
+        {"model_id": "mdl_none", "recipe": recipe},
+        {"model_id": model_id, "dataset_id": "dst_none", "recipe": recipe},
+    ):
+        response = api.client.post("/v1/jobs", json=body)
+        assert response.status_code == 404
+        assert "_none" in response.json()["detail"]

@@ -1,0 +1,90 @@
+"""API keys, methods, limits and health."""
+
+from __future__ import annotations
+
+import shutil
+
+from secateur.methods import METHODS
+from secateur.resources import Method
+from sqlalchemy import select
+
+from persistence.records import ApiKeyRecord
+from persistence.settings import Settings
+from tests.service.conftest import Api, serve
+
+
+def test_a_key_opens_until_it_is_revoked(sql_api: Api) -> None:
+    response = sql_api.client.post("/v1/api-keys", json={"name": "ci"})
+    assert response.status_code == 201
+    assert response.headers["Cache-Control"] == "no-store"
+    key = response.json()
+    assert key["secret"].startswith("sk_")
+    assert key["secret"].startswith(key["prefix"])
+    with sql_api.backend.database.session() as session:
+        rows = session.scalars(select(ApiKeyRecord)).all()
+        assert all(key["secret"] not in str(vars(row)) for row in rows)
+    mine = {"Authorization": f"Bearer {key['secret']}"}
+    assert sql_api.anonymous.get("/v1/models", headers=mine).status_code == 200
+    listed = sql_api.client.get("/v1/api-keys").json()["data"]
+    assert [one["name"] for one in listed] == ["ci", "test"]
+    assert {one["secret"] for one in listed} == {None}
+    path = f"/v1/api-keys/{key['id']}"
+    assert sql_api.stranger.get(path).status_code == 404
+    assert sql_api.stranger.delete(path).status_code == 404
+    assert sql_api.client.delete(path).status_code == 204
+    assert sql_api.anonymous.get("/v1/models", headers=mine).status_code == 401
+    revoked_at = sql_api.client.get(path).json()["revoked_at"]
+    assert revoked_at is not None
+    assert sql_api.client.delete(path).status_code == 204
+    assert sql_api.client.get(path).json()["revoked_at"] == revoked_at
+
+
+def test_unknown_fields_of_a_key_are_refused(api: Api) -> None:
+    response = api.client.post("/v1/api-keys", json={"nmae": "ci"})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {
+            "field": "nmae",
+            "message": "`nmae` is not a field here; valid are `name`. Did you mean `name`?",
+        }
+    ]
+
+
+def test_methods_are_the_catalogue(api: Api) -> None:
+    page = api.client.get("/v1/methods").json()
+    assert [Method.model_validate(one) for one in page["data"]] == list(METHODS)
+    assert not page["has_more"]
+
+
+def test_limits_are_the_settings(api_settings: Settings) -> None:
+    for api in serve(api_settings.model_copy(update={"max_model_bytes": 123})):
+        limits = api.client.get("/v1/limits").json()
+        assert limits["max_model_bytes"] == 123
+        assert limits["max_job_seconds"] == api_settings.max_job_seconds
+        page = api.client.get(f"/v1/models?limit={limits['page_size_max']}")
+        assert page.status_code == 200
+
+
+def test_health_needs_no_key(sql_api: Api) -> None:
+    assert sql_api.anonymous.get("/healthz").json() == {"status": "ok"}
+    assert sql_api.anonymous.get("/readyz").json() == {"status": "ok"}
+    assert sql_api.blobs() == []
+
+
+def test_a_lost_store_is_not_ready(api: Api) -> None:
+    shutil.rmtree(api.backend.settings.resolved_artifact_dir)
+    response = api.anonymous.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["type"] == "/problems/not-ready"
+    assert "SECATEUR_ARTIFACT_DIR" in response.json()["hint"]
+    assert api.anonymous.get("/healthz").status_code == 200
+
+
+def test_a_database_without_tables_is_not_ready(tmp_path, migrated_sqlite) -> None:
+    shutil.copy(migrated_sqlite, tmp_path / "secateur.db")
+    for api in serve(Settings(data_dir=tmp_path)):
+        with api.backend.database.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE alembic_version")
+        response = api.anonymous.get("/readyz")
+        assert response.status_code == 503
+        assert "python -m migrations" in response.json()["hint"]

@@ -1,0 +1,1 @@
+"""The Celery app, the dispatcher, the reconciler and the runner process."""

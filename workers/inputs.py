@@ -1,0 +1,118 @@
+"""What a runner needs on disk: copies of the model, the dataset and the last checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from secateur.recipe import Recipe
+from secateur.resources import JobType
+
+from persistence.artifact_store import ArtifactStore, fetch_file
+from persistence.database import Database
+from persistence.job_queue import Claim
+from persistence.records import DatasetRecord, JobRecord, ModelRecord
+from persistence.settings import Settings
+from workers import endings
+from workers.endings import Ending
+from workers.instructions import Instructions
+from workers.scratch import Scratch
+
+_JOB_TYPE: TypeAdapter[JobType] = TypeAdapter(JobType)
+
+
+class InputMissing(Exception):
+    """The job cannot start; `ending` says why."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(str(ending.error))
+        self.ending = ending
+
+
+def prepare(
+    database: Database, store: ArtifactStore, settings: Settings, held: Claim, scratch: Scratch
+) -> Instructions:
+    """Copy the inputs into the scratch folder and write `job.json`.
+
+    Raises:
+        InputMissing: a file is gone from the store, or the job needs a device this worker has not.
+    """
+    with database.session(read_only=True) as session:
+        job = session.get_one(JobRecord, held.job_id)
+        model = session.get_one(ModelRecord, job.model_id)
+        dataset = None if job.dataset_id is None else session.get_one(DatasetRecord, job.dataset_id)
+        checkpoints = [a.sha256 for a in job.artifacts if a.kind == "checkpoint"]
+    if job.device == "cuda" and settings.gpu_device is None:
+        raise InputMissing(
+            endings.failed(
+                "device-unavailable",
+                "The job asks for `device: cuda`, but its worker has no GPU.",
+                "Submit it with `device: cpu` or `device: auto`, or start a worker of the gpu "
+                "queue with SECATEUR_GPU_DEVICE set.",
+                where="device",
+            )
+        )
+    model_file = scratch.input / "model.pt"
+    _fetch(store, model.sha256, model_file, f"model {model.id}", "model_id")
+    dataset_file = None
+    if dataset is not None:
+        dataset_file = scratch.input / f"dataset.{dataset.format}"
+        _fetch(store, dataset.sha256, dataset_file, f"dataset {dataset.id}", "dataset_id")
+    checkpoint_file = None
+    # a checkpoint saves time and is not needed: without its file the job starts over
+    if checkpoints and store.exists(checkpoints[0]):
+        checkpoint_file = scratch.input / "checkpoint"
+        fetch_file(store, checkpoints[0], checkpoint_file)
+    use_cuda = settings.gpu_device is not None and job.device != "cpu"
+    instructions = Instructions(
+        type=_job_type(job.type),
+        model=model_file,
+        dataset=dataset_file,
+        checkpoint=checkpoint_file,
+        recipe=_recipe(job),
+        workdir=scratch.work,
+        device="cuda" if use_cuda else "cpu",
+        threads=settings.runner_threads or len(os.sched_getaffinity(0)),
+        memory_bytes=settings.runner_memory_bytes,
+        file_bytes=settings.runner_file_bytes,
+    )
+    scratch.job_file.write_text(instructions.model_dump_json())
+    return instructions
+
+
+def _fetch(store: ArtifactStore, sha256: str, target: Path, what: str, where: str) -> None:
+    try:
+        fetch_file(store, sha256, target)
+    except FileNotFoundError as error:
+        raise InputMissing(
+            endings.failed(
+                "input-missing",
+                f"The file of {what} is not in the artifact store.",
+                "Upload it again and submit the job again.",
+                where=where,
+            )
+        ) from error
+
+
+def _job_type(name: str) -> JobType:
+    return _JOB_TYPE.validate_python(name)
+
+
+def _recipe(job: JobRecord) -> Recipe | None:
+    if job.recipe is None:
+        return None
+    try:
+        return Recipe.model_validate(job.recipe)
+    except ValidationError as error:
+        # an upgrade of the service may refuse what an older one accepted
+        first = error.errors(include_url=False)[0]
+        where = ".".join(["recipe", *(str(part) for part in first["loc"])])
+        raise InputMissing(
+            endings.failed(
+                "recipe-invalid",
+                f"The recipe is not valid: {first['msg']}",
+                "Correct the field and submit the job again.",
+                where=where,
+            )
+        ) from error

@@ -1,0 +1,29 @@
+"""What a supervisor tells a runner: one JSON file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from secateur.recipe import Recipe
+from secateur.resources import JobType
+
+
+class Instructions(BaseModel):
+    """One job for one runner. Paths are absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: JobType
+    model: Path
+    dataset: Path | None
+    checkpoint: Path | None
+    recipe: Recipe | None
+    workdir: Path
+    device: Literal["cpu", "cuda"]
+    threads: int
+    memory_bytes: int | None
+    """Most memory the runner may allocate for data; not limited on GPUs."""
+    file_bytes: int
+    """Largest file the runner may write."""

@@ -1,0 +1,229 @@
+"""From the runner's messages to the database, in batches and in bounds.
+
+A runner may say as much as it likes; what is kept of one attempt is limited, and the history says
+where it was cut.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from persistence import blobs
+from persistence.artifact_store import ArtifactStore, StoredBlob, store_file
+from persistence.database import Database
+from persistence.job_queue import (
+    Claim,
+    add_artifact,
+    append_event,
+    append_log,
+    append_metric,
+    finish_stage,
+    holds,
+    set_progress,
+    start_stage,
+)
+from workers.blob_sweep import remove_if_unneeded
+from workers.messages import (
+    AnyMessage,
+    Checkpoint,
+    Failure,
+    Log,
+    Metric,
+    Produced,
+    Progress,
+    Result,
+    StageFinished,
+    StageStarted,
+    storable_text,
+)
+from workers.scratch import Scratch
+
+log = structlog.get_logger()
+
+MAX_EVENTS = 20_000
+MAX_METRICS = 100_000
+MAX_LOG_CHARACTERS = 4 << 20
+FLUSH_SECONDS = 0.25
+FLUSH_WRITES = 500
+_PROGRESS_EVENT_SECONDS = 1.0
+
+Write = Callable[[Session], bool]
+
+
+class Recorder:
+    """Keeps what one attempt says.
+
+    Attributes:
+        result: short result, once the runner sent it.
+        failure: what went wrong, once the runner said it.
+        produced: finished files, the last of each kind.
+    """
+
+    def __init__(
+        self, database: Database, store: ArtifactStore, held: Claim, scratch: Scratch
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._held = held
+        self._scratch = scratch
+        self._pending: list[Write] = []
+        self._text: list[str] = []
+        self._checkpoints: list[str] = []
+        self._progress: Progress | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._room = {"event": MAX_EVENTS, "metric": MAX_METRICS, "log": MAX_LOG_CHARACTERS}
+        self._flushed = time.monotonic()
+        self._progress_told = float("-inf")
+        self.result: dict[str, Any] | None = None
+        self.failure: Failure | None = None
+        self.produced: dict[str, Produced] = {}
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to flush."""
+        return (
+            len(self._pending) >= FLUSH_WRITES or time.monotonic() - self._flushed >= FLUSH_SECONDS
+        )
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be read before a flush succeeded."""
+        return len(self._pending) >= 2 * FLUSH_WRITES
+
+    def take(self, messages: list[AnyMessage], text: str = "") -> None:
+        """Note messages and log text; written by the next flush."""
+        held = self._held
+        for message in messages:
+            match message:
+                case StageStarted(index=index, name=name):
+                    self._settle_progress()
+                    self._add("event", lambda s, i=index, n=name: start_stage(s, held, i, n))
+                case StageFinished(index=index, name=name, measurement=measurement):
+                    self._settle_progress()
+                    data = None if measurement is None else measurement.model_dump(mode="json")
+                    self._add(
+                        "event", lambda s, i=index, n=name, m=data: finish_stage(s, held, i, n, m)
+                    )
+                case Progress():
+                    self._progress = message
+                case Metric():
+                    values = message.model_dump(exclude={"kind"})
+                    self._add("metric", lambda s, v=values: append_metric(s, held, **v))
+                case Log(message=remark, data=data):
+                    event = {"message": remark, "data": data}
+                    self._add("event", lambda s, e=event: append_event(s, held, "log", e))
+                case Checkpoint():
+                    self._checkpoint = message
+                case Produced(artifact=kind):
+                    self.produced[kind] = message
+                case Result(result=result):
+                    self.result = result
+                case Failure():
+                    self.failure = message
+        if text:
+            self._take_text(storable_text(text))
+
+    def flush(self) -> bool:
+        """Write what was noted, in one transaction.
+
+        Returns:
+            False when the claim is stale; nothing was written. When the database does not answer
+            the notes are kept for the next flush.
+        """
+        self._flushed = time.monotonic()
+        if self._text:
+            text = "".join(self._text)
+            self._text = []
+            self._pending.append(lambda s: append_log(s, self._held, text))
+        self._settle_progress()
+        self._store_checkpoint()
+        if not self._pending:
+            return True
+        try:
+            with self._database.session() as session:
+                written = self.write(session)
+        except OperationalError as error:
+            log.warning("events not written yet", job=self._held.job_id, error=str(error))
+            return True
+        self._pending = []
+        self._remove_replaced_checkpoints()
+        return written
+
+    def remove_checkpoints(self) -> None:
+        """Remove the files of checkpoints unless a job still has them."""
+        for sha256 in self._checkpoints:
+            remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
+
+    def write(self, session: Session) -> bool:
+        """Write what is pending in the caller's transaction; False when the claim is stale."""
+        return all(write(session) for write in self._pending)
+
+    def _add(self, budget: str, write: Any) -> None:
+        self._room[budget] -= 1
+        if self._room[budget] >= 0:
+            self._pending.append(write)
+        elif self._room[budget] == -1:
+            self._tell_cut(f"too many {budget}s: the rest is not kept")
+
+    def _tell_cut(self, message: str) -> None:
+        event = {"message": message, "data": {}}
+        self._pending.append(lambda s: append_event(s, self._held, "log", event))
+
+    def _take_text(self, text: str) -> None:
+        room = self._room["log"]
+        self._room["log"] = room - len(text)
+        if room > 0:
+            self._text.append(text[:room])
+            if len(text) > room:
+                self._text.append("\n[the log is too long: the rest is not kept]\n")
+
+    def _settle_progress(self) -> None:
+        """Only the last of several progress messages matters; a few become events."""
+        if self._progress is None:
+            return
+        progress = self._progress.model_dump(exclude={"kind"})
+        self._progress = None
+        now = time.monotonic()
+        event = now - self._progress_told >= _PROGRESS_EVENT_SECONDS and self._room["event"] > 0
+        if event:
+            self._progress_told = now
+            self._room["event"] -= 1
+        self._pending.append(lambda s: set_progress(s, self._held, progress, event=event))
+
+    def _store_checkpoint(self) -> None:
+        """Of several checkpoints since the last flush the newest is stored."""
+        if self._checkpoint is None:
+            return
+        path = self._checkpoint.path
+        self._checkpoint = None
+        with self._scratch.open_produced(path) as source:
+            blob = store_file(self._store, source)
+        self._pending.append(lambda s: self._attach_checkpoint(s, blob))
+
+    def _attach_checkpoint(self, session: Session, blob: StoredBlob) -> bool:
+        blobs.lock(session, blob.sha256)
+        if not self._store.exists(blob.sha256):
+            return holds(session, self._held)  # deleted as unneeded meanwhile; the next one counts
+        attached = add_artifact(
+            session,
+            self._held,
+            kind="checkpoint",
+            name="checkpoint",
+            media_type="application/octet-stream",
+            blob=blob,
+        )
+        if attached:
+            self._checkpoints.append(blob.sha256)
+        return attached
+
+    def _remove_replaced_checkpoints(self) -> None:
+        *replaced, last = self._checkpoints or [""]
+        for sha256 in {sha256 for sha256 in replaced if sha256 != last}:
+            remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
+        self._checkpoints = [last] if last else []

@@ -1,0 +1,233 @@
+"""One job from claim to end, around a runner process.
+
+claim, copy the inputs, start the runner, write down what it says while a lease is kept, stop it
+when it must stop, store what it made, and end the job in one fenced transaction. A supervisor
+that lost its lease kills its runner and writes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+from sqlalchemy.exc import OperationalError
+
+from persistence import blobs
+from persistence.artifact_store import ArtifactStore, StoredBlob, store_file
+from persistence.database import Database
+from persistence.job_queue import Claim, add_artifact, claim, finish, poke_again, release
+from persistence.settings import Settings
+from workers import endings
+from workers.draining import Drain
+from workers.endings import Ending
+from workers.inputs import InputMissing, prepare
+from workers.lease import LeaseKeeper
+from workers.messages import Malformed, Produced
+from workers.recording import Recorder
+from workers.runner_process import RUNNER, RunnerProcess, runner_environment
+from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
+
+log = structlog.get_logger()
+
+Outcome = Literal["succeeded", "failed", "canceled", "released", "lost", "not claimed"]
+
+_LISTEN_SECONDS = 0.1
+_DRAIN_PIPES_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
+
+
+@dataclass
+class Supervisor:
+    """Runs jobs on this worker, one `run` at a time per thread.
+
+    Attributes:
+        owner: name of the worker, unique among living ones.
+        database: where the job is.
+        store: where files are.
+        settings: lease, limits, device.
+        drain: the worker's wish to stop.
+        command: the runner's command line; tests put misbehaving ones here.
+        grace_seconds: time between SIGTERM and SIGKILL.
+    """
+
+    owner: str
+    database: Database
+    store: ArtifactStore
+    settings: Settings
+    drain: Drain = field(default_factory=Drain)
+    command: Sequence[str] = RUNNER
+    grace_seconds: float = 3.0
+
+    def run(self, job_id: str) -> Outcome:
+        """Run a job if it still waits; returns how the attempt ended."""
+        if self.drain.requested:
+            with self.database.session() as session:
+                poke_again(session, job_id)  # this worker took the poke and will not use it
+            return "not claimed"
+        with self.database.session() as session:
+            held = claim(session, job_id, self.owner, self.settings.lease_seconds)
+        if held is None:
+            return "not claimed"
+        log.info("job claimed", job=job_id, attempt=held.attempt)
+        # a worker beside this one may have been killed, and none may start here for long
+        sweep(self.settings.resolved_scratch_dir)
+        with ExitStack() as stack:
+            lease = stack.enter_context(
+                LeaseKeeper(
+                    self.database,
+                    held,
+                    lease_seconds=self.settings.lease_seconds,
+                    heartbeat_seconds=self.settings.heartbeat_seconds,
+                )
+            )
+            try:
+                scratch = stack.enter_context(
+                    scratch_folder(self.settings.resolved_scratch_dir, f"{job_id}.{held.attempt}")
+                )
+                recorder = Recorder(self.database, self.store, held, scratch)
+                ending = self._attempt(held, lease, scratch, recorder)
+                outcome = self._conclude(held, lease, scratch, recorder, ending)
+            except Exception:
+                # the job must not wait for its lease to expire because of a fault in this code
+                log.exception("supervisor failed", job=job_id)
+                self._end(held, lease, None, endings.INTERNAL, [])
+                raise
+        log.info("job ended", job=job_id, attempt=held.attempt, outcome=outcome)
+        return outcome
+
+    def _attempt(
+        self, held: Claim, lease: LeaseKeeper, scratch: Scratch, recorder: Recorder
+    ) -> Ending:
+        try:
+            instructions = prepare(self.database, self.store, self.settings, held, scratch)
+        except InputMissing as missing:
+            return missing.ending
+        environment = runner_environment(
+            scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
+        )
+        with RunnerProcess(scratch.job_file, scratch, environment, self.command) as runner:
+            try:
+                stop = self._watch(runner, lease, recorder)
+                if stop is endings.LOST:
+                    return stop
+                if stop is not None:
+                    runner.terminate(self.grace_seconds)
+                if not self._hear_the_rest(runner, recorder):
+                    return endings.LOST
+            except (Malformed, NotAnArtifact) as fault:
+                return endings.misbehaved(str(fault))
+        return stop or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+
+    def _watch(
+        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder
+    ) -> Ending | None:
+        """Listen until the runner ended by itself (None) or must be stopped."""
+        started = time.monotonic()
+        while not runner.poll_end():
+            stop = self._reason_to_stop(lease, started)
+            if stop is not None:
+                return stop
+            if not self._hear(runner, recorder):
+                return endings.LOST
+        return None
+
+    def _hear_the_rest(self, runner: RunnerProcess, recorder: Recorder) -> bool:
+        """Take what the pipes still hold; False when the claim is stale."""
+        deadline = time.monotonic() + _DRAIN_PIPES_SECONDS
+        while not runner.silent and time.monotonic() < deadline:
+            if not self._hear(runner, recorder):
+                return False
+        return recorder.flush()
+
+    def _reason_to_stop(self, lease: LeaseKeeper, started: float) -> Ending | None:
+        if lease.lost:
+            return endings.LOST
+        if lease.canceling:
+            return endings.CANCELED
+        if self.drain.over:
+            return endings.RELEASED
+        if time.monotonic() - started > self.settings.max_job_seconds:
+            return endings.timed_out(self.settings.max_job_seconds)
+        return None
+
+    @staticmethod
+    def _hear(runner: RunnerProcess, recorder: Recorder) -> bool:
+        if recorder.full:
+            time.sleep(_LISTEN_SECONDS)  # the database does not answer; the runner waits as well
+        else:
+            heard = runner.listen(_LISTEN_SECONDS)
+            recorder.take(heard.messages, heard.log)
+        return recorder.flush() if recorder.due else True
+
+    def _conclude(
+        self,
+        held: Claim,
+        lease: LeaseKeeper,
+        scratch: Scratch,
+        recorder: Recorder,
+        ending: Ending,
+    ) -> Outcome:
+        kept: list[tuple[Produced, StoredBlob]] = []
+        if ending.keeps_artifacts and not lease.lost:
+            try:
+                for produced in recorder.produced.values():
+                    with scratch.open_produced(produced.path) as source:
+                        kept.append((produced, store_file(self.store, source)))
+            except NotAnArtifact as fault:
+                kept, ending = [], endings.misbehaved(str(fault))
+        outcome = self._end(held, lease, recorder, ending, kept)
+        if outcome in ("succeeded", "failed", "canceled"):
+            recorder.remove_checkpoints()
+        return outcome
+
+    def _end(
+        self,
+        held: Claim,
+        lease: LeaseKeeper,
+        recorder: Recorder | None,
+        ending: Ending,
+        kept: list[tuple[Produced, StoredBlob]],
+    ) -> Outcome:
+        """Write the end, again and again until the database answers or the lease is gone."""
+        while ending.outcome != "lost" and not lease.lost:
+            if recorder is not None and not recorder.flush():
+                break
+            try:
+                if self._write_end(held, ending, kept):
+                    return ending.outcome
+                break
+            except OperationalError as error:
+                log.warning("end not written yet", job=held.job_id, error=str(error))
+                time.sleep(_RETRY_SECONDS)
+        log.warning("lease lost; nothing written", job=held.job_id, attempt=held.attempt)
+        return "lost"
+
+    def _write_end(
+        self, held: Claim, ending: Ending, kept: list[tuple[Produced, StoredBlob]]
+    ) -> bool:
+        with self.database.session() as session:
+            # in one order everywhere, so that two jobs with the same files cannot deadlock
+            for produced, blob in sorted(kept, key=lambda pair: pair[1].sha256):
+                blobs.lock(session, blob.sha256)
+                if not self.store.exists(blob.sha256):
+                    # between storing it and this lock somebody deleted a row with the same bytes
+                    raise FileNotFoundError(f"{produced.path} left the artifact store again")
+                add_artifact(
+                    session,
+                    held,
+                    kind=produced.artifact,
+                    name=produced.path.rpartition("/")[2],
+                    media_type=produced.media_type,
+                    blob=blob,
+                )
+            match ending.outcome:
+                case "released":
+                    return release(session, held, "the worker stops")
+                case "succeeded" | "failed" | "canceled" as status:
+                    return finish(session, held, status, error=ending.error, result=ending.result)
+                case _:
+                    return False

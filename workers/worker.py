@@ -1,0 +1,115 @@
+"""`python -m workers.worker --queues cpu[,gpu] --concurrency N`: a Celery worker.
+
+Jobs run in processes of their own; the worker's threads only watch over them. On the first
+SIGTERM the worker takes no further job, lets running ones go on for `--drain-seconds`, then gives
+the unfinished back to the queue, where the next worker resumes them from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from typing import Any
+
+import structlog
+from celery.signals import worker_ready, worker_shutting_down
+
+from persistence.settings import Settings, settings
+from workers.app import QUEUES, app
+from workers.logs import configure_logs
+from workers.scratch import sweep
+from workers.tasks import drain
+
+log = structlog.get_logger()
+
+_DRAIN_SECONDS = 10.0
+_PROBE_SECONDS = 120
+
+
+def main() -> None:
+    """Check the queues against the hardware, tidy up, and serve."""
+    parser = argparse.ArgumentParser(prog="python -m workers.worker")
+    parser.add_argument("--queues", default="cpu", help="`cpu`, `gpu` or `cpu,gpu`")
+    parser.add_argument("--concurrency", type=int, default=1, help="jobs at a time")
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=_DRAIN_SECONDS,
+        help="time running jobs get to finish after a SIGTERM",
+    )
+    arguments = parser.parse_args()
+    configure_logs()
+    config = settings()
+    queues = arguments.queues.split(",")
+    problem = find_problem(config, queues, arguments.concurrency)
+    if problem is not None:
+        parser.exit(2, f"workers.worker: {problem}\n")
+    swept = sweep(config.resolved_scratch_dir)
+    if swept:
+        log.info("removed scratch folders of dead workers", folders=swept)
+
+    def announce(**_: Any) -> None:
+        log.info("worker ready", queues=queues, concurrency=arguments.concurrency)
+
+    def begin_draining(**_: Any) -> None:
+        drain.request(arguments.drain_seconds)
+
+    worker_ready.connect(announce, weak=False)
+    worker_shutting_down.connect(begin_draining, weak=False)
+    app.worker_main(
+        [
+            "worker",
+            "--queues=" + ",".join(QUEUES[name] for name in queues),
+            f"--concurrency={arguments.concurrency}",
+            "--pool=threads",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=INFO",
+            f"--hostname=secateur-{os.getpid()}@%h",
+        ]
+    )
+
+
+def find_problem(config: Settings, queues: list[str], concurrency: int) -> str | None:
+    """Why this worker cannot serve these queues, or None."""
+    unknown = sorted(set(queues) - set(QUEUES))
+    if unknown:
+        return f"no such queue: {', '.join(unknown)}; there are {', '.join(QUEUES)}"
+    if "gpu" not in queues:
+        return None
+    if config.gpu_device is None:
+        return "the gpu queue needs SECATEUR_GPU_DEVICE, the one device this worker pins"
+    if concurrency != 1:
+        return "a GPU worker runs one job at a time; start one worker per device"
+    return probe_gpu(config.gpu_device)
+
+
+def probe_gpu(device: str) -> str | None:
+    """Why torch cannot use the device, or None; asked in a process of its own."""
+    question = (
+        "import torch, sys; "
+        "sys.exit(0 if torch.cuda.is_available() else f'torch {torch.__version__} sees no GPU')"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", question],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": device},
+        capture_output=True,
+        text=True,
+        timeout=_PROBE_SECONDS,
+        check=False,
+    )
+    if answer.returncode == 0:
+        return None
+    reason = (answer.stderr.strip().splitlines() or ["torch did not start"])[-1]
+    return (
+        f"SECATEUR_GPU_DEVICE={device} cannot be used: {reason}; "
+        "check the driver, the container's GPU access and that torch is a CUDA build, "
+        "or serve the cpu queue only"
+    )
+
+
+if __name__ == "__main__":
+    main()
