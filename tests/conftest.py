@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import services
+
+# The same examples on every run, so that a red run can be repeated; make fuzz explores new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=200)
+settings.load_profile(os.environ.get("SECATEUR_HYPOTHESIS", "repeatable"))
 
 NAMES = ("PostgreSQL", "Redis", "RabbitMQ")
 _used = pytest.StashKey[dict[str, set[str]]]()

@@ -47,6 +47,14 @@ def raw_request(server: LiveServer, head: str, body: bytes) -> socket.socket:
     return connection
 
 
+def whole_answer(connection: socket.socket) -> str:
+    """All the server says until it hangs up: head and body may come in separate segments."""
+    pieces = []
+    while piece := connection.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces).decode()
+
+
 def test_a_client_that_hangs_up_leaves_nothing(server: LiveServer) -> None:
     before = len(server.blobs())
     body = b"x" * 3 * MIB
@@ -71,7 +79,7 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_is_sent(
 ) -> None:
     before = len(server.blobs())
     with raw_request(server, f"Content-Length: {2**40}\r\n", b"") as connection:
-        answer = connection.recv(65536).decode()
+        answer = whole_answer(connection)
     assert answer.startswith("HTTP/1.1 413 ")
     assert "/problems/upload-too-large" in answer
     assert "connection: close" in answer.lower()
@@ -136,7 +144,7 @@ def test_many_waiters_take_no_thread_each(server: LiveServer, model_file: bytes)
         time.sleep(1)
         started = time.monotonic()
         assert client.get("/v1/limits").status_code == 200
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 15  # the polls would hold it for 30
         assert psutil.Process(server.pid).num_threads() < 60
         client.post(f"/v1/jobs/{job['id']}/cancel")
         for waiter in waiters:
@@ -160,7 +168,7 @@ def test_events_arrive_while_they_happen(server: LiveServer, model_file: bytes) 
                     job_queue.append_event(session, held, "log", {"number": number})
                 written = time.monotonic()
                 assert f'"number":{number}' in next(x for x in lines if f'"number":{number}' in x)
-                assert time.monotonic() - written < 3
+                assert time.monotonic() - written < 10  # none waits for the end of the stream
             with database.session() as session:
                 job_queue.finish(session, held, "canceled")
             assert "event: canceled" in list(lines)
