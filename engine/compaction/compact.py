@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engine.compaction.conflict import CompactionConflict
-from engine.compaction.repairs import REPAIRS, Repair, keep_scalars
+from engine.compaction.repairs import REPAIRS, Repair, keep_fractions, keep_scalars
 from engine.compaction.survivors import Components, Survivors
 from engine.coupling import Coupling
 from engine.errors import EngineError
@@ -90,6 +90,7 @@ class _Lockstep:
             handler(repair)
         elif instruction.operator is not None and instruction.operator.pointwise:
             keep_scalars(repair)
+        keep_fractions(repair)
         self._repairs.apply(step, repair)
         try:
             outputs = self._run(instruction, repair.arguments)

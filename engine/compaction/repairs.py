@@ -18,6 +18,7 @@ from engine.compaction.survivors import Survivors
 from engine.coupling import Coupling
 from engine.coupling.labels import Dimension
 from engine.tape import Step, TensorValue
+from engine.torchscript.edit import Size
 
 _END = 2**62
 """Slice bounds beyond this mean `to the end`."""
@@ -31,7 +32,7 @@ class Repair:
         step: the original step.
         arguments: what the compact run passes; handlers put repaired values in.
         expected: shapes the outputs must have.
-        edits: operand position to a new constant, or to {item: constant} of a list operand.
+        edits: operand position to a new constant, or to {item: Size} of a list operand.
         considered: positions a handler looked at, whether or not it had to edit them.
     """
 
@@ -60,8 +61,10 @@ class Repair:
             if given not in (value, -1)
         }
         if changed:
+            self.edits[position] = {
+                index: Size(wanted, int(current[index])) for index, wanted in changed.items()
+            }
             self.arguments[position] = [changed.get(i, given) for i, given in enumerate(current)]
-            self.edits[position] = changed
 
     def labels(self, value: TensorValue, dim: int) -> Dimension:
         """Components along one dimension of an original tensor."""
@@ -216,15 +219,23 @@ def attention(item: Repair) -> None:
     "new_empty",
 )  # fmt: skip
 def factory(item: Repair) -> None:
-    """A made tensor has the sizes it had."""
+    """A made tensor has the sizes it had, and the value."""
     position = next(i for i, value in enumerate(item.arguments) if isinstance(value, list))
     item.set_items(position, list(item.expected[0]))
+    keep_scalars(item)
 
 
-@repair("arange")
+@repair("arange", "linspace", "eye")
 def arange(item: Repair) -> None:
     """The numbers a range was made of."""
     keep_scalars(item)
+
+
+def keep_fractions(item: Repair) -> None:
+    """A fraction is never a size: scales and factors keep their value in every operator."""
+    for position, (before, now) in enumerate(zip(item.step.arguments, item.arguments, strict=True)):
+        if isinstance(before, float) and isinstance(now, float) and before != now:
+            item.set_scalar(position, before)
 
 
 def keep_scalars(item: Repair) -> None:

@@ -107,7 +107,7 @@ def couple(program: Program, inputs: Sequence[Any], *, exclude: Sequence[str] = 
 def _freeze_excluded(tracker: Tracker, excluded: dict[str, str]) -> None:
     for item in tracker.space.ranges:
         layer = item.tensor.rpartition(".")[0]
-        if layer in excluded and tracker.roles.get(item.start, "vector") != "input":
+        if item.tensor and layer in excluded and tracker.roles.get(item.start, "vector") != "input":
             labels = np.arange(item.start, item.start + item.size, dtype=np.int64)
             text = f"excluded by the pattern `{excluded[layer]}`"
             tracker.space.freeze(labels, Reason(layer, "exclude", text))
@@ -124,6 +124,7 @@ def _resolve(tracker: Tracker) -> Coupling:
             component=number[item.start : item.start + item.size],
         )
         for item in tracker.space.ranges
+        if item.tensor
     ]
     count = int(number.max(initial=-1)) + 1
     return Coupling(
@@ -153,8 +154,14 @@ def _number_components(tracker: Tracker, resolution: Resolution) -> Labels:
     free[resolution.component[0]] = False
     for item in tracker.space.ranges:
         own = resolution.component[item.start : item.start + item.size]
-        if own[0] == own[-1] and (own == own[0]).all():
+        if item.tensor and own[0] == own[-1] and (own == own[0]).all():
             free[own[0]] = False
+    # What only made tensors have in common is no channel of any weight.
+    weighed = np.zeros(free.size, bool)
+    for item in tracker.space.ranges:
+        if item.tensor:
+            weighed[resolution.component[item.start : item.start + item.size]] = True
+    free &= weighed
     raw = np.where(free[resolution.component], resolution.component, -1)
     names, first = np.unique(raw, return_index=True)
     order = np.argsort(first[names >= 0], kind="stable")
@@ -195,7 +202,8 @@ def _frozen(tracker: Tracker, resolution: Resolution) -> list[Frozen]:
     counts: dict[tuple[str, str, str], int] = {}
     seen = np.zeros(resolution.reason.size, bool)
     ranges = sorted(
-        tracker.space.ranges, key=lambda item: tracker.roles.get(item.start) != "output"
+        (item for item in tracker.space.ranges if item.tensor),
+        key=lambda item: tracker.roles.get(item.start) != "output",
     )
     for item in ranges:
         own = resolution.component[item.start : item.start + item.size]

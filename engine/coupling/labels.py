@@ -22,7 +22,11 @@ from scipy.sparse.csgraph import connected_components
 
 Labels = npt.NDArray[np.int64]
 Dimension = Labels | None
-"""Labels along one dimension, or None when nothing there can be removed."""
+"""Labels along one dimension, or None when nothing there can be removed.
+
+int64 [size], or [rows, size] where a reshape merged several labelled dimensions into one: an
+index then belongs to one label of each row, and goes when any of them goes.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,12 @@ class Reason:
 
 @dataclass(frozen=True)
 class Range:
-    """The labels `start .. start + size - 1` of one dimension of one tensor."""
+    """The labels `start .. start + size - 1` of one dimension of one tensor.
+
+    Attributes:
+        tensor: its name, or empty for a tensor made by the program (zeros of a hidden size): its
+            size can follow a removal, but it holds nothing that could be removed for itself.
+    """
 
     tensor: str
     dim: int
@@ -106,6 +115,11 @@ def distinct(values: Labels) -> Labels:
     if values.size < 2 or (values[1:] > values[:-1]).all():
         return values
     return np.unique(values)
+
+
+def principal_row(labels: Labels) -> int:
+    """The row of a merged dimension with the most different labels."""
+    return int(np.argmax([distinct(row[row > 0]).size for row in labels]))
 
 
 @dataclass(frozen=True)

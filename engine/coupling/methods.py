@@ -23,7 +23,9 @@ def freeze_other_methods(tracker: Tracker, program: Program) -> None:
                 paths[instruction.outputs[0]] = path
                 read.add(path)
         for item in tracker.space.ranges:
-            if read.intersection(tracker.tape.aliases.get(item.tensor, [item.tensor])):
+            if item.tensor and read.intersection(
+                tracker.tape.aliases.get(item.tensor, [item.tensor])
+            ):
                 labels = np.arange(item.start, item.start + item.size, dtype=np.int64)
                 layer = item.tensor.rpartition(".")[0]
                 text = (

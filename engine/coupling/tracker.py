@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from engine.coupling.labels import Dimension, Labels, LabelSpace, Reason
+import numpy as np
+
+from engine.coupling.labels import Dimension, Labels, LabelSpace, Reason, principal_row
 from engine.tape import Step, Tape, TensorValue, flatten
 
 Role = Literal["output", "input", "vector"]
@@ -49,10 +51,12 @@ class Tracker:
         self.roles: dict[int, Role] = {}
         self.mixing: list[tuple[str, Labels]] = []
         self._labels: dict[int, list[Dimension]] = {}
+        self._step: Step | None = None
 
     def run(self) -> None:
         """Walk the whole tape."""
         for step in self.tape.steps:
+            self._step = step
             handler = _RULES.get(step.kind)
             if handler is None and step.instruction.operator is not None:
                 handler = _RULES["aten::add"] if step.instruction.operator.pointwise else None
@@ -61,13 +65,38 @@ class Tracker:
             else:
                 self.unknown(step)
         for value in self.tape.outputs:
-            for labels in self.labels(value):
+            for labels in self.merged_labels(value):
                 if labels is not None:
                     reason = Reason(self._owner(labels), "output", _FIXED_OUTPUT)
                     self.space.freeze(labels, reason)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
-        """Labels per dimension; a weight gets fresh ones when first seen."""
+        """One label per index of each dimension; a weight gets fresh ones when first seen.
+
+        For rules that do not expect merged dimensions: of those one row stays, the other rows
+        are frozen.
+        """
+        return [self.single(value, dim) for dim in range(len(value.shape))]
+
+    def single(self, value: TensorValue, dim: int) -> Dimension:
+        """One label per index of one dimension; see `labels`."""
+        labels = self.merged_labels(value)[dim]
+        if labels is not None and labels.ndim > 1:
+            labels = self._single(labels)
+            self._labels[value.number][dim] = labels
+        return labels
+
+    def _single(self, labels: Labels) -> Labels:
+        keep = principal_row(labels)
+        if self._step is not None:
+            others = np.delete(labels, keep, axis=0).ravel()
+            text = "merged into one dimension with other channels"
+            self.freeze(others, self._step, text)
+        row: Labels = labels[keep]
+        return row
+
+    def merged_labels(self, value: TensorValue) -> list[Dimension]:
+        """Labels per dimension, with all rows of merged dimensions."""
         known = self._labels.get(value.number)
         if known is None:
             known = [None] * len(value.shape)
@@ -100,8 +129,13 @@ class Tracker:
         reason = self.reason(step, f"tied to something of fixed size ({text})")
         if left is None or right is None:
             self.space.freeze(left if right is None else right, reason)  # type: ignore[arg-type]
-        else:
-            self.space.unite(left, right, reason)
+            return
+        if left.shape != right.shape:
+            left, right = self._flat(left), self._flat(right)
+        self.space.unite(left.ravel(), right.ravel(), reason)
+
+    def _flat(self, labels: Labels) -> Labels:
+        return labels if labels.ndim == 1 else self._single(labels)
 
     def freeze(self, labels: Dimension, step: Step, text: str, *, report: bool = True) -> None:
         """Nothing along this dimension can be removed."""

@@ -6,12 +6,26 @@ Only for a fresh copy of a program whose graph has not run (see `engine.torchscr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.program import Program, graph_of
+
+
+@dataclass(frozen=True)
+class Size:
+    """An item of a list of sizes: what it must be where the program as it is gives something else.
+
+    A baked number becomes another number. A computed one (batch times channels, say) is scaled by
+    `wanted / given`, so that what was dynamic in it stays so.
+    """
+
+    wanted: int
+    given: int
 
 
 class GraphEditor:
@@ -31,9 +45,9 @@ class GraphEditor:
         node.replaceInput(position, made)
 
     def replace_items(
-        self, instruction: Instruction, position: int, length: int, items: Mapping[int, int]
+        self, instruction: Instruction, position: int, length: int, items: Mapping[int, Size]
     ) -> None:
-        """Make some items of an integer-list operand constants; the others stay computed."""
+        """Correct some items of an integer-list operand; the others stay computed."""
         node = instruction.node
         self._graph.setInsertPoint(node)
         operand = list(node.inputs())[position]
@@ -41,12 +55,14 @@ class GraphEditor:
         if producer.kind() == "prim::ListConstruct":
             values = list(producer.inputs())
         else:
-            values = [
-                self._graph.insertConstant(items[i]) if i in items else self._item(operand, i)
-                for i in range(length)
-            ]
+            values = [self._item(operand, i) for i in range(length)]
         for index, item in items.items():
-            values[index] = self._graph.insertConstant(int(item))
+            baked = "prim::Constant" in {producer.kind(), values[index].node().kind()}
+            values[index] = (
+                self._graph.insertConstant(item.wanted)
+                if baked or item.given <= 0
+                else self._scaled(values[index], item)
+            )
         node.replaceInput(position, self._list(values))
 
     def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
@@ -61,6 +77,16 @@ class GraphEditor:
         self._graph.insertNode(node)
         node.output().setType(torch._C.IntType.get())
         return node.output()
+
+    def _scaled(self, value: Any, size: Size) -> Any:
+        ratio = Fraction(size.wanted, size.given)
+        for kind, factor in (("aten::mul", ratio.numerator), ("aten::floordiv", ratio.denominator)):
+            if factor != 1:
+                node = self._graph.create(kind, [value, self._graph.insertConstant(factor)], 1)
+                self._graph.insertNode(node)
+                node.output().setType(torch._C.IntType.get())
+                value = node.output()
+        return value
 
     def _list(self, values: Sequence[Any]) -> Any:
         node = self._graph.create("prim::ListConstruct", list(values), 1)

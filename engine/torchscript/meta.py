@@ -34,10 +34,20 @@ def run_on_meta(instruction: Instruction, arguments: list[Any]) -> Any:
             return torch.empty_like(first)
         if operator.pointwise and len(instruction.outputs) == 1:
             return _pointwise(instruction, arguments, first)
-    if "device" in operator.arguments:
+    if "device" in operator.arguments and not _scalar(operator.name, arguments):
         position = operator.arguments.index("device")
         arguments = [*arguments[:position], torch.device("meta"), *arguments[position + 1 :]]
     return run_operator(instruction, arguments)
+
+
+def _scalar(name: str, arguments: list[Any]) -> bool:
+    """Single numbers stay real: later code may choose its way or its sizes by them."""
+    tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
+    if tensors:
+        return all(value.dim() == 0 and value.device.type != "meta" for value in tensors)
+    if name in {"aten::scalar_tensor", "aten::tensor"}:
+        return not isinstance(arguments[0], list | tuple)
+    return bool(arguments) and arguments[0] == []  # the sizes of a single number
 
 
 def _keeps_type(names: tuple[str, ...], arguments: list[Any]) -> bool:

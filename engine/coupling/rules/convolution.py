@@ -34,20 +34,37 @@ def convolution(tracker: Tracker, step: Step) -> None:
     transposed = "transpose" in step.kind or bool(step.argument("transposed", False))
     labels = tracker.labels(value)
     channel = 1 if len(value.shape) == len(weight.shape) else 0
-    for dim in range(len(labels)):
-        if dim != channel:
+    result: list[Dimension] = [None] * len(labels)
+    for dim in range(channel + 1, len(labels)):
+        if _pointwise_along(step, dim - channel - 1):
+            result[dim] = labels[dim]
+        else:
             tracker.freeze(labels[dim], step, "a convolution slides over this dimension")
+    for own in labels[:channel]:
+        tracker.freeze(own, step, "batch of a convolution")
     weights = tracker.labels(weight)
     for dim in range(2, len(weights)):
         tracker.freeze(weights[dim], step, "kernel positions stay", report=False)
     arrange = _transposed if transposed else _direct
     out = arrange(tracker, step, labels[channel], groups)
-    result: list[Dimension] = [None] * len(labels)
     result[channel] = out
     if isinstance(bias, TensorValue):
         tracker.unite(tracker.labels(bias)[0], out, step, "bias of the channel")
         tracker.mark(tracker.labels(bias)[0], "vector")
     tracker.assign(step.outputs[0], result)
+
+
+def _pointwise_along(step: Step, position: int) -> bool:
+    """A kernel of one element, moved one by one, treats every position alone."""
+    if step.arguments[1].shape[2 + position] != 1:
+        return False
+    stride, padding = step.argument("stride"), step.argument("padding", 0)
+    fixed = {"stride": stride, "padding": padding}
+    at = {
+        name: value[min(position, len(value) - 1)] if isinstance(value, list) else value
+        for name, value in fixed.items()
+    }
+    return at["stride"] == 1 and (at["padding"] == 0 or isinstance(at["padding"], str))
 
 
 def _direct(tracker: Tracker, step: Step, inputs: Dimension, groups: int) -> Dimension:

@@ -41,6 +41,7 @@ _ALONG_ONE_DIMENSION = frozenset(
     )
 )  # fmt: skip
 _POSITION_DEPENDENT = frozenset({"aten::roll", "aten::unfold", "aten::im2col", "aten::diagonal"})
+_SHAPED_LIKE = frozenset({"aten::expand_as", "aten::view_as", "aten::reshape_as"})
 _SPLITS = frozenset({"aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split"})
 
 
@@ -59,20 +60,47 @@ def movement(tracker: Tracker, step: Step) -> None:
     operands = [value for value in step.tensors() if value.shape]
     outputs = list(flatten(step.outputs))
     results: list[list[Dimension]] = [[None] * len(output.shape) for output in outputs]
-    if step.kind in {"aten::expand_as", "aten::view_as", "aten::reshape_as"}:
-        for labels in tracker.labels(step.arguments[1]):
-            tracker.freeze(labels, step, "used for its shape")
+    if step.kind in _SHAPED_LIKE:
         operands = operands[:1]
     if step.kind == "aten::pad" and step.argument("mode") not in (None, "constant"):
         _freeze_padded(tracker, step)
     rank = max((len(value.shape) for value in operands), default=0)
     for dim in range(rank):
-        if any(dim < len(v.shape) and tracker.labels(v)[dim] is not None for v in operands):
-            _move(tracker, step, operands, dim=dim, outputs=outputs, results=results)
+        rows = max(_rows(tracker, value, dim) for value in operands)
+        for row in range(rows):
+            _move(tracker, step, operands, at=(dim, row), outputs=outputs, results=results)
     if step.kind in _SPLITS:
         _equal_parts(tracker, step, results)
+    if step.kind in _SHAPED_LIKE:
+        _shape_like(tracker, step, operands[0], results[0])
     for output, moved in zip(outputs, results, strict=True):
         tracker.assign(output, moved)
+
+
+def _shape_like(tracker: Tracker, step: Step, value: TensorValue, moved: list[Dimension]) -> None:
+    """The result is as long as the other tensor along every dimension."""
+    other = step.arguments[1]
+    repeated = step.kind == "aten::expand_as"
+    for dim, wanted in enumerate(tracker.labels(other)):
+        own = dim - len(moved) + len(value.shape)
+        if repeated and (own < 0 or value.shape[own] != other.shape[dim]):
+            moved[dim] = wanted  # one value for every index: it follows whatever they do
+        elif moved[dim] is not None or wanted is not None:
+            tracker.unite(moved[dim], wanted, step, "given the shape of another tensor")
+
+
+def _rows(tracker: Tracker, value: TensorValue, dim: int) -> int:
+    """How many label vectors lie along a dimension."""
+    labels = tracker.merged_labels(value)[dim] if dim < len(value.shape) else None
+    return 0 if labels is None else 1 if labels.ndim == 1 else len(labels)
+
+
+def _row(tracker: Tracker, value: TensorValue, at: tuple[int, int]) -> Dimension:
+    dim, row = at
+    labels = tracker.merged_labels(value)[dim]
+    if labels is None or labels.ndim == 1:
+        return labels if row == 0 else None
+    return labels[row] if row < len(labels) else None
 
 
 def _move(
@@ -80,13 +108,14 @@ def _move(
     step: Step,
     operands: list[TensorValue],
     *,
-    dim: int,
+    at: tuple[int, int],
     outputs: list[TensorValue],
     results: list[list[Dimension]],
 ) -> None:
-    """Follow the labels that lie along one input dimension."""
+    """Follow one row of the labels that lie along one input dimension."""
+    dim = at[0]
     labelled = {
-        value.number: tracker.labels(value)[dim] for value in operands if dim < len(value.shape)
+        value.number: _row(tracker, value, at) for value in operands if dim < len(value.shape)
     }
     kept = _kept_dimensions(step, operands, dim)
     try:
@@ -96,7 +125,10 @@ def _move(
             tracker.freeze(own, step, f"labels could not follow: {str(error).splitlines()[0]}")
         return
     for output, result, labels in zip(outputs, moved, results, strict=True):
-        _place(tracker, step, output, result, labels)
+        if result.numel():
+            _place(tracker, step, output, result, labels)
+        else:
+            _place_in_empty(tracker, step, labelled, dim, labels)
 
 
 def _kept_dimensions(step: Step, operands: list[TensorValue], dim: int) -> set[int] | None:
@@ -186,17 +218,30 @@ def _place(
     dim = varying[pivot]
     if result.shape[dim] != output.shape[dim]:
         raise AssertionError(f"{step.kind}: labels {tuple(result.shape)} for {output.shape}")
-    if labels[dim] is None:
-        labels[dim] = vector
-    else:
-        # Two labelled dimensions were merged into one: an index of the result belongs to both.
-        tracker.freeze(labels[dim], step, "two prunable dimensions were merged into one")
-        tracker.freeze(vector, step, "two prunable dimensions were merged into one")
-        labels[dim] = None
+    known = labels[dim]
+    labels[dim] = vector if known is None else np.vstack([known, vector])
+
+
+def _place_in_empty(
+    tracker: Tracker,
+    step: Step,
+    labelled: dict[int, Dimension],
+    dim: int,
+    labels: list[Dimension],
+) -> None:
+    """An empty result holds no values to follow; its other dimensions still have lengths."""
+    own = next((value for value in labelled.values() if value is not None), None)
+    rank = {len(value.shape) for value in step.tensors() if value.number in labelled}
+    if own is not None and step.kind in _ALONG_ONE_DIMENSION and rank == {len(labels)}:
+        along = int(step.argument("dim", 0)) % len(labels)
+        if along != dim:
+            labels[dim] = own
+            return
+    tracker.freeze(own, step, "an empty tensor")
 
 
 def _varies(result: torch.Tensor, dim: int) -> bool:
-    if result.shape[dim] == 1 or result.stride(dim) == 0:
+    if result.shape[dim] <= 1 or result.stride(dim) == 0:
         return False
     first = result.narrow(dim, 0, 1)
     return not torch.equal(first.expand_as(result), result)
@@ -230,6 +275,10 @@ def _equal_parts(tracker: Tracker, step: Step, results: list[list[Dimension]]) -
     dim = int(step.argument("dim", 0)) % rank
     first = results[0][dim]
     if first is None:
+        return
+    if first.ndim > 1 or any(x[dim] is not None and x[dim].ndim > 1 for x in results):  # type: ignore[union-attr]
+        for labels in results:
+            tracker.freeze(labels[dim], step, "merged dimensions cut into equal parts")
         return
     for labels in results[1:]:
         other = labels[dim]

@@ -25,8 +25,18 @@ def _per_channel(tracker: Tracker, step: Step, names: tuple[str, ...], channel: 
 
 @rule("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 def batch_norm(tracker: Tracker, step: Step) -> None:
-    """Scale, shift and statistics per channel."""
-    labels = tracker.labels(step.arguments[0])
+    """Scale, shift and statistics per channel.
+
+    Statistics of the batch are taken over all other dimensions, which they mix.
+    """
+    value = step.arguments[0]
+    labels = tracker.merged_labels(value)
+    labels[1] = tracker.single(value, 1)
+    running = isinstance(step.argument("running_mean"), TensorValue)
+    if step.argument("training") is True or not running:
+        for dim, own in enumerate(labels):
+            if dim != 1:
+                tracker.mixes(step, own)
     _per_channel(tracker, step, ("weight", "bias", "running_mean", "running_var"), labels[1])
     tracker.assign(step.outputs[0], labels)
     for extra in step.outputs[1:]:

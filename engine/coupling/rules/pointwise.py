@@ -39,10 +39,17 @@ def broadcast(
         for value in operands:
             dim = position - len(shape) + len(value.shape)
             if dim >= 0 and value.shape[dim] == size:
-                met.append((tracker.labels(value)[dim], value))
+                met.append((tracker.merged_labels(value)[dim], value))
         if not met:
             continue
         first = next((labels for labels, _ in met if labels is not None), None)
+        if len({labels.shape for labels, _ in met if labels is not None}) > 1:
+            # Merged dimensions meet plain ones: one row of each stays.
+            met = [
+                (tracker.labels(value)[len(value.shape) - len(shape) + position], value)
+                for _, value in met
+            ]
+            first = next((labels for labels, _ in met if labels is not None), None)
         for labels, value in met:
             tracker.unite(first, labels, step, "combined element by element")
             if value.name is not None:

@@ -17,12 +17,24 @@ def reads_shape(tracker: Tracker, step: Step) -> None:
         tracker.assign(output, [None] * len(output.shape))
 
 
+@rule("zeros", "ones", "empty", "full", "new_zeros", "new_ones", "new_full", "new_empty")
+def uniform(tracker: Tracker, step: Step) -> None:
+    """A tensor of one value: its sizes can follow what it is combined with."""
+    value = step.outputs[0]
+    tracker.assign(
+        value,
+        [
+            tracker.space.allocate("", dim, size) if size > 1 else None
+            for dim, size in enumerate(value.shape)
+        ],
+    )
+
+
 @rule(
-    "zeros", "ones", "empty", "full", "arange", "eye", "linspace", "rand", "randn", "randint",
-    "tensor", "scalar_tensor", "tril_indices", "triu_indices", "new_zeros", "new_ones", "new_full",
-    "new_empty", "randperm",
+    "arange", "eye", "linspace", "rand", "randn", "randint", "tensor", "scalar_tensor",
+    "tril_indices", "triu_indices", "randperm",
 )  # fmt: skip
 def factory(tracker: Tracker, step: Step) -> None:
-    """A tensor whose sizes are numbers; nothing in it can be removed."""
+    """A tensor whose values depend on their position; nothing in it can be removed."""
     for output in flatten(step.outputs):
         tracker.assign(output, [None] * len(output.shape))

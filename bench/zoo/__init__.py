@@ -1,0 +1,1 @@
+"""The zoo: real architectures, each compressed the same way, and the table of what came out."""
