@@ -25,9 +25,8 @@ class Survivors:
         """True where an index survives; all true for a dimension without components."""
         if components is None:
             return np.ones(size, bool)
-        gone = self._gone[components]
-        mask: Mask = ~(gone if gone.ndim == 1 else gone.any(axis=0))
-        return mask
+        gone = self._gone[np.atleast_2d(components)]
+        return np.asarray(~gone.any(axis=0))
 
     def shape(self, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a tensor of the tape after the removal."""
