@@ -23,7 +23,7 @@ from engine.compaction.survivors import Components
 from engine.coupling import Coupling
 from engine.errors import EngineError, UnsupportedOperator
 from engine.tape import convert
-from engine.torchscript.precision import in_float64
+from engine.torchscript.precision import in_float64, made_in_float64
 from engine.torchscript.program import Program
 
 TOLERANCE = 1e-9
@@ -50,7 +50,8 @@ def certify(
     for batch in _batch_sizes(inputs):
         example = _example(inputs, batch)
         try:
-            reference = masked.run(example)
+            with made_in_float64():
+                reference = masked.run(example)
         except RuntimeError as error:
             if batch == _batch_of(inputs):
                 raise UnsupportedOperator(
@@ -61,10 +62,12 @@ def certify(
                     "quantization, and quantize the result",
                 ) from error
             continue  # the original is fixed to its own batch size; so may the compact one be
-        result = _run_compact(compact, example, batch)
+        with made_in_float64():
+            result = _run_compact(compact, example, batch)
         worst = max(worst, relative_error(reference, result))
         if mixed:
-            expected = run_restricted(masked, coupling, removed, example)
+            with made_in_float64():
+                expected = run_restricted(masked, coupling, removed, example)
             restricted = max(restricted, relative_error(expected, result))
         batches.append(batch)
     passed = (restricted if mixed else worst) <= TOLERANCE

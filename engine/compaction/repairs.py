@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from engine.compaction.survivors import Survivors
 from engine.coupling import Coupling
 from engine.coupling.labels import Dimension
+from engine.coupling.rules.indexing import known_indices
 from engine.tape import Step, TensorValue
 from engine.torchscript.edit import Size
 
@@ -65,6 +67,21 @@ class Repair:
                 index: Size(wanted, int(current[index])) for index, wanted in changed.items()
             }
             self.arguments[position] = [changed.get(i, given) for i, given in enumerate(current)]
+
+    def set_tensor(self, position: int, value: torch.Tensor, item: int | None = None) -> None:
+        """An operand, or one item of a list operand, must be this table of integers."""
+        self.considered.append(position)
+        given = self.arguments[position] if item is None else self.arguments[position][item]
+        placed = value.to(given.device)
+        if item is None:
+            self.arguments[position] = placed
+            self.edits[position] = value
+        else:
+            self.arguments[position] = [
+                placed if index == item else own
+                for index, own in enumerate(self.arguments[position])
+            ]
+            self.edits[position] = {item: value}
 
     def labels(self, value: TensorValue, dim: int) -> Dimension:
         """Components along one dimension of an original tensor."""
@@ -192,6 +209,41 @@ def convolution(item: Repair) -> None:
     channel = 1 if len(value.shape) == len(weight.shape) else 0
     if groups > 1 and groups == value.shape[channel] and weight.shape[1] == 1:
         item.set_scalar(item.step.position("groups"), item.count(value, channel, groups))
+
+
+@repair("index_select")
+def index_select(item: Repair) -> None:
+    """Indices count survivors."""
+    value, dim, index = item.step.arguments[:3]
+    positions = surviving_positions(item, value, int(dim) % max(len(value.shape), 1), index)
+    if positions is not None:
+        item.set_tensor(2, positions)
+
+
+@repair("index", "_unsafe_index")
+def index(item: Repair) -> None:
+    """Indices count survivors."""
+    indices = item.step.arguments[1]
+    placed = [place for place, value in enumerate(indices) if isinstance(value, TensorValue)]
+    if len(placed) == 1 and len(indices[placed[0]].shape) == 1:
+        dim = placed[0]
+        positions = surviving_positions(item, item.step.arguments[0], dim, indices[dim])
+        if positions is not None:
+            item.set_tensor(1, positions, dim)
+
+
+def surviving_positions(
+    item: Repair, value: TensorValue, dim: int, index: TensorValue
+) -> torch.Tensor | None:
+    """What a known vector of indices must be after the removal, or None when nothing changes."""
+    if item.labels(value, dim) is None:
+        return None
+    mask = item.survivors.mask(item.labels(value, dim), value.shape[dim])
+    positions = known_indices(index, value.shape[dim])
+    if positions is None or mask.all():
+        return None
+    renumbered = np.cumsum(mask) - 1
+    return torch.from_numpy(renumbered[positions[mask[positions]]])
 
 
 @repair("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")

@@ -45,9 +45,13 @@ class GraphEditor:
         node.replaceInput(position, made)
 
     def replace_items(
-        self, instruction: Instruction, position: int, length: int, items: Mapping[int, Size]
+        self,
+        instruction: Instruction,
+        position: int,
+        length: int,
+        items: Mapping[int, Size | torch.Tensor],
     ) -> None:
-        """Correct some items of an integer-list operand; the others stay computed."""
+        """Correct some items of a list operand; the others stay computed."""
         node = instruction.node
         self._graph.setInsertPoint(node)
         operand = list(node.inputs())[position]
@@ -57,13 +61,18 @@ class GraphEditor:
         else:
             values = [self._item(operand, i) for i in range(length)]
         for index, item in items.items():
+            if isinstance(item, torch.Tensor):
+                values[index] = self._graph.insertConstant(item)
+                continue
             baked = "prim::Constant" in {producer.kind(), values[index].node().kind()}
             values[index] = (
                 self._graph.insertConstant(item.wanted)
                 if baked or item.given <= 0
                 else self._scaled(values[index], item)
             )
-        node.replaceInput(position, self._list(values))
+        made = self._list(values)
+        made.setType(operand.type())
+        node.replaceInput(position, made)
 
     def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
         """Give every user of a baked tensor another one."""

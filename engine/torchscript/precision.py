@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,17 @@ from engine.torchscript.program import Program
 _FLOAT64 = 7
 _LOWER_FLOATS = frozenset({5, 6, 15})
 """TorchScript's numbers of float16, float32 and bfloat16."""
+
+
+@contextmanager
+def made_in_float64() -> Iterator[None]:
+    """Tensors that a program makes without naming a type are float64 as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def in_float64(program: Program) -> Program:

@@ -41,6 +41,7 @@ _ALONG_ONE_DIMENSION = frozenset(
     )
 )  # fmt: skip
 _POSITION_DEPENDENT = frozenset({"aten::roll", "aten::unfold", "aten::im2col", "aten::diagonal"})
+_PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
 _SHAPED_LIKE = frozenset({"aten::expand_as", "aten::view_as", "aten::reshape_as"})
 _SPLITS = frozenset({"aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split"})
 
@@ -117,6 +118,9 @@ def _move(
     labelled = {
         value.number: _row(tracker, value, at) for value in operands if dim < len(value.shape)
     }
+    if step.kind in _PADS:
+        _pad(step, labelled[operands[0].number], dim, results[0])
+        return
     kept = _kept_dimensions(step, operands, dim)
     try:
         moved = _run_on_labels(step, labelled, dim, kept)
@@ -167,8 +171,6 @@ def _run_on_labels(
         size = arguments[1].shape if kind == "aten::view_as" else arguments[1]
         produced: Any = arguments[0].reshape(size)
     else:
-        if kind in {"aten::pad", "aten::constant_pad_nd"}:
-            arguments[-1] = None if kind == "aten::pad" else 0
         produced = run_operator(step.instruction, arguments)
     listed = produced if len(step.outputs) > 1 else [produced]
     collected: list[torch.Tensor] = []
@@ -213,13 +215,30 @@ def _place(
     pivot = _pivot(core) if len(varying) > 1 else 0
     table = np.moveaxis(core, pivot, 0).reshape(core.shape[pivot], -1)
     vector = np.ascontiguousarray(table[:, 0])
-    for column in range(1, table.shape[1]):
-        tracker.unite(vector, table[:, column], step, "indices of a reshaped dimension")
+    if table.shape[1] > 1:
+        left = np.repeat(vector, table.shape[1] - 1)
+        tracker.unite(left, table[:, 1:].ravel(), step, "indices of a reshaped dimension")
     dim = varying[pivot]
     if result.shape[dim] != output.shape[dim]:
         raise AssertionError(f"{step.kind}: labels {tuple(result.shape)} for {output.shape}")
     known = labels[dim]
     labels[dim] = vector if known is None else np.vstack([known, vector])
+
+
+def _pad(step: Step, labels: Dimension, dim: int, result: list[Dimension]) -> None:
+    """Padding adds (or, negative, cuts) positions at both ends; what is added is no channel."""
+    if labels is None:
+        return
+    amounts = [int(amount) for amount in step.arguments[1]]
+    place = 2 * (len(result) - 1 - dim)
+    for end, amount in enumerate(amounts[place : place + 2]):
+        if amount < 0:
+            labels = labels[-amount:] if end == 0 else labels[:amount]
+        else:
+            fixed = np.zeros(amount, np.int64)
+            labels = np.concatenate([fixed, labels] if end == 0 else [labels, fixed])
+    known = result[dim]
+    result[dim] = labels if known is None else np.vstack([known, labels])
 
 
 def _place_in_empty(
@@ -294,36 +313,3 @@ def _freeze_padded(tracker: Tracker, step: Step) -> None:
     padded = len(step.arguments[1]) // 2
     for dim in range(len(labels) - padded, len(labels)):
         tracker.freeze(labels[dim], step, "padded with its own values")
-
-
-@rule("index", "index_select", "gather", "take_along_dim", "embedding_bag", "_unsafe_index")
-def indexed(tracker: Tracker, step: Step) -> None:
-    """Values picked by index tensors: picked dimensions stay, the others pass where they can."""
-    value = step.arguments[0]
-    labels = tracker.labels(value)
-    output = step.outputs[0]
-    result: list[Dimension] = [None] * len(output.shape)
-    for index in step.tensors()[1:]:
-        for own in tracker.labels(index):
-            tracker.freeze(own, step, "used as an index")
-    picked: list[int]
-    if step.kind == "aten::index_select":
-        picked = [int(step.arguments[1]) % len(labels)]
-        result = [None if dim in picked else own for dim, own in enumerate(labels)]
-    elif step.kind == "aten::index" and isinstance(step.arguments[1], list):
-        indices = step.arguments[1]
-        picked = []
-        for position, index in enumerate(indices):
-            if isinstance(index, TensorValue):
-                width = len(index.shape) if index.dtype == torch.bool else 1
-                picked += list(range(position, position + width))
-        trailing = [dim for dim in range(len(labels)) if dim > max(picked, default=-1)]
-        for offset, dim in enumerate(reversed(trailing)):
-            result[len(result) - 1 - offset] = labels[dim]
-        passing = set(trailing)
-        picked = [dim for dim in range(len(labels)) if dim not in passing]
-    else:
-        picked = list(range(len(labels)))
-    for dim in picked:
-        tracker.freeze(labels[dim], step, "picked by an index tensor")
-    tracker.assign(output, result)

@@ -1,0 +1,98 @@
+"""Values picked by index tensors.
+
+Indices that are known (a buffer or a constant of the program) move labels like any other data
+movement: index i of the result is index `picked[i]` of the source. Compaction writes the indices
+of the survivors. Indices that depend on the input pick anything, so what they pick from stays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from engine.coupling.labels import Dimension, Labels
+from engine.coupling.tracker import Tracker, rule
+from engine.tape import Step, TensorValue
+
+_PICKED = "picked by an index tensor"
+
+
+@rule("index_select")
+def index_select(tracker: Tracker, step: Step) -> None:
+    """One dimension picked by a vector; the others pass."""
+    value, dim, index = step.arguments[0], int(step.arguments[1]), step.arguments[2]
+    labels = tracker.labels(value)
+    dim %= max(len(labels), 1)
+    _freeze_indices(tracker, step)
+    if labels:
+        labels[dim] = _picked(tracker, step, labels[dim], index)
+    tracker.assign(step.outputs[0], labels)
+
+
+@rule("index", "_unsafe_index")
+def index(tracker: Tracker, step: Step) -> None:
+    """Advanced indexing: one known vector of indices moves labels; more or unknown ones freeze."""
+    value, output = step.arguments[0], step.outputs[0]
+    labels = tracker.labels(value)
+    _freeze_indices(tracker, step)
+    places: list[tuple[int, TensorValue, int]] = []
+    dim = 0
+    for item in step.arguments[1]:
+        width = len(item.shape) if isinstance(item, TensorValue) and _boolean(item) else 1
+        if isinstance(item, TensorValue):
+            places.append((dim, item, width))
+        dim += width
+    result: list[Dimension] = [None] * len(output.shape)
+    if len(places) == 1 and places[0][2] == 1 and len(places[0][1].shape) == 1:
+        at, item, _ = places[0]
+        result = [
+            _picked(tracker, step, own, item) if position == at else own
+            for position, own in enumerate(labels)
+        ]
+    else:
+        last = max((at + width for at, _, width in places), default=0)
+        for position, own in enumerate(labels):
+            if position < last:
+                tracker.freeze(own, step, _PICKED)
+            else:
+                result[len(result) - len(labels) + position] = own
+    tracker.assign(output, result)
+
+
+@rule("gather", "take_along_dim", "embedding_bag", "take", "masked_select", "nonzero")
+def picked(tracker: Tracker, step: Step) -> None:
+    """Nothing that is picked from can shrink."""
+    _freeze_indices(tracker, step)
+    for own in tracker.labels(step.arguments[0]):
+        tracker.freeze(own, step, _PICKED)
+    for output in step.outputs:
+        if isinstance(output, TensorValue):
+            tracker.assign(output, [None] * len(output.shape))
+
+
+def known_indices(index: TensorValue, size: int) -> Labels | None:
+    """Positions that an index tensor of the program picks, or None where they are not known."""
+    if index.value is None or index.name is None or index.dtype not in {torch.int64, torch.int32}:
+        return None
+    positions: Labels = index.value.cpu().numpy().astype(np.int64)
+    return np.where(positions < 0, positions + size, positions)
+
+
+def _picked(tracker: Tracker, step: Step, own: Dimension, index: TensorValue) -> Dimension:
+    if own is None:
+        return None
+    positions = known_indices(index, own.size)
+    if positions is None:
+        tracker.freeze(own, step, _PICKED)
+        return None
+    return own[positions]
+
+
+def _freeze_indices(tracker: Tracker, step: Step) -> None:
+    for value in step.tensors()[1:]:
+        for own in tracker.labels(value):
+            tracker.freeze(own, step, "used as an index")
+
+
+def _boolean(item: TensorValue) -> bool:
+    return item.dtype in {torch.bool, torch.uint8}
