@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from secateur.report import Frozen
 
 import engine.coupling.rules  # noqa: F401  registers the rules
 from engine.coupling.exclusion import match_layers
+from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
 from engine.coupling.methods import freeze_other_methods
 from engine.coupling.tracker import Role, Tracker
@@ -84,12 +85,19 @@ class Coupling:
         return list(dict.fromkeys(name for name, own in self.mixing if gone[own].any()))
 
 
-def couple(program: Program, inputs: Sequence[Any], *, exclude: Sequence[str] = ()) -> Coupling:
+def couple(
+    program: Program,
+    inputs: Sequence[Any],
+    *,
+    exclude: Sequence[str] = (),
+    granularity: Literal["channel", "head"] = "channel",
+) -> Coupling:
     """Find the coupled channels of a program on an example.
 
     Args:
         inputs: positional arguments of forward.
         exclude: glob patterns over layer names; the outputs of matching layers stay whole.
+        granularity: `channel`, or `head` for whole attention heads and nothing else.
 
     Raises:
         PatternMatchesNothing: a pattern matches no layer.
@@ -97,11 +105,21 @@ def couple(program: Program, inputs: Sequence[Any], *, exclude: Sequence[str] = 
     """
     excluded = match_layers(program.layer_names(), exclude)
     tape = record(program, inputs)
-    tracker = Tracker(tape)
-    tracker.run()
+    tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program)
     _freeze_excluded(tracker, excluded)
     return _resolve(tracker)
+
+
+def _tracked(tape: Tape, *, whole_heads: bool) -> Tracker:
+    """Labels carried along the tape; a second time where heads had to be found first."""
+    first = Tracker(tape)
+    first.run()
+    if not whole_heads and not first.cuts.probes:  # type: ignore[union-attr]  # it had to find
+        return first
+    tracker = Tracker(tape, heads=head_dimensions(first), whole_heads=whole_heads)
+    tracker.run()
+    return tracker
 
 
 def _freeze_excluded(tracker: Tracker, excluded: dict[str, str]) -> None:
@@ -156,6 +174,8 @@ def _number_components(tracker: Tracker, resolution: Resolution) -> Labels:
         own = resolution.component[item.start : item.start + item.size]
         if item.tensor and own[0] == own[-1] and (own == own[0]).all():
             free[own[0]] = False
+    if tracker.whole_heads:
+        free &= _heads(tracker, resolution)
     # What only made tensors have in common is no channel of any weight.
     weighed = np.zeros(free.size, bool)
     for item in tracker.space.ranges:
@@ -168,6 +188,13 @@ def _number_components(tracker: Tracker, resolution: Resolution) -> Labels:
     number = np.full(resolution.reason.size + 1, -1, np.int64)
     number[names[names >= 0][order]] = np.arange(order.size)
     return number[raw]
+
+
+def _heads(tracker: Tracker, resolution: Resolution) -> npt.NDArray[np.bool_]:
+    heads = np.zeros(resolution.reason.size, bool)
+    for labels in tracker.head_labels:
+        heads[resolution.component[labels]] = True
+    return heads
 
 
 def _groups(slices: list[Slices], count: int) -> list[Group]:

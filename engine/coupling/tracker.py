@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
 
+from engine.coupling.heads import Cuts
 from engine.coupling.labels import Dimension, Labels, LabelSpace, Reason, principal_row
 from engine.tape import Step, Tape, TensorValue, flatten
 
@@ -43,10 +44,24 @@ class Tracker:
         space: the unions.
         roles: what part a labelled weight dimension plays, by the start of its label range.
         mixing: for operators that mix channels, `layer (operator)` and the labels they mix.
+        heads: for tensors that a cut made, their dimension of heads (see `engine.coupling.heads`).
+        whole_heads: labels stay on the dimension of heads; otherwise never.
+        cuts: where to note cuts and lay probes, or None when heads are known.
+        head_labels: labels that arrived at a batch dimension of a product of activations.
     """
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(
+        self,
+        tape: Tape,
+        *,
+        heads: Mapping[int, int] | None = None,
+        whole_heads: bool = False,
+    ) -> None:
         self.tape = tape
+        self.cuts = Cuts() if heads is None else None
+        self.heads: Mapping[int, int] = heads or {}
+        self.whole_heads = whole_heads
+        self.head_labels: list[Labels] = []
         self.space = LabelSpace()
         self.roles: dict[int, Role] = {}
         self.mixing: list[tuple[str, Labels]] = []

@@ -1,13 +1,16 @@
 r"""Scaled dot-product attention, :math:`softmax(Q K^T s) V`.
 
 The last dimensions of Q and K are summed together; the last dimension of V becomes the output's;
-leading dimensions (batch, heads) correspond. Positions (sequence) stay. With grouped queries the
-heads of K and V repeat, so heads are not removed one by one. The default scale
+leading dimensions (batch, heads) correspond. Positions (sequence) stay. With grouped queries each
+head of K and V serves several of Q (`enable_gqa`), and they go together. The default scale
 :math:`s = 1/\sqrt{E}` depends on the width of Q; compaction writes the original into the program.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from engine.coupling.heads import note_heads
 from engine.coupling.labels import Dimension
 from engine.coupling.tracker import Tracker, rule
 from engine.tape import Step, TensorValue
@@ -24,7 +27,16 @@ def attention(tracker: Tracker, step: Step) -> None:
         tracker.freeze(labels, step, "positions attend to each other")
     lead: list[Dimension] = []
     for dim in range(len(q) - 2):
+        for labels in (q[dim], k[dim], v[dim]):
+            note_heads(tracker, labels)
         sizes = {query.shape[dim], key.shape[dim], value.shape[dim]}
+        if step.argument("enable_gqa") is True and key.shape[dim] == value.shape[dim]:
+            repeats = query.shape[dim] // key.shape[dim]
+            k[dim], v[dim] = (
+                None if labels is None else np.repeat(labels, repeats)
+                for labels in (k[dim], v[dim])
+            )
+            sizes = {query.shape[dim]}
         if len(sizes) == 1:
             tracker.unite(q[dim], k[dim], step, "heads of query and key")
             tracker.unite(q[dim], v[dim], step, "heads of query and value")

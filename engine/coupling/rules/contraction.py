@@ -7,8 +7,9 @@ term whose weight is zero is nothing: exact.
 
 from __future__ import annotations
 
+from engine.coupling.heads import note_heads
 from engine.coupling.labels import Dimension
-from engine.coupling.rules.pointwise import broadcast
+from engine.coupling.rules.einsum import add
 from engine.coupling.tracker import Tracker, rule
 from engine.tape import Step, TensorValue
 
@@ -32,7 +33,7 @@ def linear(tracker: Tracker, step: Step) -> None:
     tracker.assign(step.outputs[0], [*labels[:-1], weights[0]])
 
 
-@rule("matmul", "mm", "bmm", "mv", "dot")
+@rule("matmul", "linalg_matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(tracker: Tracker, step: Step) -> None:
     """Matrix product of any ranks, as torch.matmul defines it."""
     left, right = step.arguments[0], step.arguments[1]
@@ -70,23 +71,18 @@ def _batch(
         first = next((labels for labels in met if labels is not None), None)
         for labels in met:
             tracker.unite(first, labels, step, "batch dimension of a matrix product")
+            if all(value.name is None for value in operands):
+                note_heads(tracker, labels)
         result[position] = first
     return result
 
 
-@rule("addmm", "baddbmm", "addbmm", "addmv")
+@rule("addmm", "baddbmm", "addmv")
 def addmm(tracker: Tracker, step: Step) -> None:
     """`bias + left @ right`."""
     bias, left, right = step.arguments[0], step.arguments[1], step.arguments[2]
-    if step.kind == "aten::addbmm":
-        tracker.unknown(step)
-        return
     result = product(tracker, step, left, right)
-    added = broadcast(tracker, step, [bias], step.outputs[0].shape)
-    for position, size in enumerate(step.outputs[0].shape):
-        dim = position - len(step.outputs[0].shape) + len(bias.shape)
-        if size > 1 and dim >= 0 and bias.shape[dim] == size:
-            tracker.unite(result[position], added[position], step, "bias of the product")
+    add(tracker, step, bias, result)
     tracker.assign(step.outputs[0], result)
 
 

@@ -212,7 +212,7 @@ def _place(
     ):
         tracker.freeze(core.reshape(-1), step, "values move by their position")
         return
-    pivot = _pivot(core) if len(varying) > 1 else 0
+    pivot = _pivot(core, _choices(tracker, output, varying)) if len(varying) > 1 else 0
     table = np.moveaxis(core, pivot, 0).reshape(core.shape[pivot], -1)
     vector = np.ascontiguousarray(table[:, 0])
     if table.shape[1] > 1:
@@ -223,6 +223,23 @@ def _place(
         raise AssertionError(f"{step.kind}: labels {tuple(result.shape)} for {output.shape}")
     known = labels[dim]
     labels[dim] = vector if known is None else np.vstack([known, vector])
+    if len(varying) > 1 and tracker.cuts is not None:
+        tracker.cuts.carried.append((output.number, dim, vector))
+        for other in varying:
+            if other != dim and labels[other] is None:
+                probe = tracker.space.allocate("", other, output.shape[other])
+                tracker.cuts.probes.append((output.number, other, probe))
+                labels[other] = probe
+
+
+def _choices(tracker: Tracker, output: TensorValue, varying: list[int]) -> list[int]:
+    """Positions in `varying` that may carry the labels."""
+    heads = tracker.heads.get(output.number)
+    everything = list(range(len(varying)))
+    if heads not in varying:
+        return everything
+    at = varying.index(heads)
+    return [at] if tracker.whole_heads else [place for place in everything if place != at]
 
 
 def _pad(step: Step, labels: Dimension, dim: int, result: list[Dimension]) -> None:
@@ -270,10 +287,12 @@ def _same_order(core: Labels) -> bool:
     return bool(np.all(np.diff(core) > 0))
 
 
-def _pivot(core: Labels) -> int:
+def _pivot(core: Labels, choices: list[int]) -> int:
     """The dimension that leaves the most classes after uniting along all the others."""
+    if len(choices) == 1:
+        return choices[0]
     best, best_count = 0, -1
-    for dim in range(core.ndim):
+    for dim in choices:
         table = np.moveaxis(core, dim, 0).reshape(core.shape[dim], -1)
         names, compact = np.unique(table, return_inverse=True)
         compact = compact.reshape(table.shape)
