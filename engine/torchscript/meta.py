@@ -1,9 +1,9 @@
 """Running operators for their shapes only, on the meta device.
 
 Torch computes the shape of many operators by decomposing them in Python, which costs more than
-the arithmetic of a small layer. Two classes need no such thing: normalisations and their like
-give what they take, and a pointwise operator gives the broadcast shape, with the type that one
-element of each operand gives.
+the arithmetic of a small layer. Three classes need no such thing: normalisations and their like
+give what they take, a pointwise operator gives the broadcast shape, with the type that one
+element of each operand gives, and a recurrent layer gives what its states say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import run_operator
+from engine.torchscript.recurrent_shapes import is_recurrent, recurrent_on_meta
 
 _SAME_AS_FIRST = frozenset(
     f"aten::{name}"
@@ -34,6 +35,8 @@ def run_on_meta(instruction: Instruction, arguments: list[Any]) -> Any:
             return torch.empty_like(first)
         if operator.pointwise and len(instruction.outputs) == 1:
             return _pointwise(instruction, arguments, first)
+        if is_recurrent(operator):
+            return recurrent_on_meta(operator, arguments)
     if "device" in operator.arguments and not _scalar(operator.name, arguments):
         position = operator.arguments.index("device")
         arguments = [*arguments[:position], torch.device("meta"), *arguments[position + 1 :]]

@@ -26,6 +26,11 @@ _DROPOUTS = {
     "aten::alpha_dropout_": "train",
     "aten::feature_alpha_dropout": "train",
     "aten::native_dropout": "train",
+    # Dropout between layers, and what cuDNN keeps for the way back.
+    "aten::lstm": "train",
+    "aten::gru": "train",
+    "aten::rnn_tanh": "train",
+    "aten::rnn_relu": "train",
 }
 
 
