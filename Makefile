@@ -17,10 +17,10 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test check lint serve openapi bench constraints clean
+.PHONY: help install demo test check lint serve openapi bench zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with pinned dependencies (instant when nothing changed)
 
@@ -59,9 +59,28 @@ bench: install ## Time analysis and compaction against a named peer
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
 	$(BIN)/python -m bench.coupling_resnet50
 
+# The packages that need torch come without their dependencies, so that the torch that is there
+# stays; what they need besides comes with the others. Pins are those of the extra `zoo`.
+zoo-packages: install
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE '(torchvision|timm)==[0-9.]+')
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE 'transformers==[0-9.]+')
+
+zoo: zoo-packages ## Compact every architecture of the zoo and write docs/coverage.md (hours)
+	$(ONE_THREAD) $(BIN)/python -m bench.zoo --results build/zoo.jsonl
+	$(BIN)/python -m bench.zoo.table build/zoo.jsonl
+
+bench-zoo: zoo-packages ## Time and memory against the peer over the zoo, scaling, a large decoder (hours)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m bench.zoo.speed
+	$(BIN)/python -m bench.zoo.table
+	$(ONE_THREAD) $(BIN)/python -m bench.zoo.scaling
+	$(ONE_THREAD) $(BIN)/python -m bench.zoo.decoder
+
 constraints: install ## Write constraints.txt from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
-	  | grep -viE '^(#|torch=|torch @|torch-pruning=|nvidia-|triton=)'; } > constraints.new && mv constraints.new constraints.txt
+	  | grep -viE '^(#|torch=|torch @|torch-pruning=|torchvision=|timm=|transformers=|nvidia-|triton=)'; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## Remove what the targets made
 	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -69,6 +69,7 @@ SERVER = _project("pyproject.toml")
         ("## Server", SERVER["dependencies"]),
         ("## Development", SERVER["optional-dependencies"]["dev"]),
         ("## Benchmarks", SERVER["optional-dependencies"]["bench"]),
+        ("## Zoo", SERVER["optional-dependencies"]["zoo"]),
     ],
 )
 def test_dependencies_page_explains_each_in_the_order_of_the_project_file(
