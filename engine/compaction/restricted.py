@@ -84,6 +84,8 @@ class _Restricted(PlainVisitor):
         if isinstance(value, TensorValue):
             for dim, indices in self._masks(value):
                 argument = argument.index_select(dim, indices.to(argument.device))
+        elif isinstance(value, list) and isinstance(argument, list):
+            argument = [self._cut(own, item) for own, item in zip(value, argument, strict=True)]
         return argument
 
     def _spread(self, value: TensorValue, output: torch.Tensor) -> torch.Tensor:
