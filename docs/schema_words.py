@@ -11,6 +11,8 @@ _BOUNDS = (
     ("maximum", "to"),
 )
 
+_GROUPS = {"array": "list", "object": "mapping"}
+
 
 def values(schema: dict[str, Any]) -> str:
     """The accepted values of one field."""
@@ -23,8 +25,9 @@ def values(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    if schema["type"] == "array":
-        return f"list of {values(schema['items'])}"
+    parts = schema.get("items") or schema.get("additionalProperties")
+    if parts:
+        return f"{_GROUPS[schema['type']]} of {values(parts)}"
     bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS if key in schema]
     return " ".join([str(schema["type"]), *bounds])
 

@@ -25,6 +25,7 @@ from engine.errors import (
     OutOfMemory,
     UnsupportedOperator,
 )
+from engine.structure import map_tensors
 
 _HERE = re.compile(r"^(?P<code>.*)\n\s*~+\s*<--- HERE", re.MULTILINE)
 _MESSAGE = re.compile(r"^(?:RuntimeError|builtins\.\w+|[\w.]*Error): (.*)$", re.MULTILINE)
@@ -44,17 +45,24 @@ def plain_execution() -> Iterator[None]:
 
 def copies(inputs: Sequence[Any]) -> list[Any]:
     """The same arguments in memory of their own."""
-    return [value.clone() if isinstance(value, Tensor) else value for value in inputs]
+    return [map_tensors(value, Tensor.clone) for value in inputs]
 
 
 def describe(inputs: Sequence[Any]) -> str:
     """Shapes and dtypes of arguments, for messages."""
-    return ", ".join(
-        f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-        if isinstance(value, Tensor)
-        else repr(value)
-        for value in inputs
-    )
+    return ", ".join(_described(value) for value in inputs)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, list):
+        return f"[{describe(value)}]"
+    if isinstance(value, tuple):
+        return f"({describe(value)}{',' * (len(value) == 1)})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_described(item)}" for key, item in value.items()) + "}"
+    return repr(value)
 
 
 def call(module: Callable[..., Any], inputs: Sequence[Any], *, where: str = "recipe.inputs") -> Any:
@@ -142,17 +150,6 @@ def output_tensor(output: Any) -> Tensor:
         hint="return the logits as a tensor, as the first of a tuple, or under key `logits`",
         where="forward",
     )
-
-
-def output_tensors(output: Any) -> list[Tensor]:
-    """Every tensor of a nested output, in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return [tensor for value in output for tensor in output_tensors(value)]
-    return []
 
 
 def _last_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from engine.compaction.restricted import run_restricted
 from engine.compaction.survivors import Components
 from engine.coupling import Coupling
 from engine.errors import EngineError, UnsupportedOperator
-from engine.tape import convert
+from engine.structure import at_batch_size, map_tensors, pairs, samples_in
 from engine.torchscript.precision import in_float64, made_in_float64
 from engine.torchscript.program import Program
 
@@ -53,7 +53,7 @@ def certify(
             with made_in_float64():
                 reference = masked.run(example)
         except RuntimeError as error:
-            if batch == _batch_of(inputs):
+            if batch == samples_in(inputs):
                 raise UnsupportedOperator(
                     "the certificate needs the program in float64, where it fails: "
                     f"{str(error).strip().splitlines()[-1]}",
@@ -98,56 +98,48 @@ def _run_compact(compact: Program, example: list[Any], batch: int) -> Any:
 def relative_error(reference: Any, result: Any) -> float:
     """Largest difference over the largest reference value, over all tensors of two outputs.
 
-    Infinite when structures, shapes or integer outputs differ, or one has NaN where the other
-    has not.
+    Fractions count as tensors of one element. Infinite when structures, keys, shapes, integers,
+    texts or integer tensors differ, or one has NaN where the other has not.
     """
-    expected: list[torch.Tensor] = []
-    found: list[torch.Tensor] = []
-    convert(reference, expected.append)
-    convert(result, found.append)
-    if len(expected) != len(found):
+    return max((_difference(*pair) for pair in pairs(reference, result)), default=0.0)
+
+
+def _difference(expected: Any, found: Any) -> float:
+    if isinstance(expected, float) and isinstance(found, float):
+        expected, found = (torch.tensor(x, dtype=torch.float64) for x in (expected, found))
+    if not isinstance(expected, torch.Tensor) or not isinstance(found, torch.Tensor):
+        same = type(expected) is type(found) and not isinstance(expected, torch.Tensor)
+        return 0.0 if same and expected == found else math.inf
+    inexact = expected.is_floating_point() or expected.is_complex()
+    if expected.shape != found.shape or inexact != (
+        found.is_floating_point() or found.is_complex()
+    ):
         return math.inf
-    worst = 0.0
-    for a, b in zip(expected, found, strict=True):
-        if a.shape != b.shape:
-            return math.inf
-        if a.numel() == 0 or torch.equal(a, b):
-            continue
-        if not a.is_floating_point():
-            return math.inf
-        if not torch.equal(torch.isfinite(a), torch.isfinite(b)):
-            return math.inf
-        finite = torch.isfinite(a)
-        difference = float((a - b)[finite].abs().max()) if finite.any() else 0.0
-        scale = float(a[finite].abs().max()) if finite.any() else 1.0
-        worst = max(worst, difference / scale if scale > 0 else (math.inf if difference else 0.0))
-    return worst
-
-
-def _batch_of(inputs: Sequence[Any]) -> int:
-    first = next(
-        (value for value in inputs if isinstance(value, torch.Tensor) and value.dim()), None
-    )
-    return 1 if first is None else first.shape[0]
+    if expected.numel() == 0 or torch.equal(expected, found):
+        return 0.0
+    finite = torch.isfinite(expected)
+    if not inexact or not torch.equal(finite, torch.isfinite(found)):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    difference = float((expected - found)[finite].abs().max())
+    scale = float(expected[finite].abs().max())
+    return difference / scale if scale > 0 else (math.inf if difference else 0.0)
 
 
 def _batch_sizes(inputs: Sequence[Any]) -> list[int]:
-    batch = _batch_of(inputs)
+    batch = samples_in(inputs)
     return [batch, batch + 1 if batch > 1 else 3]
 
 
 def _example(inputs: Sequence[Any], batch: int) -> list[Any]:
     """Inputs of another batch size: the samples repeated, floats with noise so that they differ."""
     generator = torch.Generator().manual_seed(batch)
-    own = _batch_of(inputs)
 
-    def resize(value: torch.Tensor) -> torch.Tensor:
-        if value.dim() and value.shape[0] == own and batch != own:
-            repeats = [-(-batch // own)] + [1] * (value.dim() - 1)
-            value = value.repeat(repeats)[:batch]
+    def noisy(value: torch.Tensor) -> torch.Tensor:
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-            value = value.double() + 0.1 * noise.to(value.device)
+            return value.double() + 0.1 * noise.to(value.device)
         return value
 
-    return [convert(value, resize) for value in inputs]
+    return [map_tensors(value, noisy) for value in at_batch_size(inputs, batch)]

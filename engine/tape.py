@@ -6,7 +6,7 @@ the program's control flow or an operator needs real values, it is recorded agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from engine.errors import EngineError
+from engine.structure import leaves, map_tensors
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import Interpreter, run_operator
 from engine.torchscript.meta import run_on_meta
@@ -117,10 +118,12 @@ def record(program: Program, inputs: Sequence[Any]) -> Tape:
 @torch.no_grad()
 def _record(program: Program, inputs: Sequence[Any], *, meta: bool) -> Tape:
     recorder = _Recorder(Tape(meta=meta), canonical_names(program), meta=meta)
-    placed = [convert(value, recorder.place) for value in inputs]
-    recorder.tape.inputs = list(flatten([convert(value, recorder.value_of) for value in placed]))
+    placed = [map_tensors(value, recorder.place) for value in inputs]
+    recorder.tape.inputs = list(
+        flatten([map_tensors(value, recorder.value_of) for value in placed])
+    )
     outputs = Interpreter(program, recorder).run(placed)
-    recorder.tape.outputs = list(flatten([convert(outputs, recorder.value_of)]))
+    recorder.tape.outputs = list(flatten([map_tensors(outputs, recorder.value_of)]))
     return recorder.tape
 
 
@@ -183,7 +186,8 @@ class _Recorder:
             aliases.append(name)
         if canonical not in self._named:
             # Scalars stay real: control flow and shape arithmetic read them.
-            placed = to_meta(tensor) if self._meta and tensor.dim() else tensor
+            # Copies: the program may write to its own tensors, and must not while analysed.
+            placed = to_meta(tensor) if self._meta and tensor.dim() else tensor.detach().clone()
             self._named[canonical] = placed
             value = self.value_of(placed)
             value.name = canonical
@@ -193,11 +197,11 @@ class _Recorder:
         return self._named[canonical]
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
-        seen = [convert(argument, self.value_of) for argument in arguments]
+        seen = [map_tensors(argument, self.value_of) for argument in arguments]
         outputs = self._run(instruction, arguments)
         listed = list(outputs) if len(instruction.outputs) > 1 else [outputs]
         self.tape.steps.append(
-            Step(instruction, seen, [convert(output, self.value_of) for output in listed])
+            Step(instruction, seen, [map_tensors(output, self.value_of) for output in listed])
         )
         return outputs
 
@@ -210,26 +214,6 @@ class _Recorder:
         return count
 
 
-def convert(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
-    """Nested lists, tuples and dictionaries with every tensor changed."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, list):
-        return [convert(item, change) for item in value]
-    if isinstance(value, tuple):
-        return tuple(convert(item, change) for item in value)
-    if isinstance(value, dict):
-        return {key: convert(item, change) for key, item in value.items()}
-    return value
-
-
 def flatten(values: Any) -> Iterator[TensorValue]:
     """The tensor values in nested data, in order."""
-    if isinstance(values, TensorValue):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from flatten(value)
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from flatten(value)
+    return leaves(values, TensorValue)

@@ -22,13 +22,13 @@ import torch
 from secateur.recipe import Allocation, PruneStage
 
 from bench.zoo.networks import Network, find
-from engine.calling import output_tensors
 from engine.certify import relative_error
 from engine.errors import EngineError
 from engine.measure.macs import count_macs
 from engine.measure.size import parameter_count, weights_of
 from engine.pipeline.prune import certified, plan_channels
 from engine.pipeline.reload import check_reload
+from engine.structure import tensors_in
 from engine.torchscript.interpreter import Interpreter, PlainVisitor
 from engine.torchscript.program import Program
 
@@ -98,12 +98,12 @@ def shapes_kept(upload: bytes, compacted: Program, network: Network) -> dict[str
     for batch in (1, 3):
         inputs = network.inputs(batch)
         try:
-            expected = output_tensors(original.run(inputs))
+            expected = tensors_in(original.run(inputs))
         except RuntimeError:
             if batch == 1:
                 raise
             continue  # the upload itself is bound to one batch size
-        found = output_tensors(compacted.run(inputs))
+        found = tensors_in(compacted.run(inputs))
         kept[str(batch)] = [x.shape for x in expected] == [x.shape for x in found]
     return kept
 

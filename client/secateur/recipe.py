@@ -8,38 +8,18 @@ the field.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from secateur.recipe_base import RecipeModel
+from secateur.recipe_inputs import Input, check_extent
 
 Criterion = Literal["l1_norm", "l2_norm", "random"]
 Granularity = Literal["channel", "element"]
 Scope = Literal["local", "global"]
 Aggregate = Literal["sum", "mean", "max", "l2"]
 Normalize = Literal["none", "mean", "max"]
-Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "bool"]
-
-
-class RecipeModel(BaseModel):
-    """Base of every recipe object: unknown keys are refused, instances are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class InputSpec(RecipeModel):
-    """One positional argument of the model's `forward`."""
-
-    shape: list[Annotated[int, Field(ge=1)]]
-    """Full shape of one example, batch dimension included."""
-    dtype: Dtype = "float32"
-    high: Annotated[int, Field(ge=1)] | None = None
-    """Integer inputs only: exclusive upper bound of the random values (vocabulary size)."""
-
-    @model_validator(mode="after")
-    def _high_needs_integers(self) -> Self:
-        if self.high is not None and not self.dtype.startswith("int"):
-            raise ValueError(f"`high` bounds integer inputs; dtype is {self.dtype}")
-        return self
 
 
 class Allocation(RecipeModel):
@@ -183,15 +163,20 @@ class Recipe(RecipeModel):
     """A whole recipe, version 1."""
 
     version: Literal[1] = 1
-    inputs: list[InputSpec] | None = Field(default=None, min_length=1, max_length=32)
-    """What `forward` takes; left out, it is taken from the dataset."""
+    inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
+    """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
     constraints: Constraints = Constraints()
     measure: Measure = Measure()
-    exports: list[Literal["torchscript"]] = ["torchscript"]
+    exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _inputs_within_bounds(cls, inputs: Any) -> Any:
+        return check_extent(inputs)
+
     def _something_is_pruned(self) -> Self:
         if not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")

@@ -20,7 +20,8 @@ from engine.compaction.repairs import REPAIRS, Repair, keep_fractions, keep_scal
 from engine.compaction.survivors import Components, Survivors
 from engine.coupling import Coupling
 from engine.errors import EngineError
-from engine.tape import Step, canonical_names, convert, flatten, to_meta
+from engine.structure import map_tensors, tensors_in
+from engine.tape import Step, canonical_names, flatten, to_meta
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import Instruction, walk
 from engine.torchscript.interpreter import Interpreter, run_operator
@@ -45,7 +46,7 @@ def compact(
     survivors = Survivors(coupling, np.asarray(removed, np.int64))
     fresh = program.copy()
     lockstep = _Lockstep(fresh, coupling, survivors)
-    Interpreter(fresh, lockstep).run([convert(value, lockstep.place) for value in inputs])
+    Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
     return fresh.sealed()
 
@@ -97,8 +98,7 @@ class _Lockstep:
         except (RuntimeError, EngineError) as error:
             raise self._conflict(step, str(error).splitlines()[0]) from error
         listed = list(outputs) if len(instruction.outputs) > 1 else [outputs]
-        found: list[tuple[int, ...]] = []
-        convert(listed, lambda tensor: found.append(tuple(tensor.shape)))
+        found = [tuple(tensor.shape) for tensor in tensors_in(listed)]
         if found != expected:
             raise self._conflict(step, f"gives shapes {found}, expected {expected}")
         return outputs

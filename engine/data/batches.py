@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.data.splits import Split
+from engine.structure import map_tensors
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some samples, on the device."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     targets: Tensor | None
     size: int
 
@@ -54,14 +57,22 @@ def batches(
     """
     for start, stop in bounds(split.samples, batch_size, merge_last=merge_last):
         if order is None:
-            rows = [tensor[start:stop] for tensor in split.inputs]
+            rows = partial(_span, start, stop, device)
             targets = None if split.targets is None else split.targets[start:stop]
         else:
             chosen = order[start:stop]
-            rows = [tensor.index_select(0, chosen) for tensor in split.inputs]
+            rows = partial(_picked, chosen, device)
             targets = None if split.targets is None else split.targets.index_select(0, chosen)
         yield Batch(
-            inputs=tuple(tensor.to(device) for tensor in rows),
+            inputs=tuple(map_tensors(value, rows) for value in split.inputs),
             targets=None if targets is None else targets.to(device=device, dtype=torch.int64),
             size=stop - start,
         )
+
+
+def _span(start: int, stop: int, device: str, tensor: Tensor) -> Tensor:
+    return tensor[start:stop].to(device)
+
+
+def _picked(chosen: Tensor, device: str, tensor: Tensor) -> Tensor:
+    return tensor.index_select(0, chosen).to(device)

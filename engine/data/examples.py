@@ -2,76 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from secateur.recipe import InputSpec
+from secateur.recipe_inputs import (
+    DictInput,
+    Input,
+    InputSpec,
+    ListInput,
+    TupleInput,
+    ValueInput,
+)
 from torch import Tensor
 
 from engine.data.splits import Dataset
 from engine.errors import InputsDoNotFit
 from engine.seeds import generator
+from engine.structure import map_tensors
+
+_FIELD = "recipe.inputs"
 
 
 def example_inputs(
-    specs: Sequence[InputSpec] | None, dataset: Dataset | None, *, seed: int, device: str
-) -> tuple[Tensor, ...]:
+    specs: Sequence[Input] | None, dataset: Dataset | None, *, seed: int, device: str
+) -> tuple[Any, ...]:
     """Inputs for one run of `forward`, from the recipe or else from the dataset's first sample.
 
     Raises:
         InputsDoNotFit: neither says what the model takes.
     """
     if specs is not None:
-        return tuple(_draw(spec, position, seed).to(device) for position, spec in enumerate(specs))
+        made = (
+            _made(spec, f"{_FIELD}.{position}", ("inputs", position), seed)
+            for position, spec in enumerate(specs)
+        )
+        return tuple(map_tensors(value, lambda tensor: tensor.to(device)) for value in made)
     if dataset is not None:
         # A clone, so that nothing holds on to the mapped file or sees its read-only pages.
-        return tuple(tensor[:1].clone().to(device) for tensor in dataset.examples.inputs)
+        return tuple(
+            map_tensors(value, lambda tensor: tensor[:1].clone().to(device))
+            for value in dataset.examples.inputs
+        )
     raise InputsDoNotFit(
         "the recipe does not say what the model takes, and there is no dataset to take it from",
         hint="add `inputs`, such as `inputs: [{shape: [1, 3, 224, 224]}]`, or send a dataset",
-        where="recipe.inputs",
+        where=_FIELD,
     )
 
 
-def source_of_examples(specs: Sequence[InputSpec] | None, dataset: Dataset | None) -> str:
+def source_of_examples(specs: Sequence[Input] | None, dataset: Dataset | None) -> str:
     """The field or tensor to blame when the model refuses the example inputs."""
     if specs is None and dataset is not None:
         return dataset.examples.input_names[0]
-    return "recipe.inputs"
+    return _FIELD
 
 
-def at_batch_size(inputs: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
-    """The example repeated or cut along dimension 0 to `size` samples.
+def values_of(specs: Sequence[Input] | None) -> dict[int, Any]:
+    """The recipe's arguments that hold no tensor, by position; a dataset has no place for them."""
+    return {
+        position: _made(spec, f"{_FIELD}.{position}", ("inputs", position), 0)
+        for position, spec in enumerate(specs or [])
+        if not any(isinstance(entry, InputSpec) for entry in _entries(spec))
+    }
 
-    Only arguments that share the first argument's leading dimension carry samples; others (a
-    scalar, a table) stay as they are.
+
+def _entries(spec: Input) -> Iterator[Input]:
+    """A spec and everything in it."""
+    yield spec
+    if isinstance(spec, ListInput | TupleInput):
+        for item in spec.items:
+            yield from _entries(item)
+    elif isinstance(spec, DictInput):
+        for item in spec.entries.values():
+            yield from _entries(item)
+
+
+def _made(spec: Input, field: str, purpose: tuple[str | int, ...], seed: int) -> Any:
+    """What a spec describes.
+
+    Args:
+        spec: of the recipe.
+        field: its path, for errors.
+        purpose: names the draw; every tensor has its own.
+        seed: of the recipe.
     """
-    leading = inputs[0].shape[0] if inputs[0].dim() else 1
+    if isinstance(spec, InputSpec):
+        return _draw(spec, field, purpose, seed)
+    if isinstance(spec, ValueInput):
+        return spec.value
+    if isinstance(spec, DictInput):
+        return {
+            key: _made(item, f"{field}.dict.{key}", (*purpose, key), seed)
+            for key, item in spec.entries.items()
+        }
+    kind = list if isinstance(spec, ListInput) else tuple
+    return kind(
+        _made(item, f"{field}.{kind.__name__}.{index}", (*purpose, index), seed)
+        for index, item in enumerate(spec.items)
+    )
 
-    def resized(tensor: Tensor) -> Tensor:
-        if tensor.dim() == 0 or tensor.shape[0] != leading or leading == size:
-            return tensor
-        rows = torch.arange(size, device=tensor.device) % leading
-        return tensor.index_select(0, rows)
 
-    return tuple(resized(tensor) for tensor in inputs)
-
-
-def _draw(spec: InputSpec, position: int, seed: int) -> Tensor:
+def _draw(spec: InputSpec, field: str, purpose: tuple[str | int, ...], seed: int) -> Tensor:
     try:
-        return _random(spec, position, seed)
+        return _random(spec, generator(seed, *purpose))
     except RuntimeError as error:
         # more elements than an index counts, or more bytes than the machine has
         raise InputsDoNotFit(
             f"an input of shape {list(spec.shape)} and dtype {spec.dtype} cannot be made: "
             f"{str(error).splitlines()[0]}",
             hint="correct the shape, or run on a machine with more memory",
-            where=f"recipe.inputs.{position}.shape",
+            where=f"{field}.shape",
         ) from error
 
 
-def _random(spec: InputSpec, position: int, seed: int) -> Tensor:
-    source = generator(seed, "inputs", position)
+def _random(spec: InputSpec, source: torch.Generator) -> Tensor:
     dtype: torch.dtype = getattr(torch, spec.dtype)
     if dtype == torch.bool:
         return torch.randint(0, 2, spec.shape, generator=source).to(torch.bool)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.calling import call, describe, output_tensor, plain_execution
-from engine.data.examples import at_batch_size
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid
+from engine.structure import at_batch_size, map_tensors
 
 
 def check_split(module: Callable[..., Any], split: Split, *, device: str, samples: int = 1) -> None:
@@ -27,7 +27,10 @@ def check_split(module: Callable[..., Any], split: Split, *, device: str, sample
         InputsDoNotFit: the model refuses the inputs; names the tensor.
         DatasetInvalid: targets of wrong dtype, shape or range; names the tensor.
     """
-    first = tuple(tensor[:samples].clone().to(device) for tensor in split.inputs)
+    first = [
+        map_tensors(value, lambda tensor: tensor[:samples].clone().to(device))
+        for value in split.inputs
+    ]
     inputs = at_batch_size(first, samples)
     with torch.no_grad(), plain_execution():
         output = call(module, inputs, where=", ".join(split.input_names))

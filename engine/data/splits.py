@@ -1,19 +1,22 @@
 """Datasets as files of tensors: `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...
 
-The last part of an input's name is the position of the `forward` argument, or its name. The first
-dimension counts samples and is equal within a split. A safetensors file stays on disk (its
-tensors are views of the memory-mapped file); an npz file is read into memory, because its arrays
-are compressed or unaligned.
+After `inputs` comes the position of the `forward` argument, or its name; where the argument is a
+list, a tuple or a dictionary, the path of the tensor inside it follows, such as
+`train/inputs/0/image`. The first dimension counts samples and is equal within a split.
+
+A safetensors file stays on disk (its tensors are views of the memory-mapped file); an npz file is
+read into memory, because its arrays are compressed or unaligned.
 """
 
 from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,9 +24,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import DatasetInvalid
+from engine.structure import samples_in
 
 SplitName = Literal["train", "validation"]
-_NAME = re.compile(r"^(train|validation)/(inputs|targets)/([A-Za-z_0-9.]+)$")
+_NAME = re.compile(
+    r"(train|validation)/(inputs/[A-Za-z_0-9.]+(/[^/\x00-\x1f]+){0,4}|targets/[A-Za-z_0-9.]+)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,16 @@ class Split:
 
     Attributes:
         name: `train` or `validation`.
-        inputs: one tensor per positional argument of `forward`, samples first.
-        input_names: their names in the file.
+        inputs: one tensor per positional argument of `forward`, samples first; or a nested
+            argument, whose parts are still in dictionaries by name until
+            `engine.data.arguments.arrange_split`.
+        input_names: the names of all tensors of the inputs, in order.
         targets: class indices, or None.
         target_name: their name in the file.
     """
 
     name: SplitName
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     input_names: tuple[str, ...]
     targets: Tensor | None
     target_name: str
@@ -47,7 +55,7 @@ class Split:
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return int(self.inputs[0].shape[0])
+        return samples_in(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,15 @@ class Dataset:
         return split
 
 
-def open_dataset(path: Path, arguments: Sequence[str]) -> Dataset:
+def open_dataset(
+    path: Path, arguments: Sequence[str], values: Mapping[int, Any] | None = None
+) -> Dataset:
     """Open a dataset file for a model whose `forward` takes `arguments`.
+
+    Args:
+        path: of the file.
+        arguments: names, in order.
+        values: arguments that need no tensor, by position.
 
     Raises:
         DatasetInvalid: unreadable, misnamed, empty or inconsistent; names the tensor.
@@ -112,19 +127,25 @@ def open_dataset(path: Path, arguments: Sequence[str]) -> Dataset:
             where=path.name,
         )
     for name in tensors:
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             raise DatasetInvalid(
                 f"tensor `{name}` has a name that means nothing",
-                hint="use `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...; the "
-                "last part is the position or name of the forward argument",
+                hint="use `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...: the "
+                "position or name of the forward argument, and for a nested one the keys or "
+                "indices below it (`train/inputs/0/image`)",
                 where=name,
             )
-    train = _split("train", tensors, arguments)
-    validation = _split("validation", tensors, arguments)
+    train = _split("train", tensors, arguments, values or {})
+    validation = _split("validation", tensors, arguments, values or {})
     return Dataset(train=train, validation=validation)
 
 
-def _split(split: SplitName, tensors: dict[str, Tensor], arguments: Sequence[str]) -> Split | None:
+def _split(
+    split: SplitName,
+    tensors: dict[str, Tensor],
+    arguments: Sequence[str],
+    values: Mapping[int, Any],
+) -> Split | None:
     prefix = f"{split}/"
     mine = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not mine:
@@ -150,14 +171,21 @@ def _split(split: SplitName, tensors: dict[str, Tensor], arguments: Sequence[str
                 hint="every tensor of a split has the same first dimension",
                 where=name,
             )
-    by_position = {
-        _position(name, arguments): name for name in mine if name.startswith(f"{split}/inputs/")
-    }
-    for position in range(max(by_position, default=0) + 1):
-        if position not in by_position:
+    given: dict[int, Any] = dict(values)
+    order: dict[int, list[str]] = {}
+    for name, tensor in mine.items():
+        if name.startswith(f"{split}/inputs/"):
+            position = _position(name, arguments)
+            if position not in order:
+                given.pop(position, None)
+            order.setdefault(position, []).append(name)
+            _place(given, (position, *name.split("/")[3:]), name, tensor)
+    for position in range(max(order, default=0) + 1):
+        if position not in given or not order:
             raise DatasetInvalid(
                 f"the `{split}` split has no input for argument {position} of `forward`",
-                hint=f"add a tensor `{split}/inputs/{position}`",
+                hint=f"add a tensor `{split}/inputs/{position}`, or, where the argument takes "
+                "none, its value under `inputs` in the recipe",
                 where=f"{split}/inputs/{position}",
             )
     targets = [name for name in mine if name.startswith(f"{split}/targets/")]
@@ -167,18 +195,32 @@ def _split(split: SplitName, tensors: dict[str, Tensor], arguments: Sequence[str
             hint=f"keep `{split}/targets/0` only",
             where=targets[1],
         )
-    names = tuple(by_position[position] for position in sorted(by_position))
     return Split(
         name=split,
-        inputs=tuple(mine[name] for name in names),
-        input_names=names,
+        inputs=tuple(given[position] for position in takewhile(given.__contains__, count())),
+        input_names=tuple(name for position in sorted(order) for name in order[position]),
         targets=mine[targets[0]] if targets else None,
         target_name=targets[0] if targets else f"{split}/targets/0",
     )
 
 
+def _place(whole: dict[int, Any], path: Sequence[Any], name: str, tensor: Tensor) -> None:
+    """Put a tensor into nested dictionaries."""
+    *parents, last = path
+    tree: Any = whole
+    for part in parents:
+        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or last in tree:
+        raise DatasetInvalid(
+            f"`{name}` stands where the dataset has another tensor",
+            hint="give an argument one tensor, or one for each of its items, once",
+            where=name,
+        )
+    tree[last] = tensor
+
+
 def _position(name: str, arguments: Sequence[str]) -> int:
-    key = name.rsplit("/", 1)[1]
+    key = name.split("/")[2]
     if key.isdigit():
         if int(key) < len(arguments):
             return int(key)
@@ -187,7 +229,7 @@ def _position(name: str, arguments: Sequence[str]) -> int:
     takes = ", ".join(f"`{argument}`" for argument in arguments) or "nothing"
     raise DatasetInvalid(
         f"`{name}` names no argument of the model's forward, which takes {takes}",
-        hint="end the name with the position or the name of an argument",
+        hint="put the position or the name of an argument after `inputs/`",
         where=name,
     )
 

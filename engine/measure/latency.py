@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from secateur.report import Latency
-from torch import Tensor
 
 from engine.calling import call, copies
-from engine.data.examples import at_batch_size
 from engine.errors import EngineError
+from engine.structure import at_batch_size, samples_in, tensors_in
 from engine.torchscript.program import Program
 
 _WARM_UP = 4
@@ -39,7 +38,7 @@ class LatencyComparison:
 def compare_latency(
     original: Program,
     compact: Program,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Any],
     *,
     batch_sizes: Sequence[int],
     runs: int,
@@ -60,7 +59,7 @@ def compare_latency(
             and the result says how many.
     """
     models = (original, compact)
-    own = int(inputs[0].shape[0]) if inputs[0].dim() else 1
+    own = samples_in(inputs)
     comparison = LatencyComparison([], [], [])
     measured: set[int] = set()
     for size in batch_sizes:
@@ -81,7 +80,7 @@ def compare_latency(
     return comparison
 
 
-def _refusal(models: Sequence[Program], batch: Sequence[Tensor]) -> str:
+def _refusal(models: Sequence[Program], batch: Sequence[Any]) -> str:
     with torch.inference_mode():
         for model in models:
             try:
@@ -92,7 +91,7 @@ def _refusal(models: Sequence[Program], batch: Sequence[Tensor]) -> str:
 
 
 def _alternate(
-    models: Sequence[Program], batch: Sequence[Tensor], runs: int, seconds: float
+    models: Sequence[Program], batch: Sequence[Any], runs: int, seconds: float
 ) -> tuple[list[float], list[float]]:
     times: tuple[list[float], list[float]] = ([], [])
     deadline = time.perf_counter() + seconds
@@ -111,7 +110,7 @@ def _alternate(
     return times
 
 
-def _timed(module: Callable[..., Any], batch: Sequence[Tensor]) -> float:
+def _timed(module: Callable[..., Any], batch: Sequence[Any]) -> float:
     # A program may change its arguments in place; every run starts from the same values.
     arguments = copies(batch)
     _synchronize(batch)
@@ -121,9 +120,9 @@ def _timed(module: Callable[..., Any], batch: Sequence[Tensor]) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def _synchronize(batch: Sequence[Tensor]) -> None:
-    if batch[0].is_cuda:
-        torch.cuda.synchronize(batch[0].device)
+def _synchronize(batch: Sequence[Any]) -> None:
+    for device in {tensor.device for tensor in tensors_in(batch) if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
 
 
 def _percentiles(times: Sequence[float], batch_size: int) -> Latency:

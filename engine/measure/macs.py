@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.calling import call, plain_execution
-from engine.data.examples import at_batch_size
 from engine.errors import EngineError
+from engine.structure import at_batch_size, map_tensors, samples_in
 from engine.tape import to_meta
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import Interpreter, PlainVisitor
@@ -30,12 +30,12 @@ from engine.torchscript.meta import run_on_meta
 from engine.torchscript.program import Program
 
 
-def count_macs(program: Program, inputs: Sequence[Tensor]) -> int:
+def count_macs(program: Program, inputs: Sequence[Any]) -> int:
     """MACs per sample at batch size 1, or at the example's when the program takes no other.
 
     0 means that no convolution, matrix product or attention ran.
     """
-    leading = inputs[0].shape[0] if inputs[0].dim() else 1
+    leading = samples_in(inputs)
     if leading != 1:
         try:
             return _count(program, at_batch_size(inputs, 1))
@@ -45,10 +45,10 @@ def count_macs(program: Program, inputs: Sequence[Tensor]) -> int:
     return _count(program, inputs)
 
 
-def _count(program: Program, inputs: Sequence[Tensor]) -> int:
+def _count(program: Program, inputs: Sequence[Any]) -> int:
     try:
         with _counting() as counter:
-            Interpreter(program, _OnMeta()).run([to_meta(value) for value in inputs])
+            Interpreter(program, _OnMeta()).run([map_tensors(value, to_meta) for value in inputs])
     except (EngineError, NotImplementedError, RuntimeError):
         with (
             torch.backends.mkldnn.flags(enabled=False),
@@ -75,7 +75,7 @@ class _OnMeta(PlainVisitor):
 
     def tensor(self, name: str, tensor: Tensor) -> Tensor:  # noqa: ARG002  one rule for all names
         """Scalars stay real: control flow and shape arithmetic read them."""
-        return to_meta(tensor) if tensor.dim() else tensor
+        return to_meta(tensor) if tensor.dim() else tensor.clone()
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """Shapes and types of the outputs."""

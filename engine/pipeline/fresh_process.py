@@ -12,31 +12,45 @@ import sys
 import torch
 
 
-def _tensors(output: object) -> list[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, (tuple, list)):
-        return [tensor for value in output for tensor in _tensors(value)]
-    return []
+def _relative_error(got: object, expected: object) -> float:
+    """Largest difference over the largest expected value; infinite where anything else differs."""
+    if isinstance(expected, dict) and isinstance(got, dict) and got.keys() == expected.keys():
+        return max((_relative_error(got[key], expected[key]) for key in expected), default=0.0)
+    for kind in (list, tuple):
+        if isinstance(expected, kind) and isinstance(got, kind) and len(got) == len(expected):
+            return max(map(_relative_error, got, expected), default=0.0)
+    if isinstance(expected, float) and isinstance(got, float):
+        got, expected = (torch.tensor(x, dtype=torch.float64) for x in (got, expected))
+    if isinstance(expected, torch.Tensor) and isinstance(got, torch.Tensor):
+        return _difference(got.cpu(), expected)
+    return 0.0 if type(got) is type(expected) and got == expected else float("inf")
 
 
-def _relative_error(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
-    if [tensor.shape for tensor in got] != [tensor.shape for tensor in expected]:
+def _difference(got: torch.Tensor, expected: torch.Tensor) -> float:
+    if got.shape != expected.shape or got.dtype != expected.dtype:
         return float("inf")
-    worst = 0.0
-    for ours, theirs in zip(got, expected, strict=True):
-        if theirs.numel() == 0 or torch.equal(ours, theirs):
-            continue
-        left, right = ours.double(), theirs.double()
-        if not torch.equal(torch.isfinite(left), torch.isfinite(right)):
-            return float("inf")
-        finite = torch.isfinite(right)
-        if finite.any():
-            scale = float(right[finite].abs().max()) or 1.0
-            worst = max(worst, float((left[finite] - right[finite]).abs().max()) / scale)
-    return worst
+    if expected.numel() == 0 or torch.equal(got, expected):
+        return 0.0
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    left, right = got.to(wide), expected.to(wide)
+    finite = torch.isfinite(right)
+    if not torch.equal(torch.isfinite(left), finite):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = float(right[finite].abs().max()) or 1.0
+    return float((left[finite] - right[finite]).abs().max()) / scale
+
+
+def _placed(value: object, device: str) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _placed(item, device) for key, item in value.items()}
+    for kind in (list, tuple):
+        if isinstance(value, kind):
+            return kind(_placed(item, device) for item in value)
+    return value
 
 
 def _main(model_path: str, exchange_path: str, answer_path: str) -> None:
@@ -44,10 +58,10 @@ def _main(model_path: str, exchange_path: str, answer_path: str) -> None:
     device = exchange["device"]
     torch.set_num_threads(exchange["threads"])
     model = torch.jit.load(model_path, map_location=device)  # type: ignore[no-untyped-call]
-    inputs = [tensor.to(device) for tensor in exchange["inputs"]]
+    inputs = [_placed(value, device) for value in exchange["inputs"]]
     with torch.no_grad():
         torch.manual_seed(0)
-        got = [tensor.cpu() for tensor in _tensors(model(*inputs))]
+        got = model(*inputs)
     answer = {"relative_error": _relative_error(got, exchange["expected"])}
     pathlib.Path(answer_path).write_text(json.dumps(answer))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class PlannedChannels:
 def plan_channels(
     program: Program,
     stage: PruneStage,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Any],
     *,
     seed: int,
     originals: Originals | None = None,
@@ -109,7 +110,7 @@ def plan_channels(
 
 
 def certified(
-    program: Program, planned: PlannedChannels, inputs: Sequence[Tensor]
+    program: Program, planned: PlannedChannels, inputs: Sequence[Any]
 ) -> Certificate | None:
     """The certificate of a round; None where it removed nothing.
 
@@ -135,7 +136,7 @@ def compact_masks(
     masks: Mapping[str, Tensor],
     program: Program,
     planned: PlannedChannels,
-    inputs: Sequence[Tensor],
+    inputs: Sequence[Any],
 ) -> Masks:
     """The masks of the compacted program: they go the way of the weights they belong to."""
     if not masks or planned.compacted is None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.calling import call, output_tensors, plain_execution
+from engine.calling import call, plain_execution
 from engine.errors import CertificateFailed
+from engine.structure import map_tensors
 from engine.torchscript.program import Program
 
 _SCRIPT = Path(__file__).with_name("fresh_process.py")
@@ -22,7 +24,7 @@ _TOLERANCE = 1e-3
 plain one, whose sums round differently. A wrong model is off by orders of magnitude more."""
 
 
-def check_reload(program: Program, saved: Path, inputs: Sequence[Tensor], workdir: Path) -> float:
+def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: Path) -> float:
     """Run the saved file in a fresh process against the program in memory.
 
     Returns:
@@ -33,12 +35,12 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Tensor], workdi
     """
     with torch.no_grad(), plain_execution():
         torch.manual_seed(0)
-        expected = output_tensors(call(program.module, inputs))
+        expected = call(program.module, inputs)
     exchange, answer = workdir / "reload.pt", workdir / "reload.json"
     torch.save(
         {
-            "inputs": [tensor.cpu() for tensor in inputs],
-            "expected": [tensor.cpu() for tensor in expected],
+            "inputs": map_tensors(list(inputs), Tensor.cpu),
+            "expected": map_tensors(expected, Tensor.cpu),
             "device": program.device,
             "threads": torch.get_num_threads(),
         },

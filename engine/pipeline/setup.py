@@ -6,20 +6,22 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from secateur.recipe import PruneStage, Recipe
-from torch import Tensor
 
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
 from engine.coupling.exclusion import match_layers
-from engine.data.examples import example_inputs, source_of_examples
+from engine.data.arguments import arrange_split, fit_inputs, without_dataset
+from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
 from engine.data.splits import Dataset, Split, open_dataset
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError, PatternMatchesNothing
-from engine.inspection import forward_arguments
 from engine.job import JobInput
+from engine.structure import samples_in
+from engine.torchscript.arguments import arguments_of
 from engine.torchscript.program import Program
 
 _READING_TOLERANCE = 1e-3
@@ -47,7 +49,7 @@ class Workbench:
 
     job: JobInput
     original: Program
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Any, ...]
     dataset: Dataset | None
 
     @property
@@ -58,7 +60,7 @@ class Workbench:
     @property
     def example_batch(self) -> int:
         """Samples in the example."""
-        return int(self.inputs[0].shape[0]) if self.inputs and self.inputs[0].dim() else 1
+        return samples_in(self.inputs)
 
     @property
     def validation(self) -> Split | None:
@@ -77,10 +79,11 @@ def prepare(job: JobInput) -> Workbench:
     torch.set_num_threads(job.threads)
     original = Program.load(job.model, device=job.device)
     _check_patterns(job.recipe, original.layer_names())
-    arguments = [argument.name for argument in forward_arguments(original)]
-    dataset = None if job.dataset is None else open_dataset(job.dataset, arguments)
+    dataset = _dataset_for(original, job)
     _check_splits(job.recipe, dataset)
     inputs = example_inputs(job.recipe.inputs, dataset, seed=job.recipe.seed, device=job.device)
+    if job.recipe.inputs is not None:
+        inputs = fit_inputs(arguments_of(original), inputs)
     upload = Program.as_uploaded(job.model, device=job.device)
     _check_reading(upload, original, inputs, source_of_examples(job.recipe.inputs, dataset))
     bench = Workbench(job=job, original=original, inputs=inputs, dataset=dataset)
@@ -91,9 +94,24 @@ def prepare(job: JobInput) -> Workbench:
     return bench
 
 
-def _check_reading(
-    upload: Program, original: Program, inputs: Sequence[Tensor], where: str
-) -> None:
+def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
+    """The dataset, with nested arguments as the program takes them."""
+    if job.dataset is None:
+        return None
+    arguments = arguments_of(program)
+    opened = open_dataset(
+        job.dataset,
+        [argument.name for argument in arguments],
+        without_dataset(arguments, values_of(job.recipe.inputs)),
+    )
+    train, validation = (
+        None if split is None else arrange_split(arguments, split)
+        for split in (opened.train, opened.validation)
+    )
+    return Dataset(train=train, validation=validation)
+
+
+def _check_reading(upload: Program, original: Program, inputs: Sequence[Any], where: str) -> None:
     """The program as the engine reads it must compute what the uploaded file computes."""
     with torch.no_grad(), plain_execution():
         torch.manual_seed(0)

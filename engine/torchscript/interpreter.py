@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from engine.errors import EngineError, ModelRaised, UnsupportedOperator
+from engine.torchscript.arguments import arguments_of
 from engine.torchscript.containers import CONTAINERS, LIST_OPERATORS
 from engine.torchscript.instructions import Block, Instruction
 from engine.torchscript.program import Program
@@ -85,8 +86,8 @@ class Interpreter:
             UnsupportedOperator: an instruction cannot be run.
         """
         block = self._program.block
-        expected = len(block.inputs) - 1
-        values = list(inputs) + [None] * (expected - len(inputs))
+        left_out = arguments_of(self._program)[len(inputs) :]
+        values = [*inputs, *(argument.default for argument in left_out)]
         outputs = self._block(block, {}, [ModuleReference(""), *values])
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from secateur.report import Accuracy
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from engine.calling import call, output_tensor, plain_execution
 from engine.data.batches import batches
-from engine.data.examples import at_batch_size
 from engine.data.splits import Split
 from engine.errors import InputsDoNotFit, ModelRaised
+from engine.structure import at_batch_size
 from engine.torchscript.program import Program
 from engine.training.objective import correct, cross_entropy
 
@@ -78,7 +79,7 @@ def _batch_size(program: Program, split: Split, device: str, example_batch: int)
     return wanted if output.shape[0] == first.size else example_batch
 
 
-def _logits(program: Program, inputs: Sequence[Tensor], names: Sequence[str]) -> Tensor:
+def _logits(program: Program, inputs: Sequence[Any], names: Sequence[str]) -> Tensor:
     return output_tensor(call(program.module, inputs, where=", ".join(names)))
 
 

@@ -10,7 +10,10 @@ from secateur.resources import TensorInfo
 
 from service.datasets.problems import DatasetRefused
 
-_NAME = re.compile(r"(train|validation)/(inputs|targets)/(0|[1-9]\d{0,3}|[A-Za-z_]\w{0,199})")
+_KEY = r"(?:0|[1-9]\d{0,3}|[A-Za-z_]\w{0,199})"
+_NAME = re.compile(
+    rf"(train|validation)/(?:(inputs)/({_KEY}(?:/[^/\x00-\x1f]{{1,200}}){{0,4}})|(targets)/({_KEY}))"
+)
 
 
 def check_layout(tensors: Sequence[TensorInfo]) -> dict[str, int]:
@@ -53,7 +56,7 @@ def _name(name: str) -> tuple[str, str, str]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise DatasetRefused(f"`{name}` is not a name of a dataset tensor.", tensor=name)
-    return match[1], match[2], match[3]
+    return match[1], match[2] or match[4], match[3] or match[5]
 
 
 def _check_members(split: str, members: dict[tuple[str, str], set[str]]) -> None:
@@ -62,7 +65,8 @@ def _check_members(split: str, members: dict[tuple[str, str], set[str]]) -> None
             f"The split `{split}` has targets but no inputs.", tensor=f"{split}/inputs/0"
         )
     for role in ("inputs", "targets"):
-        numbers = sorted(int(key) for key in members[split, role] if key.isdigit())
+        first = {key.partition("/")[0] for key in members[split, role]}
+        numbers = sorted(int(key) for key in first if key.isdigit())
         for expected, number in enumerate(numbers):
             if number != expected:
                 missing = f"{split}/{role}/{expected}"

@@ -8,8 +8,8 @@ from service.problems import ProblemError
 
 LAYOUT = (
     "Name tensors `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, "
-    "`validation/targets/0`; the last part is the index of the forward argument or its name, and "
-    "the first dimension counts samples."
+    "`validation/targets/0`: the index of the forward argument or its name, and for a nested "
+    "argument the keys below it (`train/inputs/0/image`). The first dimension counts samples."
 )
 
 

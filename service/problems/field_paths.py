@@ -100,7 +100,16 @@ def _step(part: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> dic
         found: dict[str, Any] = schema["properties"][part]
         return found
     mapping = schema.get("discriminator", {}).get("mapping", {})
-    return {"$ref": mapping[part]} if part in mapping else _resolve(schema, definitions)
+    # Without a discriminator the tags are the names of the types.
+    mapping = mapping or {one["$ref"].rsplit("/", 1)[-1]: one["$ref"] for one in _choices(schema)}
+    if part in mapping:
+        return {"$ref": mapping[part]}
+    entries = schema.get("additionalProperties")
+    return entries if isinstance(entries, dict) else _resolve(schema, definitions)
+
+
+def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in schema.get("oneOf", []) if "$ref" in one]
 
 
 def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

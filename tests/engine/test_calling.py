@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.calling import call, output_tensor, output_tensors
+from engine.calling import call, output_tensor
 from engine.errors import InputsDoNotFit, ModelRaised, UnsupportedOperator
 from engine.seeds import derive, generator
+from engine.structure import tensors_in
 
 
 class Picky(nn.Module):
@@ -89,7 +90,7 @@ def test_output_tensor_of_tensor_tuple_and_mapping():
     assert output_tensor((None, two, one)) is two
     assert output_tensor({"loss": one, "logits": two}) is two
     assert output_tensor({"scores": one}) is one
-    assert [t.item() for t in output_tensors({"a": (one, [two])})] == [0, 1]
+    assert [t.item() for t in tensors_in({"a": (one, [two])})] == [0, 1]
 
 
 @pytest.mark.parametrize("output", [3.0, (), {"a": torch.zeros(1), "b": torch.zeros(1)}, None])

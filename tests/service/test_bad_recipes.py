@@ -26,6 +26,11 @@ RECIPE: dict[str, Any] = {
 }
 
 
+NESTED: Any = {"shape": [1]}
+for _ in range(5):
+    NESTED = {"list": [NESTED]}
+
+
 def broken(path: str, value: Any) -> dict[str, Any]:
     """The recipe with one field set, or taken out by `...`."""
     recipe = copy.deepcopy(RECIPE)
@@ -64,6 +69,24 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0", {"stage": "finetune"}, "", "nothing would be removed"),
         ("inputs.0.shape.1", 0, None, "greater than or equal to 1"),
         ("inputs.0.dtype", "int4", None, "'float32'"),
+        ("inputs.0", 3, None, "`{value: 3}`"),
+        (
+            "inputs.0",
+            {"dict": {"a": {"shap": [1], "shape": [1]}}},
+            "inputs.0.dict.a.shap",
+            "Did you mean `shape`?",
+        ),
+        (
+            "inputs.0",
+            {"list": [{"tuple": [{"shape": [0]}]}]},
+            "inputs.0.list.0.tuple.0.shape.0",
+            "greater than or equal to 1",
+        ),
+        ("inputs.0", {"list": {"a": {"shape": [1]}}}, "inputs.0.list", "valid list"),
+        ("inputs.0", {"list": [], "dtype": "int64"}, "inputs.0.dtype", "valid are `list`"),
+        ("inputs.0", {"dict": {"a": {}}}, "inputs.0.dict.a.shape", "required"),
+        ("inputs.0", {"dict": {"a": {"value": {"b": 1}}}}, "inputs.0.dict.a.value", "is a number"),
+        ("inputs.0", NESTED, "inputs", "`inputs.0.list.0.list.0.list.0.list.0` is nested deeper"),
         ("version", 2, None, "1"),
         ("seed", -1, None, "greater than or equal to 0"),
     ],
@@ -84,6 +107,18 @@ def test_a_wrong_field_is_named(
     assert [error["field"] for error in problem["errors"]] == [expected]
     assert words in problem["errors"][0]["message"]
     assert expected in problem["detail"]
+
+
+def test_nested_inputs_are_let_in_and_kept(api: Api, model_id: str, recipe: Any) -> None:
+    recipe["inputs"] = [
+        {"shape": [1, 1, 8, 8], "dtype": "float32", "high": None},
+        {"dict": {"ids": {"list": [{"tuple": [{"value": 3}, {"value": None}]}]}}},
+        {"value": True},
+    ]
+    response = api.client.post("/v1/jobs", json={"model_id": model_id, "recipe": recipe})
+    assert response.status_code == 202, response.text
+    job = api.client.get(f"/v1/jobs/{response.json()['id']}").json()
+    assert job["recipe"]["inputs"] == recipe["inputs"]
 
 
 def test_all_wrong_fields_are_named_at_once(api: Api) -> None:

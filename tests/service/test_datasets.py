@@ -62,6 +62,19 @@ def test_dedupe_tenants_and_deletion(sql_api: Api, dataset_file: bytes) -> None:
     assert sql_api.blobs() == []
 
 
+def test_tensors_of_nested_arguments(api: Api) -> None:
+    rows = np.zeros((3, 2), np.float32)
+    names = [
+        "train/inputs/batch/left image",
+        "train/inputs/1/0/a",
+        "train/inputs/0",
+        "train/inputs/1/1/a",
+    ]
+    response = api.client.post("/v1/datasets", content=save(dict.fromkeys(names, rows)))
+    assert response.status_code == 201, response.text
+    assert {tensor["name"] for tensor in response.json()["tensors"]} == set(names)
+
+
 def test_a_dataset_in_use_stays(
     api: Api, model_file: bytes, dataset_file: bytes, recipe: dict[str, object]
 ) -> None:
@@ -93,6 +106,30 @@ FAULTS: list[tuple[str, Arrays, str, str]] = [
         "has 11 samples",
     ),
     ("a scalar", changed(**{"train/targets/0": np.array(3)}), "train/targets/0", "scalar"),
+    (
+        "a gap between nested arguments",
+        {"train/inputs/0/a": np.zeros((3, 1)), "train/inputs/2/a": np.zeros((3, 1))},
+        "train/inputs/1",
+        "is not",
+    ),
+    (
+        "a nested tensor in one split only",
+        changed(**{"train/inputs/1/a": np.zeros((12, 1))}),
+        "validation/inputs/1/a",
+        "not in the other",
+    ),
+    (
+        "a nested target",
+        changed(**{"train/targets/0/a": np.zeros(12)}),
+        "train/targets/0/a",
+        "not a name",
+    ),
+    (
+        "too deep",
+        changed(**{"train/inputs/0/a/b/c/d/e": np.zeros(12)}),
+        "train/inputs/0/a/b/c/d/e",
+        "not a name",
+    ),
     ("an unknown name", changed(images=np.zeros((3, 1))), "images", "not a name"),
     (
         "targets without inputs",

@@ -29,7 +29,8 @@ from scipy.sparse.csgraph import connected_components
 from engine.coupling.labels import Dimension, Labels
 from engine.coupling.tracker import Tracker, rule
 from engine.errors import EngineError
-from engine.tape import Step, TensorValue, convert, flatten
+from engine.structure import tensors_in
+from engine.tape import Step, TensorValue, flatten
 from engine.torchscript.interpreter import run_operator
 
 _ALONG_ONE_DIMENSION = frozenset(
@@ -173,9 +174,7 @@ def _run_on_labels(
     else:
         produced = run_operator(step.instruction, arguments)
     listed = produced if len(step.outputs) > 1 else [produced]
-    collected: list[torch.Tensor] = []
-    _collect(listed, collected)
-    return collected
+    return tensors_in(listed)
 
 
 def _convert_values(value: Any, change: Any) -> Any:
@@ -186,10 +185,6 @@ def _convert_values(value: Any, change: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_convert_values(item, change) for item in value)
     return value
-
-
-def _collect(value: Any, into: list[torch.Tensor]) -> None:
-    convert(value, into.append)
 
 
 def _place(

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from secateur.recipe import InputSpec
+from secateur.recipe_inputs import InputSpec
 
 from engine.data.batches import batches, bounds, shuffled
-from engine.data.examples import at_batch_size, example_inputs, source_of_examples
+from engine.data.examples import example_inputs, source_of_examples
 from engine.data.splits import Dataset, Split
 from engine.errors import InputsDoNotFit
+from engine.structure import at_batch_size
 
 
 def split_of(samples):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from secateur.recipe import InputSpec
+from secateur.recipe_inputs import InputSpec
 
 from engine.data.examples import example_inputs
 from engine.errors import InputsDoNotFit

@@ -84,7 +84,8 @@ def test_inputs_of_the_recipe_do_not_fit(refused, lenet):
     error = refused(
         errors.InputsDoNotFit, lenet, {"inputs": [*IMAGES, *IMAGES], "stages": [prune()]}
     )
-    assert "at most 2 argument(s)" in error.title
+    assert error.title == "2 inputs are given, and forward takes 1"
+    assert error.where == "recipe.inputs.1"
 
 
 def test_inputs_of_the_dataset_do_not_fit(refused, lenet, tmp_path):
