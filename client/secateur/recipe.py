@@ -171,12 +171,12 @@ class Recipe(RecipeModel):
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
-    @model_validator(mode="after")
     @field_validator("inputs", mode="before")
     @classmethod
     def _inputs_within_bounds(cls, inputs: Any) -> Any:
         return check_extent(inputs)
 
+    @model_validator(mode="after")
     def _something_is_pruned(self) -> Self:
         if not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
