@@ -1,4 +1,7 @@
-"""Load the saved file in a process that has never seen it, and compare what it computes."""
+"""Load the saved file in a process that has never seen it, and compare what it computes.
+
+The fresh process uses the optimised executor, this one the plain one, whose sums round differently.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,11 @@ from torch import Tensor
 from engine.calling import call, plain_execution
 from engine.errors import CertificateFailed
 from engine.structure import map_tensors
+from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
 
 _SCRIPT = Path(__file__).with_name("fresh_process.py")
 _SECONDS = 300
-_TOLERANCE = 1e-3
-"""Relative to the largest output; the fresh process uses the optimised executor, this one the
-plain one, whose sums round differently. A wrong model is off by orders of magnitude more."""
 
 
 def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: Path) -> float:
@@ -62,7 +63,7 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: 
         raise _failed(lines[-1] if lines else f"it ended with status {done.returncode}")
     difference = float(json.loads(answer.read_text())["relative_error"])
     answer.unlink()
-    if not difference <= _TOLERANCE:
+    if not difference <= comparison_tolerance(program):
         raise _failed(f"its outputs differ by {difference:.2g} of the largest output")
     return difference
 

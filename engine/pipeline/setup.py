@@ -22,11 +22,8 @@ from engine.errors import CertificateFailed, DatasetInvalid, EngineError, Patter
 from engine.job import JobInput
 from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
+from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
-
-_READING_TOLERANCE = 1e-3
-"""Of the largest output. Fused kernels that were taken apart sum in another order, and half types
-round coarsely; a wrong reading is off by orders of magnitude more."""
 
 
 class DeviceUnavailable(EngineError):
@@ -120,7 +117,7 @@ def _check_reading(upload: Program, original: Program, inputs: Sequence[Any], wh
         # On a twin: a program may write to its own buffers, and the original is analysed next.
         found = call(original.twin().module, inputs, where=where)
     error = relative_error(expected, found)
-    if not error <= _READING_TOLERANCE:
+    if not error <= comparison_tolerance(original):
         raise CertificateFailed(
             f"the program as read differs from the uploaded file by {error:.2g} of its output",
             hint="nothing was done; the file that shows this is worth a report",

@@ -1,4 +1,11 @@
-"""A program in float64, for comparisons in which rounding does not count."""
+"""A program in float64, for comparisons in which rounding does not count.
+
+Three things give a tensor its type: the type of a weight or baked constant, which is converted;
+the default type, see `made_in_float64`; and operands that name a type (`x.half()`,
+`zeros(..., dtype=...)`), baked or computed (an attribute, a choice): where they name a lower
+floating-point type, they are made to name float64. What follows the type of another tensor
+(`type_as`, `zeros_like`) does so by itself.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +17,12 @@ import torch
 
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import Instruction, walk
-from engine.torchscript.program import Program
+from engine.torchscript.program import Program, graph_of
 
 _FLOAT64 = 7
-_LOWER_FLOATS = frozenset({5, 6, 15})
-"""TorchScript's numbers of float16, float32 and bfloat16."""
+_HALVES = {5: torch.float16, 15: torch.bfloat16}
+_LOWER_FLOATS = frozenset({6, *_HALVES})
+"""TorchScript's numbers of float16, bfloat16 and float32."""
 
 
 @contextmanager
@@ -28,16 +36,28 @@ def made_in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def comparison_tolerance(program: Program) -> float:
+    """How far two ways to run a program may differ, relative to its largest output.
+
+    Executors and fused kernels sum in other orders: 1e-3 leaves room for that in float32, and
+    eight times the rounding of the coarsest type among weights and casts in half types. A wrong
+    program is off by far more.
+    """
+    types = {tensor.dtype for tensor in program.tensors().values() if tensor.is_floating_point()}
+    numbers = {number for _, _, number in _named_types(program) if number is not None}
+    types |= {dtype for number, dtype in _HALVES.items() if number in numbers}
+    return max([1e-3, *(8 * torch.finfo(dtype).eps for dtype in types if dtype.itemsize == 2)])
+
+
 def in_float64(program: Program) -> Program:
     """A copy whose tensors, baked constants and casts are all float64."""
-    casts = _casts(program)
     baked = [
         instruction
         for instruction in walk(program.block)
         if isinstance(instruction.constant, torch.Tensor)
         and instruction.constant.is_floating_point()
     ]
-    if not casts and not baked:
+    if not baked and not any(True for _ in _named_types(program)):
         twin = program.twin()
         twin.module.double()
         return twin
@@ -47,25 +67,59 @@ def in_float64(program: Program) -> Program:
         constant: Any = instruction.constant
         if isinstance(constant, torch.Tensor) and constant.is_floating_point():
             editor.replace_constant(instruction, constant.double())
-    for instruction, position in _casts(fresh):
-        editor.replace_operand(instruction, position, _FLOAT64)
+    for instruction, position, number in list(_named_types(fresh)):
+        if number is not None:
+            editor.replace_operand(instruction, position, _FLOAT64)
+        else:
+            _lift(fresh, instruction.node, position)
     fresh.module.double()
     fresh.edited()
     return fresh
 
 
-def _casts(program: Program) -> list[tuple[Instruction, int]]:
-    """Operands that name a lower floating-point type."""
-    numbers = {
+def _lifted(number: int) -> int:
+    """Float64 for a lower floating-point type; any other type as it is."""
+    return 7 if number in [5, 6, 15] else number
+
+
+def _lifted_if_any(number: int | None) -> int | None:
+    return None if number is None else _lifted(number)
+
+
+def _lift(program: Program, node: Any, position: int) -> None:
+    """Pass a computed type through `_lifted`."""
+    graph = graph_of(program.module)
+    graph.setInsertPoint(node)
+    operand = list(node.inputs())[position]
+    sure = operand.type().kind() == "IntType"
+    function = torch.jit.script(_lifted if sure else _lifted_if_any).graph.copy()
+    torch._C._jit_pass_inline(function)
+    (lifted,) = graph.insertGraph(function, [operand])
+    node.replaceInput(position, lifted)
+
+
+def _named_types(program: Program) -> Iterator[tuple[Instruction, int, int | None]]:
+    """Operands that name a lower floating-point type, or may: where, and its number if baked."""
+    constants = {
         instruction.outputs[0]: instruction.constant
         for instruction in walk(program.block)
-        if isinstance(instruction.constant, int) and not isinstance(instruction.constant, bool)
+        if instruction.kind == "prim::Constant"
     }
-    found = []
+    own = {
+        instruction.outputs[0]
+        for instruction in walk(program.block)
+        if instruction.kind == "prim::dtype"
+    }
     for instruction in walk(program.block):
         operator = instruction.operator
-        if operator is not None and "dtype" in operator.arguments:
-            position = operator.arguments.index("dtype")
-            if numbers.get(instruction.inputs[position]) in _LOWER_FLOATS:
-                found.append((instruction, position))
-    return found
+        if operator is None or "dtype" not in operator.arguments:
+            continue
+        position = operator.arguments.index("dtype")
+        value = instruction.inputs[position]
+        if value in constants:
+            number = constants[value]
+            if isinstance(number, int) and number in _LOWER_FLOATS:
+                yield instruction, position, number
+        elif value not in own:
+            # A tensor's own type is float64 once the tensor is.
+            yield instruction, position, None

@@ -6,7 +6,9 @@ edited only on a fresh copy (`copy`), and what runs was loaded from bytes after 
 
 Loading normalises: the forward graph is inlined, saved and loaded once more. Printing and
 parsing reorders constants the first time only, so afterwards every copy of a program has the
-same instructions under the same indices (a second round where fused operators were taken apart).
+same instructions under the same indices. A second round is needed where fused operators were
+taken apart or a frozen program thawed; tuples that inlining leaves behind go a few at a time, so
+programs that build some are saved and loaded until nothing changes.
 """
 
 from __future__ import annotations
@@ -23,10 +25,16 @@ import torch
 
 from engine.calling import copies
 from engine.errors import NotTorchScript, UnsupportedOperator
+from engine.torchscript.autocast import leave_autocast
 from engine.torchscript.fused import unfuse
-from engine.torchscript.instructions import Block, compile_graph, walk
+from engine.torchscript.fused_convolutions import split_convolutions
+from engine.torchscript.instructions import Block, builds_tuples, compile_graph, layout, walk
+from engine.torchscript.listed_weights import name_listed_weights
 from engine.torchscript.private_methods import close_private_methods, is_private
+from engine.torchscript.thaw import thaw
 
+_MOST_ROUNDS = 6
+_LOST_WEIGHTS = "required keyword attribute 'value' is undefined"
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
 
 
@@ -60,15 +68,26 @@ class Program:
         training = module.training
         if training:
             module.eval()
+        named = name_listed_weights(module)
         calls = any("prim::Call" in node.kind() for node in graph_of(module).nodes())
         torch._C._jit_pass_inline(graph_of(module))
         closed = close_private_methods(module)
-        unfused = unfuse(graph_of(module))
+        rebuilt = leave_autocast(graph_of(module))
+        rebuilt = unfuse(graph_of(module)) or rebuilt
+        rebuilt = split_convolutions(graph_of(module)) or rebuilt
+        rebuilt = thaw(module) or rebuilt
         program = cls(module, device)
-        # Constants written into the graph by hand take two rounds to find their places.
-        for _ in range(2 if unfused else int(calls or closed)):
+        # Values written into the graph by hand take two rounds to find their places.
+        rounds = 2 if rebuilt else int(calls or closed or named)
+        settling = _MOST_ROUNDS if rounds and builds_tuples(program.block) else rounds
+        known: list[Any] = []
+        for number in range(settling):
             program = program.sealed()
             torch._C._jit_pass_inline(graph_of(program.module))
+            if settling > rounds:
+                before, known = known, layout(program.block)
+                if number >= rounds and known == before:
+                    break
         return program
 
     @classmethod
@@ -236,6 +255,14 @@ def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
                 f"the program calls {operator}, which this build of torch does not have",
                 where=operator,
                 hint="custom operators are not loaded; export the model with built-in operators",
+            ) from error
+        if _LOST_WEIGHTS in message:
+            raise NotTorchScript(
+                "the file does not hold its weights: torch.jit.optimize_for_inference packed its "
+                "convolutions for one processor, which cannot be saved",
+                where="model",
+                hint="upload what you gave to optimize_for_inference; what torch.jit.freeze gives "
+                "is welcome too",
             ) from error
         raise NotTorchScript(
             f"torch.jit.load refuses the file: {message.splitlines()[0] if message else error!r}",
