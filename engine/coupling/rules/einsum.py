@@ -6,6 +6,7 @@ labels there. One that the output lacks is summed: where several operands hold i
 removes one term of the sum of products, exact when a weight is zero there; where a single operand
 holds it (its dimension in the others is missing, or 1 and repeated), it is a plain sum over what
 an activation left, which is noted as mixing. A name that an operand holds twice reads its diagonal.
+A name that activations share and the output keeps, beside one they sum, may count attention heads.
 
 Einstein's letters are case-sensitive; without an arrow the output has the letters that occur once,
 in ASCII order, after the dimensions of the ellipsis, which align from the right.
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from engine.coupling.heads import note_heads
 from engine.coupling.labels import Dimension
 from engine.coupling.rules.pointwise import broadcast
 from engine.coupling.tracker import Tracker, rule
@@ -44,13 +46,17 @@ def contract(
                     kept = "output" if len(own) > 1 else "vector"
                     tracker.mark(labels, kept if name in output else "input")  # type: ignore[arg-type]
     result: dict[str, Dimension] = {}
+    shared = {name for name, met in held.items() if len({id(value) for _, value in met}) > 1}
+    attends = not shared <= set(output) and all(value.name is None for value in operands)
     for name, met in held.items():
         summed = name not in output
         first = next((labels for labels, _ in met if labels is not None), None)
         text = "summed together in a product" if summed else "the same index of a product"
         for labels, _ in met:
             tracker.unite(first, labels, step, text)
-        if summed and len({id(value) for _, value in met}) == 1:
+            if attends and name in shared and not summed:
+                note_heads(tracker, labels)
+        if summed and name not in shared:
             tracker.mixes(step, first)
         result[name] = first
     return [result.get(name) for name in output]

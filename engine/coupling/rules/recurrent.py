@@ -133,29 +133,28 @@ def _layer(
         tracker.mark(own[1], "input")
     tracker.unite(reads, ih[1], step, _READS)
     tracker.unite(hidden, hh[1], step, _STATE)
+    unit = hh[1]
     if weights.w_hr is None:
-        tracker.unite(hidden, inner, step, _STATE)
+        tracker.unite(inner, unit, step, _STATE)
     else:
         out, through = tracker.labels(weights.w_hr)
         tracker.mark(out, "output")
         tracker.mark(through, "input")
         tracker.unite(hidden, out, step, _STATE)
         tracker.unite(inner, through, step, _STATE)
+        unit = through
     rows = [ih[0], hh[0]]
     for bias in weights.biases:
         rows.append(tracker.labels(bias)[0])
         tracker.mark(rows[-1], "vector")
     for blocks in rows:
-        _gates(tracker, step, blocks, inner)
+        _gates(tracker, step, blocks, unit)
 
 
 def _gates(tracker: Tracker, step: Step, rows: Dimension, unit: Dimension) -> None:
     """Position j of every block of gates is unit j."""
-    if rows is None:
-        tracker.freeze(unit, step, _UNIT)
-        return
-    if unit is None:
-        tracker.unite(rows, None, step, _STATE)
+    if rows is None or unit is None:
+        tracker.unite(rows, unit, step, _UNIT)
         return
     for block in rows.reshape(-1, unit.size):
         tracker.unite(unit, block, step, _UNIT)
