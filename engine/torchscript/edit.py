@@ -1,18 +1,18 @@
-"""Edits of a graph: operands replaced by constants.
+"""Edits of a graph: operands replaced by constants, instructions bypassed and deleted.
 
 Only for a fresh copy of a program whose graph has not run (see `engine.torchscript.program`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import torch
 
-from engine.torchscript.instructions import Instruction
+from engine.torchscript.instructions import Block, Instruction
 from engine.torchscript.program import Program, graph_of
 
 
@@ -29,7 +29,7 @@ class Size:
 
 
 class GraphEditor:
-    """Replaces operands of the forward graph's nodes."""
+    """Changes the forward graph's nodes."""
 
     def __init__(self, program: Program) -> None:
         self._graph = graph_of(program.module)
@@ -79,6 +79,28 @@ class GraphEditor:
         node = instruction.node
         self._graph.setInsertPoint(node)
         node.output().replaceAllUsesWith(self._graph.insertConstant(tensor))
+
+    def bypass(self, instruction: Instruction, position: int, *, clone: bool) -> None:
+        """Give every user of an instruction's output one of its operands, or a copy of it."""
+        node = instruction.node
+        value = list(node.inputs())[position]
+        if clone:
+            self._graph.setInsertPoint(node)
+            copied = self._graph.create("aten::clone", [value, self._graph.insertConstant(None)], 1)
+            self._graph.insertNode(copied)
+            copied.output().setType(value.type())
+            value = copied.output()
+        node.output().replaceAllUsesWith(value)
+
+    @staticmethod
+    def keep_only(block: Block, kept: Collection[Instruction]) -> None:
+        """Delete all other instructions; nothing that is kept may read them."""
+        for instruction in reversed(block.instructions):
+            if instruction in kept:
+                for inner in instruction.blocks:
+                    GraphEditor.keep_only(inner, kept)
+            else:
+                instruction.node.destroy()
 
     def _item(self, values: Any, index: int) -> Any:
         position = self._graph.insertConstant(index)

@@ -1,0 +1,1 @@
+"""Layers: whole residual branches, found, judged and removed."""
