@@ -155,6 +155,9 @@ class _Recorder:
         self._run = run_on_meta if meta else run_operator
         self._values: Any = WeakIdKeyDictionary()
         self._named: dict[str, torch.Tensor] = {}
+        self._aliases: dict[str, list[str]] = {}
+        for name, first in canonical.items():
+            self._aliases.setdefault(first, []).append(name)
         self._count = 0
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -181,10 +184,9 @@ class _Recorder:
 
     def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         canonical = self._canonical.get(name, name)
-        aliases = self.tape.aliases.setdefault(canonical, [])
-        if name not in aliases:
-            aliases.append(name)
         if canonical not in self._named:
+            # Names that forward does not read are the same weight too.
+            self.tape.aliases[canonical] = self._aliases.get(canonical, [canonical])
             # Scalars stay real: control flow and shape arithmetic read them.
             # Copies: the program may write to its own tensors, and must not while analysed.
             placed = to_meta(tensor) if self._meta and tensor.dim() else tensor.detach().clone()
