@@ -178,9 +178,10 @@ def times(network: Network, upload: bytes, model: nn.Module) -> dict[str, Any]:
         "our_load_seconds": median(loading),
         "peer_status": status,
     }
-    if status == "ok":
+    if theirs:
         record["peer_seconds"] = median(theirs)
         record["peer_parameters_after"] = after
+    if status == "ok":  # a ratio says something only where both sides did the work
         record["seconds_ratio"] = record["our_seconds"] / record["peer_seconds"]
     return record
 

@@ -109,6 +109,13 @@ def compacted(record: Mapping[str, Any], earlier: Mapping[str, Any]) -> Record:
     return rounded
 
 
+def about_the_model(record: Mapping[str, Any]) -> bool:
+    """False where the case never started because a module was missing: that is the run's fault."""
+    error = last_line(record.get("error", ""))
+    missing = error.startswith(("ModuleNotFoundError", "ImportError"))
+    return not (record["status"] == "crashed" and missing)
+
+
 def last_line(message: str) -> str:
     """What an error says in the end, without folders and not at length."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -270,7 +277,10 @@ def main() -> None:
     records = load(RESULTS)
     for file in parser.parse_args().results:
         for case, record in load(file).items():
-            records[case] = compacted(record, records.get(case, {}))
+            if about_the_model(record):
+                records[case] = compacted(record, records.get(case, {}))
+            else:
+                print(f"left out, to be run again: {'/'.join(case)}: {last_line(record['error'])}")
     known = {(case.collection, case.name, case.form) for case in CASES}
     save(RESULTS, {case: record for case, record in records.items() if case in known})
     text = page(records)

@@ -46,3 +46,16 @@ def test_figures_against_the_peer_outlive_a_new_run_of_the_case() -> None:
     record = {"collection": "timm", "name": "csatv2", "form": "traced", "status": "passed"}
     kept = table.compacted(record, {**record, "status": "crashed", "seconds_ratio": 0.5})
     assert kept == {**record, "seconds_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        ("Traceback\nModuleNotFoundError: No module named 'timm'", False),
+        ("Traceback\nImportError: cannot import name 'x'", False),
+        ("Traceback\nRuntimeError: ImportError", True),
+    ],
+)
+def test_a_case_that_never_started_is_no_result_of_the_model(error: str, kept: bool) -> None:
+    assert table.about_the_model({"status": "crashed", "error": error}) is kept
+    assert table.about_the_model({"status": "no upload", "error": error})
