@@ -71,8 +71,7 @@ def prune_elements(
             hint="element pruning works on parameters of two or more dimensions; `exclude` "
             f"{list(stage.exclude)} leaves none"
             if stage.exclude
-            else "the program has no parameters of two or more dimensions; a frozen export keeps "
-            "its weights as constants, so export it without torch.jit.freeze",
+            else "the program has no parameters of two or more dimensions",
             where="exclude",
         )
     judge = criterion(stage.criterion)

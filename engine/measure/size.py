@@ -15,10 +15,10 @@ BINS = 64
 
 
 def weights_of(program: Program) -> dict[str, Tensor]:
-    """What counts as a parameter: floating parameters, or in a frozen export its constants.
+    """What counts as a parameter: floating parameters, or where there are none the constants.
 
-    A frozen export has folded its parameters into constants of the graph; there every floating
-    constant with a dimension is one. Buffers are statistics and tables, and do not count.
+    A program whose only numbers are baked into its graph is measured by those that have a
+    dimension. Buffers are statistics and tables, and do not count.
     """
     parameters = program.parameters()
     if parameters:

@@ -69,6 +69,7 @@ def thaw(module: torch.jit.ScriptModule) -> bool:
     for name, tensors in layers.items():
         made = _submodule(tensors)
         module._c._register_attribute(name, made._c._type(), made)
+        module._modules[name] = made
     _read(module, forward.graph, weights, places)
     for method in module._c._method_names():
         if method != "forward" and not is_private(method):

@@ -104,8 +104,8 @@ def finetune(
     if not parameters:
         raise NothingToTrain(
             "the program has no parameters to train",
-            hint="a frozen export keeps its weights as constants; export without torch.jit.freeze, "
-            "or leave fine-tuning out",
+            hint="constants that are only added, multiplied or looked up are not trained; leave "
+            "fine-tuning out",
             where=run.field,
         )
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.

@@ -116,9 +116,8 @@ def test_every_load_and_copy_is_the_same(export: Export) -> None:
     file = frozen(Net(), IMAGES, export)
     program = Program.load(file)
     assert program.to_bytes() == Program.load(file).to_bytes()
-    again = Program.load(program.to_bytes())
-    for other in (program.copy(), again):
-        assert kinds(other) == kinds(program)
+    assert kinds(program.copy()) == kinds(Program.load(file)) == kinds(program)
+    for other in (program.copy(), Program.load(program.to_bytes())):
         assert shapes(other) == shapes(program)
         assert torch.equal(other.run(IMAGES), program.run(IMAGES))
 
