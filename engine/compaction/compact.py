@@ -17,6 +17,7 @@ import torch
 
 from engine.compaction.conflict import CompactionConflict
 from engine.compaction.repairs import REPAIRS, Repair, keep_fractions, keep_scalars
+from engine.compaction.replay import Replay
 from engine.compaction.survivors import Components, Survivors
 from engine.coupling import Coupling
 from engine.errors import EngineError
@@ -48,7 +49,8 @@ def compact(
     lockstep = _Lockstep(fresh, coupling, survivors)
     Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
-    return fresh.sealed()
+    fresh.edited()
+    return fresh
 
 
 class _Lockstep:
@@ -66,6 +68,7 @@ class _Lockstep:
         self._next_step = 0
         self._next_branch = 0
         self._repairs = _RepairLog(self._editor)
+        self._replay = Replay(program, coupling, survivors)
 
     def place(self, tensor: torch.Tensor) -> torch.Tensor:
         return to_meta(tensor) if self._coupling.tape.meta else tensor.clone()
@@ -77,7 +80,8 @@ class _Lockstep:
                 tensor = self._survivors.cut(canonical, tensor.detach())
                 self._cut[canonical] = tensor
             meta = self._coupling.tape.meta and tensor.dim() > 0
-            self._tensors[canonical] = to_meta(tensor) if meta else tensor
+            # A copy: the program may write to its own tensors.
+            self._tensors[canonical] = to_meta(tensor) if meta else tensor.detach().clone()
         return self._tensors[canonical]
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
@@ -92,9 +96,12 @@ class _Lockstep:
         elif instruction.operator is not None and instruction.operator.pointwise:
             keep_scalars(repair)
         keep_fractions(repair)
+        for position, edit in repair.edits.items():
+            if self._replay.decided(instruction, position, edit):
+                raise self._conflict(step, f"operand {position} is computed from data")
         self._repairs.apply(step, repair)
         try:
-            outputs = self._run(instruction, repair.arguments)
+            outputs = self._replay.outputs(step, self._run(instruction, repair.arguments))
         except (RuntimeError, EngineError) as error:
             raise self._conflict(step, str(error).splitlines()[0]) from error
         listed = list(outputs) if len(instruction.outputs) > 1 else [outputs]
@@ -107,14 +114,23 @@ class _Lockstep:
         taken = self._decision(instruction)
         if taken != int(condition):
             # A size that shrank flipped the decision; the original one is the meaning.
-            self._repairs.fix(instruction, 0, bool(taken))
+            self._fix(instruction, bool(taken))
         return bool(taken)
 
     def iterations(self, instruction: Instruction, count: int) -> int:
         taken = self._decision(instruction)
         if taken != count:
-            self._repairs.fix(instruction, 0, taken)
+            self._fix(instruction, taken)
         return taken
+
+    def _fix(self, instruction: Instruction, taken: int) -> None:
+        if self._replay.decided(instruction, 0):
+            raise CompactionConflict(
+                f"{instruction.kind} decides on data, and on a size that shrinks",
+                where=instruction.location,
+                components=np.empty(0, np.int64),
+            )
+        self._repairs.fix(instruction, 0, taken)
 
     def finish(self) -> None:
         """Check the log and put the sliced tensors into the program."""

@@ -8,6 +8,7 @@ import torch
 
 from engine.coupling import Coupling
 from engine.coupling.labels import Dimension
+from engine.tape import TensorValue
 
 Components = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -40,7 +41,10 @@ class Survivors:
 
     def kept(self, tensor: str) -> dict[int, torch.Tensor]:
         """For each dimension of a named tensor that shrinks, the int64 indices that stay."""
-        value = self._coupling.tape.tensors[tensor]
+        return self.kept_of(self._coupling.tape.tensors[tensor])
+
+    def kept_of(self, value: TensorValue) -> dict[int, torch.Tensor]:
+        """The same for any tensor of the tape."""
         labels = self._coupling.labels.get(value.number, [])
         masks = {
             dim: self.mask(own, value.shape[dim])
@@ -55,6 +59,14 @@ class Survivors:
 
     def cut(self, tensor: str, value: torch.Tensor) -> torch.Tensor:
         """The surviving part of a named tensor, contiguous in its memory format."""
-        for dim, indices in self.kept(tensor).items():
-            value = value.index_select(dim, indices.to(value.device))
-        return value
+        return _select(value, self.kept(tensor))
+
+    def cut_value(self, value: TensorValue, content: torch.Tensor) -> torch.Tensor:
+        """The surviving part of what a tensor of the tape held, in memory of its own."""
+        return _select(content.clone(), self.kept_of(value))
+
+
+def _select(content: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+    for dim, indices in kept.items():
+        content = content.index_select(dim, indices.to(content.device))
+    return content

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from secateur.report import Frozen
 
 import engine.coupling.rules  # noqa: F401  registers the rules
+from engine.coupling.decisions import freeze_decisions
+from engine.coupling.draws import freeze_draws
 from engine.coupling.exclusion import match_layers
 from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
@@ -107,6 +109,8 @@ def couple(
     tape = record(program, inputs)
     tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program)
+    freeze_decisions(tracker, program)
+    freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
     return _resolve(tracker)
 

@@ -22,6 +22,9 @@ from engine.tape import Step, TensorValue, flatten
 )  # fmt: skip
 def pointwise(tracker: Tracker, step: Step) -> None:
     """Unite the aligned dimensions of all operands."""
+    if step.kind == "aten::where" and len(step.arguments) == 1:
+        tracker.unknown(step)  # positions of what is not zero, like nonzero
+        return
     operands = step.tensors()
     for output in flatten(step.outputs):
         tracker.assign(output, broadcast(tracker, step, operands, output.shape))
