@@ -28,7 +28,6 @@ WORDS = {
     "dtype": "Type of its values.",
     "stage": "What this stage does.",
     "granularity": "What is removed: see [methods](methods.md#what-is-removed).",
-    "criterion": "What goes first: see [methods](methods.md#how-importance-is-judged).",
     "allocation": "How much goes, and where.",
     "schedule": "At once or in rounds.",
     "kind": "Which one of its kind.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from engine.job import JobInput
 from engine.masks import prune_elements
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.pipeline.layers import judging_inputs, plan_layers
 from engine.pipeline.prune import in_stage, plan_channels
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
@@ -38,6 +40,8 @@ def plan(job: JobInput) -> dict[str, Any]:
     try:
         if stage.granularity == "element":
             return _elements(bench, index, stage, seed)
+        if stage.granularity == "layer":
+            return _layers(bench, index, stage, seed)
         return _channels(bench, index, stage, seed)
     except NothingPruned as error:
         raise in_stage(error, f"recipe.stages.{index}") from error
@@ -71,6 +75,40 @@ def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
         "frozen": [item.model_dump() for item in planned.frozen],
         "mixed_by": coupling.mixed_by,
     }
+
+
+def _layers(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
+    judged = judging_inputs(bench, bench.original)
+    planned = plan_layers(bench.original, stage, bench.inputs, judged, seed=seed)
+    choice = planned.choice
+    gone = {*choice.chosen, *choice.inside}
+    weights = weights_of(bench.original)
+    groups = [
+        {
+            "name": branch.name,
+            "layers": 1,
+            "removed": int(branch in gone),
+            "kept": int(branch not in gone),
+            # Alone, and when it goes after others: infinite where the program fails without it.
+            "score": _finite(choice.first[branch]),
+            "score_when_removed": _finite(choice.chosen.get(branch)),
+            "parameters": sum(weights[name].numel() for name in branch.weights if name in weights),
+            "members": list(branch.weights),
+        }
+        for branch in planned.branches
+    ]
+    smaller = planned.removal.program if planned.removal is not None else bench.original
+    return {
+        **_costs(bench, index, stage, smaller),
+        "groups": groups,
+        "frozen": [item.model_dump() for item in planned.frozen],
+        "mixed_by": [],
+    }
+
+
+def _finite(score: float | None) -> float | None:
+    """JSON has no infinity."""
+    return score if score is not None and isfinite(score) else None
 
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:

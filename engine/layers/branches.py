@@ -192,9 +192,7 @@ class _Finder:
             number=residual.number,
             kept=residual.kept,
             weights=tuple(residual.without.own),
-            inside=frozenset(
-                other.number for other in others if other.step.gives[0].node in gone
-            ),
+            inside=frozenset(other.number for other in others if other.step.gives[0].node in gone),
             convolves=any(
                 "conv" in step.instruction.kind and step.gives[0].node in gone
                 for step in self._flow.steps

@@ -64,7 +64,9 @@ def consequences(program: Program, flow: Flow, step: FlowStep, position: int) ->
         left=left,
         kept=kept,
         dropped=[name for name in goes if name not in read],
-        obstacle=next((read[name] for name, own in goes.items() if own in weights and name in read), None),
+        obstacle=next(
+            (read[name] for name, own in goes.items() if own in weights and name in read), None
+        ),
     )
 
 

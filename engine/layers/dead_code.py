@@ -104,7 +104,9 @@ class _Marker:
                 return target in self._found
         if self._is_dead(instruction) or instruction in self._about_dead:
             return False
-        place = next((item for item in self._owners(instruction) if item in self._around_dead), None)
+        place = next(
+            (item for item in self._owners(instruction) if item in self._around_dead), None
+        )
         return place is None or place in self._found
 
     def _taint(self, block: Block, *, under: bool) -> None:

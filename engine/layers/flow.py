@@ -224,7 +224,7 @@ class _Recorder:
             if self._known.get(tensor) is None:
                 same = instruction.kind in _RETURNS_ITS_INPUT
                 source = reads[0] if same else sources.get(_memory(tensor))
-                made = self._made(tensor, parents, memory=source and source.memory)
+                made = self._made(tensor, parents, memory=None if source is None else source.memory)
                 if source is not None and prod(source.shape) == tensor.numel():
                     self.flow.views[made.node] = source.node
             gives.append(self._content(tensor))

@@ -7,7 +7,7 @@ attribute, for fine-tuning changes it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from engine.layers.flow import Flow
 from engine.torchscript.instructions import Block, Instruction, walk
@@ -17,9 +17,10 @@ _PLAIN = frozenset(
     f"aten::{name}"
     for name in (
         "__not__", "__is__", "__isnot__", "__and__", "__or__", "eq", "ne", "lt", "le", "gt", "ge",
+        "len", "format",
     )
 ) | {"prim::unchecked_cast"}  # fmt: skip
-"""What plain attributes are compared with; on tensors these give no bool."""
+"""What is done with plain attributes; on tensors these give no bool."""
 
 
 def still_read(
@@ -71,16 +72,14 @@ def producers(block: Block) -> dict[int, Instruction]:
 
 def unreachable(program: Program, flow: Flow) -> set[Block]:
     """Blocks that can never run, those within them included."""
-    made = producers(program.block)
-    written = {item.name for item in walk(program.block) if item.kind == "prim::SetAttr"}
-    closed: set[Block] = set()
-    for instruction in walk(program.block):
-        taken = flow.taken.get(instruction.index)
-        if taken and _fixed(instruction.inputs[0], made, written | {"training"}):
-            for number, block in enumerate(instruction.blocks):
-                if number not in taken:
-                    closed.update(_nested(block))
-    return closed
+    settled = _Settled(program.block, flow)
+    return {
+        nested
+        for instruction in walk(program.block)
+        for number, block in enumerate(instruction.blocks)
+        if settled.never_runs(instruction, number)
+        for nested in _nested(block)
+    }
 
 
 def _nested(block: Block) -> Iterator[Block]:
@@ -89,9 +88,7 @@ def _nested(block: Block) -> Iterator[Block]:
         yield from instruction.blocks
 
 
-def _used(
-    block: Block, kept: Collection[Instruction], closed: Collection[Block]
-) -> Iterator[int]:
+def _used(block: Block, kept: Collection[Instruction], closed: Collection[Block]) -> Iterator[int]:
     """Values that are read in a block, other than to find attributes by them."""
     yield from block.outputs
     for instruction in block.instructions:
@@ -103,19 +100,39 @@ def _used(
                     yield from _used(inner, kept, closed)
 
 
-def _fixed(value: int, made: Mapping[int, Instruction], written: set[str | None]) -> bool:
-    """Whether a value is the same in every run."""
-    instruction = made.get(value)
-    if instruction is None:
-        return False
-    if instruction.kind == "prim::Constant":
-        return True
-    if instruction.kind == "prim::GetAttr":
-        return instruction.name not in written
-    if instruction.kind == "prim::If":
-        position = instruction.outputs.index(value)
-        outputs = [block.outputs[position] for block in instruction.blocks]
-        return all(_fixed(item, made, written) for item in (*instruction.inputs, *outputs))
-    return instruction.kind in _PLAIN and all(
-        _fixed(item, made, written) for item in instruction.inputs
-    )
+class _Settled:
+    """Tells which conditions are the same in every run."""
+
+    def __init__(self, block: Block, flow: Flow) -> None:
+        self._taken = flow.taken
+        self._made = producers(block)
+        self._changing = {item.name for item in walk(block) if item.kind == "prim::SetAttr"}
+        self._changing.add("training")
+        self._known: dict[int, bool] = {}
+
+    def never_runs(self, instruction: Instruction, number: int) -> bool:
+        """Whether the block of this number did not run and cannot."""
+        taken = self._taken.get(instruction.index)
+        return bool(taken and number not in taken and self._fixed(instruction.inputs[0]))
+
+    def _fixed(self, value: int) -> bool:
+        if value not in self._known:
+            self._known[value] = False  # while it is looked at
+            instruction = self._made.get(value)
+            self._known[value] = instruction is not None and self._follows(instruction, value)
+        return self._known[value]
+
+    def _follows(self, instruction: Instruction, value: int) -> bool:
+        if instruction.kind == "prim::Constant":
+            return True
+        if instruction.kind == "prim::GetAttr":
+            return instruction.name not in self._changing
+        if instruction.kind == "prim::If":
+            position = instruction.outputs.index(value)
+            ran = [
+                block.outputs[position]
+                for number, block in enumerate(instruction.blocks)
+                if number in self._taken.get(instruction.index, ())
+            ]
+            return bool(ran) and all(self._fixed(item) for item in (instruction.inputs[0], *ran))
+        return instruction.kind in _PLAIN and all(self._fixed(item) for item in instruction.inputs)

@@ -35,9 +35,7 @@ class Removal:
     emptied: tuple[str, ...]
 
 
-def remove_branches(
-    program: Program, branches: Iterable[Branch], inputs: Sequence[Any]
-) -> Removal:
+def remove_branches(program: Program, branches: Iterable[Branch], inputs: Sequence[Any]) -> Removal:
     """A new program without these branches.
 
     Args:
@@ -71,7 +69,7 @@ def remove_branches(
         editor.keep_only(fresh.block, result.kept)
         fresh.edited()
         emptied.update(dict.fromkeys(result.dropped))
+    tensors = fresh.attributes()
     for name in emptied:
-        tensor = fresh.attributes()[name]
-        fresh.set_tensor(name, tensor.new_empty(0))
+        fresh.set_tensor(name, tensors[name].new_empty(0))
     return Removal(fresh, tuple(emptied))

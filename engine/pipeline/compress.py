@@ -20,6 +20,12 @@ from engine.job import JobInput, Listener, ProducedArtifact
 from engine.masks import prune_elements, save_masks
 from engine.measure.latency import compare_latency
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
+from engine.pipeline.layers import (
+    certified_layers,
+    judging_inputs,
+    plan_layers,
+    remaining_masks,
+)
 from engine.pipeline.measuring import measure
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.reload import check_reload
@@ -115,10 +121,10 @@ class _Job:
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
         if isinstance(step, PruneStep):
-            removed = self._prune(bench, state, step)
+            removed, layers = self._prune(bench, state, step)
         else:
             self._finetune(bench, state, step, started)
-            removed = 0
+            removed, layers = 0, []
         measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
         state.reports.append(
             StageReport(
@@ -128,6 +134,7 @@ class _Job:
                 stage_index=step.stage_index,
                 round=step.shown_round,
                 removed=removed,
+                removed_layers=layers,
                 elapsed_ms=(time.monotonic() - started) * 1000,
             )
         )
@@ -135,12 +142,15 @@ class _Job:
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
 
-    def _prune(self, bench: Workbench, state: JobState, step: PruneStep) -> int:
+    def _prune(self, bench: Workbench, state: JobState, step: PruneStep) -> tuple[int, list[str]]:
+        """How much went, and the names of layers that did."""
         seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
         try:
             if step.stage.granularity == "element":
-                return self._prune_elements(state, step, seed)
-            return self._prune_channels(bench, state, step, seed)
+                return self._prune_elements(state, step, seed), []
+            if step.stage.granularity == "layer":
+                return self._prune_layers(bench, state, step, seed)
+            return self._prune_channels(bench, state, step, seed), []
         except NothingPruned as error:
             raise in_stage(error, step.field) from error
 
@@ -192,6 +202,42 @@ class _Job:
         state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
         state.program = planned.compacted
         return int(planned.plan.removed.size)
+
+    def _prune_layers(
+        self, bench: Workbench, state: JobState, step: PruneStep, seed: int
+    ) -> tuple[int, list[str]]:
+        known = state.originals.get(step.stage_index)
+        planned = plan_layers(
+            state.program,
+            step.stage,
+            bench.inputs,
+            judging_inputs(bench, state.program),
+            seed=seed,
+            total=None if known is None else len(known),
+            gone=sum(
+                report.removed for report in state.reports if report.stage_index == step.stage_index
+            ),
+            round_number=step.round_number,
+            rounds=step.rounds,
+        )
+        if known is None:
+            state.originals[step.stage_index] = {branch.name: 1 for branch in planned.branches}
+            state.frozen.extend(item for item in planned.frozen if item not in state.frozen)
+        if planned.removal is None:
+            self._listener.log(f"{step.label}: nothing to remove yet")
+            return 0, []
+        certificate = certified_layers(state.program, planned, bench.inputs)
+        if certificate is not None:
+            state.certificates.append(certificate)
+        choice = planned.choice
+        names = [branch.name for branch in (*choice.chosen, *choice.inside)]
+        self._listener.log(
+            f"{step.label}: removed {', '.join(names)}",
+            scores={branch.name: score for branch, score in choice.chosen.items()},
+        )
+        state.masks = remaining_masks(state.masks, planned.removal)
+        state.program = planned.removal.program
+        return choice.removed, names
 
     def _finetune(
         self, bench: Workbench, state: JobState, step: FinetuneStep, started: float

@@ -1,6 +1,6 @@
 """Importance: how much each channel or weight matters, by criterion."""
 
-from engine.scores import baselines, norms
+from engine.scores import baselines, branches, norms
 from engine.scores.channels import component_scores
 from engine.scores.elements import element_scores
 from engine.scores.registry import Criterion, criterion, names
@@ -8,6 +8,7 @@ from engine.scores.registry import Criterion, criterion, names
 __all__ = [
     "Criterion",
     "baselines",
+    "branches",
     "component_scores",
     "criterion",
     "element_scores",

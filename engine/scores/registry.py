@@ -28,17 +28,21 @@ class Criterion:
         slices: score of every output slice of a weight; None when it looks at no weight.
         elements: score of every weight; None when it looks at no weight.
         draw: scores without looking at weights; None when it looks at them.
+        of_layers: judges whole residual branches by running them (`engine.layers.scores`).
     """
 
     name: str
     slices: SliceScore | None = None
     elements: ElementScore | None = None
     draw: Draw | None = None
+    of_layers: bool = False
 
     def __post_init__(self) -> None:
         looks = self.slices is not None and self.elements is not None
-        if looks == (self.draw is not None):
-            raise ValueError(f"criterion `{self.name}` must score weights, or draw without them")
+        if looks + (self.draw is not None) + self.of_layers != 1:
+            raise ValueError(
+                f"criterion `{self.name}` must score weights, draw without them, or judge layers"
+            )
 
 
 _CRITERIA: dict[str, Criterion] = {}
