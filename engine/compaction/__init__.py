@@ -2,6 +2,6 @@
 
 import engine.compaction.recurrent_repairs  # noqa: F401  registers the repairs
 from engine.compaction.compact import compact
-from engine.compaction.masked_dense import mask_dense
+from engine.compaction.masked_dense import run_masked
 
-__all__ = ["compact", "mask_dense"]
+__all__ = ["compact", "run_masked"]

@@ -45,7 +45,7 @@ def compact(
         CompactionConflict: the removal cannot be expressed; it names the step and the components.
     """
     survivors = Survivors(coupling, np.asarray(removed, np.int64))
-    fresh = program.copy()
+    fresh = program.copy(share=True)
     lockstep = _Lockstep(fresh, coupling, survivors)
     Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
@@ -143,6 +143,8 @@ class _Lockstep:
                 continue
             for name in self._coupling.tape.aliases[canonical]:
                 self._program.set_tensor(name, tensor)
+        shared = [name for name, own in self._canonical.items() if own not in self._cut]
+        self._program.own(shared)
 
     def _advance(self, instruction: Instruction) -> Step:
         steps = self._coupling.tape.steps

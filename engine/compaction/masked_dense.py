@@ -2,49 +2,80 @@
 
 A removed channel then produces zero, and whatever reads it multiplies by zero, so where every
 operator acts on each channel alone, its outputs must equal the compact model's to rounding.
+
+The original is run step by step, in float64, without a copy of it: each weight is converted and
+masked when an operator reads it, and let go after. So the reference of a network of any size
+costs the memory of its largest weight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
+from engine.calling import copies
 from engine.compaction.survivors import Components, Survivors
 from engine.coupling import Coupling
-from engine.torchscript.edit import GraphEditor
-from engine.torchscript.instructions import walk
+from engine.torchscript.dependence import written_attributes
+from engine.torchscript.instructions import Instruction
+from engine.torchscript.interpreter import Interpreter, PlainVisitor, run_operator
+from engine.torchscript.precision import lifted_types, made_in_float64
 from engine.torchscript.program import Program
 
 
 @torch.no_grad()
-def mask_dense(program: Program, coupling: Coupling, removed: Components) -> Program:
-    """A copy of the program whose removed slices are zero; shapes stay."""
-    survivors = Survivors(coupling, removed)
-    masked = program.twin() if not _cuts_constants(survivors, coupling) else program.copy()
-    editor = GraphEditor(masked)
-    attributes = masked.attributes()
-    for canonical, names in coupling.tape.aliases.items():
-        kept = survivors.kept(canonical)
-        if not kept:
-            continue
-        if canonical.startswith("constant:"):
-            index = int(canonical.partition(":")[2])
-            instruction = next(item for item in walk(masked.block) if item.index == index)
-            editor.replace_constant(instruction, _zeroed(instruction.constant, kept))
-            continue
-        for name in names:
-            tensor = attributes[name]
-            tensor.copy_(_zeroed(tensor.detach(), kept))
-    masked.edited()
-    return masked
+def run_masked(
+    program: Program, coupling: Coupling, removed: Components, inputs: Sequence[Any]
+) -> Any:
+    """Outputs of the masked-dense program, in float64.
+
+    Args:
+        program: the original.
+        inputs: arguments of forward; floats in float64.
+    """
+    with made_in_float64():
+        visitor = MaskedDense(program, coupling, removed)
+        return Interpreter(program, visitor).run(copies(inputs))
 
 
-def _cuts_constants(survivors: Survivors, coupling: Coupling) -> bool:
-    return any(
-        name.startswith("constant:") and survivors.kept(name) for name in coupling.tape.aliases
-    )
+class MaskedDense(PlainVisitor):
+    """Reads tensors masked and in float64."""
+
+    def __init__(self, program: Program, coupling: Coupling, removed: Components) -> None:
+        self.survivors = Survivors(coupling, removed)
+        self._canonical = {
+            name: canonical for canonical, names in coupling.tape.aliases.items() for name in names
+        }
+        self._written = written_attributes(program.block)
+        self._held: dict[str, torch.Tensor] = {}
+
+    def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor masked; what the program writes to is made once, as memory of its own."""
+        if name in self._held:
+            return self._held[name]
+        masked = self._masked(name, tensor.detach())
+        if name in self._written:
+            self._held[name] = masked = masked.clone() if masked is tensor else masked
+        return masked
+
+    def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
+        """The operator, with float64 in the place of any lower type it names."""
+        return run_operator(instruction, lifted_types(instruction, arguments))
+
+    def _masked(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_floating_point():
+            tensor = tensor.to(torch.float64)
+        elif tensor.is_complex():
+            tensor = tensor.to(torch.complex128)
+        canonical = self._canonical.get(name)
+        kept = {} if canonical is None else self.survivors.kept(canonical)
+        return zeroed(tensor, kept) if kept else tensor
 
 
-def _zeroed(tensor: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+def zeroed(tensor: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
+    """A copy with zeros at all indices of a dimension but those to keep."""
     tensor = tensor.clone()
     for dim, indices in kept.items():
         gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)

@@ -16,31 +16,36 @@ import numpy as np
 import torch
 
 from engine.calling import copies
+from engine.compaction.masked_dense import MaskedDense
 from engine.compaction.repairs import REPAIRS, Repair
-from engine.compaction.survivors import Components, Survivors
+from engine.compaction.survivors import Components
 from engine.coupling import Coupling
 from engine.tape import TensorValue, flatten
 from engine.torchscript.instructions import Instruction
-from engine.torchscript.interpreter import Interpreter, PlainVisitor, run_operator
+from engine.torchscript.interpreter import Interpreter
+from engine.torchscript.precision import made_in_float64
 from engine.torchscript.program import Program
 
 
 @torch.no_grad()
 def run_restricted(
-    masked: Program, coupling: Coupling, removed: Components, inputs: Sequence[Any]
+    program: Program, coupling: Coupling, removed: Components, inputs: Sequence[Any]
 ) -> Any:
     """Outputs of the restricted reference.
 
     Args:
-        masked: the masked-dense program, in the precision to run in.
+        program: the original.
+        inputs: arguments of forward; floats in float64.
     """
-    return Interpreter(masked, _Restricted(coupling, removed)).run(copies(inputs))
+    with made_in_float64():
+        visitor = Restricted(program, coupling, removed)
+        return Interpreter(program, visitor).run(copies(inputs))
 
 
-class _Restricted(PlainVisitor):
-    def __init__(self, coupling: Coupling, removed: Components) -> None:
+class Restricted(MaskedDense):
+    def __init__(self, program: Program, coupling: Coupling, removed: Components) -> None:
+        super().__init__(program, coupling, removed)
         self._coupling = coupling
-        self._survivors = Survivors(coupling, removed)
         self._mixing = set(coupling.mixed_by_removed(removed))
         self._steps = iter(coupling.tape.steps)
 
@@ -48,7 +53,7 @@ class _Restricted(PlainVisitor):
         """Mixing operators on survivors, all others as they are."""
         step = next(self._steps)
         if f"{step.layer()} ({step.kind})" not in self._mixing:
-            return run_operator(instruction, arguments)
+            return super().operator(instruction, arguments)
         cut = [
             self._cut(value, argument)
             for value, argument in zip(step.arguments, arguments, strict=True)
@@ -58,14 +63,14 @@ class _Restricted(PlainVisitor):
         repair = Repair(
             step,
             cut,
-            [self._survivors.shape(value.number, value.shape) for value in values],
+            [self.survivors.shape(value.number, value.shape) for value in values],
             self._coupling,
-            self._survivors,
+            self.survivors,
         )
         handler = REPAIRS.get(step.kind)
         if handler is not None:
             handler(repair)
-        outputs = run_operator(instruction, repair.arguments)
+        outputs = super().operator(instruction, repair.arguments)
         if len(instruction.outputs) == 1:
             return self._spread(values[0], outputs)
         return [self._spread(value, output) for value, output in zip(values, outputs, strict=True)]
@@ -75,7 +80,7 @@ class _Restricted(PlainVisitor):
         found = []
         for dim, own in enumerate(labels):
             if own is not None:
-                mask = self._survivors.mask(own, value.shape[dim])
+                mask = self.survivors.mask(own, value.shape[dim])
                 if not mask.all():
                     found.append((dim, torch.from_numpy(np.flatnonzero(mask))))
         return found

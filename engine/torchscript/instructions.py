@@ -208,26 +208,6 @@ def _location(source_range: str) -> str:
     return lines[0].strip().rstrip(":") if lines else ""
 
 
-def layout(block: Block) -> list[tuple[Any, ...]]:
-    """What another load of the same program must have in the same places."""
-    return [
-        (
-            instruction.kind,
-            instruction.name,
-            None if isinstance(instruction.constant, torch.Tensor) else repr(instruction.constant),
-        )
-        for instruction in walk(block)
-    ]
-
-
-def builds_tuples(block: Block) -> bool:
-    """Whether a tuple is made for anything but the output."""
-    return any(
-        instruction.kind == "prim::TupleConstruct" and instruction.outputs[0] not in block.outputs
-        for instruction in walk(block)
-    )
-
-
 def walk(block: Block) -> Iterator[Instruction]:
     """Every instruction, depth first, in index order."""
     for instruction in block.instructions:

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
 
-from engine.errors import EngineError, ModelRaised, UnsupportedOperator
-from engine.torchscript.arguments import arguments_of
+from engine.errors import EngineError, InputsDoNotFit, ModelRaised, UnsupportedOperator
+from engine.torchscript.arguments import Argument, arguments_of
 from engine.torchscript.containers import CONTAINERS, LIST_OPERATORS
 from engine.torchscript.instructions import Block, Instruction
 from engine.torchscript.program import Program
+
+_LONGEST_LOOP = 20_000
+"""Rounds of one loop that are followed; step by step they would take minutes."""
+_AS_OFTEN_AS_IT_TAKES = 2**62
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,29 @@ class Interpreter:
         """Outputs of forward.
 
         Raises:
+            InputsDoNotFit: there are too many inputs, or too few.
             ModelRaised: the program's own code raised.
             UnsupportedOperator: an instruction cannot be run.
         """
         block = self._program.block
-        left_out = arguments_of(self._program)[len(inputs) :]
+        left_out = self._left_out(len(inputs))
         values = [*inputs, *(argument.default for argument in left_out)]
         outputs = self._block(block, {}, [ModuleReference(""), *values])
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _left_out(self, given: int) -> list[Argument]:
+        arguments = arguments_of(self._program)
+        missing = next((item for item in arguments[given:] if not item.optional), None)
+        if missing is not None or given > len(arguments):
+            listed = ", ".join(f"`{argument}`" for argument in arguments) or "nothing"
+            raise InputsDoNotFit(
+                f"{given} inputs are given, and forward takes {len(arguments)}"
+                if missing is None
+                else f"nothing is given for argument `{missing.name}` of forward",
+                hint=f"forward takes {listed}",
+                where="inputs",
+            )
+        return arguments[given:]
 
     def _block(self, block: Block, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
         env.update(zip(block.inputs, inputs, strict=True))
@@ -129,7 +149,16 @@ class Interpreter:
         count = self._visitor.iterations(instruction, count)
         body = instruction.blocks[0]
         step = 0
+        # `while` asks for as many rounds as an integer can count.
+        endless = _LONGEST_LOOP < count < _AS_OFTEN_AS_IT_TAKES
         while step < count and condition:
+            if endless or step == _LONGEST_LOOP:
+                raise UnsupportedOperator(
+                    f"a loop runs for more than {_LONGEST_LOOP:,} rounds",
+                    where=instruction.location or "forward",
+                    hint="the analysis follows every round; write the loop as an operator on a "
+                    "whole tensor, or give an example for which it is shorter",
+                )
             condition, *carried = self._block(body, env, [step, *carried])
             step += 1
         return carried
@@ -159,6 +188,26 @@ class Interpreter:
         if isinstance(constant, torch.Tensor):
             return self._visitor.tensor(f"constant:{instruction.index}", constant)
         return constant
+
+    def create(self, instruction: Instruction, _arguments: list[Any]) -> Any:
+        """`prim::CreateObject`: only the guards of gradients, which the engine does without."""
+        kind = instruction.node.output().type().annotation_str
+        if not kind.startswith("__torch__.torch.autograd.grad_mode."):
+            raise UnsupportedOperator(
+                f"the program makes an object of class {kind.removeprefix('__torch__.')}",
+                where=instruction.location,
+                hint="the analysis follows tensors, lists, tuples and dictionaries; keep what "
+                "the class holds in those",
+            )
+        return SimpleNamespace(path=f"guard {instruction.index}")
+
+    def to_list(self, instruction: Instruction, _arguments: list[Any]) -> Any:
+        """`prim::tolist`."""
+        raise UnsupportedOperator(
+            "the program turns a tensor into a list of numbers (prim::tolist)",
+            where=instruction.location or "forward",
+            hint="the analysis does not follow numbers in lists; return or use the tensor",
+        )
 
     def set_attribute(self, instruction: Instruction, arguments: list[Any]) -> None:
         """`prim::SetAttr`; the program itself stays as it was."""
@@ -196,6 +245,10 @@ _SPECIAL: dict[str, Callable[[Interpreter, Instruction, list[Any]], Any]] = {
     "prim::GetAttr": Interpreter.get_attribute,
     "prim::SetAttr": Interpreter.set_attribute,
     "prim::RaiseException": Interpreter.raise_exception,
+    "prim::CreateObject": Interpreter.create,
+    "prim::Enter": lambda *_: None,
+    "prim::Exit": lambda *_: None,
+    "prim::tolist": Interpreter.to_list,
 }
 
 

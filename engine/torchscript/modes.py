@@ -63,7 +63,7 @@ def training_copy(program: Program, *, batch_norm: Literal["train", "frozen"]) -
         position = instruction.operator.arguments.index(name)
         if constants.get(instruction.inputs[position]) is False:
             editor.replace_operand(instruction, position, True)
-    module = fresh.sealed().module
+    module = fresh.module
     module.train()
     if batch_norm == "frozen":
         for name, _ in program.module.named_buffers():

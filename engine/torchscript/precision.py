@@ -21,6 +21,7 @@ from engine.torchscript.program import Program, graph_of
 
 _FLOAT64 = 7
 _HALVES = {5: torch.float16, 15: torch.bfloat16}
+_LOWER_DTYPES = frozenset({torch.float32, *_HALVES.values()})
 _LOWER_FLOATS = frozenset({6, *_HALVES})
 """TorchScript's numbers of float16, bfloat16 and float32."""
 
@@ -75,6 +76,19 @@ def in_float64(program: Program) -> Program:
     fresh.module.double()
     fresh.edited()
     return fresh
+
+
+def lifted_types(instruction: Instruction, arguments: list[Any]) -> list[Any]:
+    """Arguments of an operator, with float64 in the place of a lower floating-point type."""
+    operator = instruction.operator
+    if operator is None or "dtype" not in operator.arguments:
+        return arguments
+    position = operator.arguments.index("dtype")
+    given = arguments[position]
+    lower = given in _LOWER_FLOATS if isinstance(given, int) else given in _LOWER_DTYPES
+    if not lower:
+        return arguments
+    return [*arguments[:position], _FLOAT64, *arguments[position + 1 :]]
 
 
 def _lifted(number: int) -> int:

@@ -2,13 +2,10 @@
 
 TorchScript compiles a method when it is first called and keeps that plan, so editing a graph
 that has run changes nothing in this process. A `Program` therefore separates the two: graphs are
-edited only on a fresh copy (`copy`), and what runs was loaded from bytes after the last edit.
+edited only on a fresh copy (`copy`), which has not run, and are not edited once they have.
 
-Loading normalises: the forward graph is inlined, saved and loaded once more. Printing and
-parsing reorders constants the first time only, so afterwards every copy of a program has the
-same instructions under the same indices. A second round is needed where fused operators were
-taken apart or a frozen program thawed; tuples that inlining leaves behind go a few at a time, so
-programs that build some are saved and loaded until nothing changes.
+Loading reads the text of the program once: the forward graph is inlined, and copies are clones
+of the graph, node by node, so that an instruction has the same index in every copy.
 """
 
 from __future__ import annotations
@@ -16,7 +13,8 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,12 @@ from engine.errors import NotTorchScript, UnsupportedOperator
 from engine.torchscript.autocast import leave_autocast
 from engine.torchscript.fused import unfuse
 from engine.torchscript.fused_convolutions import split_convolutions
-from engine.torchscript.instructions import Block, builds_tuples, compile_graph, layout, walk
+from engine.torchscript.instructions import Block, compile_graph, walk
 from engine.torchscript.listed_weights import name_listed_weights
 from engine.torchscript.private_methods import close_private_methods, is_private
+from engine.torchscript.refusals import refuse_depth, refuse_odd
 from engine.torchscript.thaw import thaw
 
-_MOST_ROUNDS = 6
 _LOST_WEIGHTS = "required keyword attribute 'value' is undefined"
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
 
@@ -68,26 +66,22 @@ class Program:
         training = module.training
         if training:
             module.eval()
-        named = name_listed_weights(module)
-        calls = any("prim::Call" in node.kind() for node in graph_of(module).nodes())
+        refuse_odd(module)
+        name_listed_weights(module)
         torch._C._jit_pass_inline(graph_of(module))
-        closed = close_private_methods(module)
+        refuse_depth(graph_of(module))
+        close_private_methods(module)
         rebuilt = leave_autocast(graph_of(module))
         rebuilt = unfuse(graph_of(module)) or rebuilt
         rebuilt = split_convolutions(graph_of(module)) or rebuilt
         rebuilt = thaw(module) or rebuilt
         program = cls(module, device)
-        # Values written into the graph by hand take two rounds to find their places.
-        rounds = 2 if rebuilt else int(calls or closed or named)
-        settling = _MOST_ROUNDS if rounds and builds_tuples(program.block) else rounds
-        known: list[Any] = []
-        for number in range(settling):
-            program = program.sealed()
-            torch._C._jit_pass_inline(graph_of(program.module))
-            if settling > rounds:
-                before, known = known, layout(program.block)
-                if number >= rounds and known == before:
-                    break
+        if not rebuilt:
+            return program
+        # Reading it anew tidies a rebuilt graph: choices that are constants now disappear, and
+        # what was registered on the live module is a parameter to all of torch.
+        program = program.read_back()
+        torch._C._jit_pass_inline(graph_of(program.module))
         return program
 
     @classmethod
@@ -103,32 +97,37 @@ class Program:
         """Write the TorchScript file."""
         path.write_bytes(self.to_bytes())
 
-    def copy(self) -> Program:
-        """A program of its own: own weights, own graph that has not run yet."""
-        fresh = Program(_load(self._code(), self.device), self.device)
-        fresh._take(self.attributes(), clone=True)
+    def copy(self, *, share: bool = False) -> Program:
+        """A program of its own: own graph that has not run yet, and own weights.
+
+        Args:
+            share: over the same weights, for callers that replace them.
+        """
+        with self._without_weights():
+            fresh = Program(_cloned(self.module), self.device)
+        fresh._take(self.attributes(), clone=not share)
         return fresh
 
     def twin(self) -> Program:
         """Own weights over the same graph, which must not be edited; cheap."""
         return Program(copy.deepcopy(self.module), self.device)
 
-    def sealed(self) -> Program:
-        """What a save and a load make of this program; an edited graph takes effect there.
+    def read_back(self) -> Program:
+        """What a save and a load make of this program, over the same weights."""
+        with self._without_weights():
+            code = self.to_bytes()
+        read = Program(_load(code, self.device), self.device)
+        read._take(self.attributes(), clone=False)
+        return read
 
-        The weights move: this program must not be used afterwards.
-        """
-        sealed = Program(_load(self._code(), self.device), self.device)
-        sealed._take(self.attributes(), clone=False)
-        return sealed
-
-    def _code(self) -> bytes:
-        """The TorchScript file with empty weights: all of its code, none of the copying."""
+    @contextmanager
+    def _without_weights(self) -> Iterator[None]:
+        """With empty weights the code can be cloned or written without copying them."""
         held = self.attributes()
         try:
             for name, tensor in held.items():
                 self.set_tensor(name, tensor.detach().new_empty(0))
-            return self.to_bytes()
+            yield
         finally:
             for name, tensor in held.items():
                 self._put(name, tensor)
@@ -141,6 +140,11 @@ class Program:
             if key not in copies:
                 copies[key] = tensor.detach().clone() if clone else tensor.detach()
             self._put(name, copies[key].requires_grad_(tensor.requires_grad))
+
+    def own(self, names: Collection[str]) -> None:
+        """Copy these tensors, which the program shared with another until now."""
+        held = self.attributes()
+        self._take({name: held[name] for name in names}, clone=True)
 
     def _put(self, name: str, tensor: torch.Tensor) -> None:
         owner, _, attribute = name.rpartition(".")
@@ -236,6 +240,15 @@ def graph_of(module: torch.jit.ScriptModule) -> Any:
     return method.graph
 
 
+def _cloned(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A module with classes and graphs of its own."""
+    # Torch's own bundled_inputs copies modules this way; a save and a load parse the text anew.
+    clone: Any = getattr(torch._C, "_hack_do_not_use_clone_module_with_class")  # noqa: B009
+    wrap: Any = torch.jit._recursive.wrap_cpp_module
+    wrapped: torch.jit.ScriptModule = wrap(clone(module._c, [], []))
+    return wrapped
+
+
 def _bytes_of(module: torch.jit.ScriptModule) -> bytes:
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
@@ -246,11 +259,11 @@ def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
     file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
         module = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError, EOFError) as error:
+    except (RuntimeError, ValueError, OSError, EOFError, AttributeError) as error:
         message = str(error).strip()
         unknown = _UNKNOWN_OPERATOR.search(message)
         if unknown:
-            operator = unknown.group(1) or unknown.group(2)
+            operator = (unknown.group(1) or unknown.group(2)).rstrip(".:")
             raise UnsupportedOperator(
                 f"the program calls {operator}, which this build of torch does not have",
                 where=operator,

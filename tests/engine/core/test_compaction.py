@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.certify import TOLERANCE, certify
-from engine.compaction import compact, mask_dense
+from engine.compaction import compact, run_masked
 from engine.coupling import couple
 from engine.torchscript.program import Program
 from tests import zoo
@@ -253,17 +253,22 @@ def test_hand_written_rms_norm() -> None:
     assert certificate.passed
 
 
-def test_masked_dense_keeps_shapes_and_zeroes_slices() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    inputs = [torch.randn(2, 3)]
+def test_masked_dense_by_hand() -> None:
+    """Neuron 1 of two: relu(2 x + 1) and relu(x - 1), then 3 a + 5 b + 7."""
+    model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[2.0], [1.0]]))
+        model[0].bias.copy_(torch.tensor([1.0, -1.0]))
+        model[2].weight.copy_(torch.tensor([[3.0, 5.0]]))
+        model[2].bias.copy_(torch.tensor([7.0]))
+    inputs = [torch.tensor([[4.0]])]
     program = traced(model, inputs)
     coupling = couple(program, inputs)
-    masked = mask_dense(program, coupling, np.array([1]))
-    assert masked.parameters()["0.weight"].shape == (4, 3)
-    assert torch.equal(masked.parameters()["0.weight"][1], torch.zeros(3))
-    assert torch.equal(masked.parameters()["2.weight"][:, 1], torch.zeros(2))
-    assert masked.parameters()["0.bias"][1] == 0
-    assert torch.equal(masked.parameters()["0.weight"][0], model[0].weight[0])
+    double = [inputs[0].double()]
+    assert run_masked(program, coupling, np.array([], np.int64), double).item() == 27 + 15 + 7
+    assert run_masked(program, coupling, np.array([1]), double).item() == 27 + 7
+    assert run_masked(program, coupling, np.array([0]), double).item() == 15 + 7
+    assert program.parameters()["0.weight"].tolist() == [[2.0], [1.0]]  # it stays as it was
 
 
 def test_certificate_fails_for_a_wrong_model() -> None:
