@@ -71,7 +71,17 @@ class PlainVisitor:
 def run_operator(instruction: Instruction, arguments: list[Any]) -> Any:
     """Call the operator of an instruction."""
     assert instruction.operator is not None  # noqa: S101  callers pass operator instructions only
+    if instruction.kind in _FROM_LISTS and isinstance(arguments[0], list):
+        return _tensor_of(instruction.operator.arguments, arguments)
     return instruction.operator(*arguments)
+
+
+def _tensor_of(names: tuple[str, ...], arguments: list[Any]) -> torch.Tensor:
+    """`torch.tensor([...])`, whose overload for lists takes any nesting and cannot be called."""
+    given = dict(zip(names, arguments, strict=True))
+    made = torch.tensor(given["data"], device=given.get("device"))
+    dtype = given.get("dtype")
+    return made if dtype is None else torch.ops.aten.to.dtype(made, dtype)
 
 
 class Interpreter:
@@ -269,10 +279,13 @@ _FACTORIES = frozenset(
     f"aten::{name}"
     for name in (
         "zeros", "ones", "empty", "full", "arange", "eye", "linspace", "rand", "randn", "randint",
-        "tensor", "scalar_tensor", "tril_indices", "triu_indices", "randperm", "hann_window",
+        "tensor", "as_tensor", "scalar_tensor", "tril_indices", "triu_indices", "randperm",
+        "hann_window",
     )
 )  # fmt: skip
 """Operators that make tensors out of numbers."""
+
+_FROM_LISTS = frozenset({"aten::tensor", "aten::as_tensor"})
 
 
 def holds_tensor(values: Any) -> bool:
