@@ -103,8 +103,8 @@ def written_attributes(block: Block) -> frozenset[str]:
                     origins[output] = origins.get(output, frozenset()) | found
     written: set[str] = set()
     for instruction in instructions:
-        if instruction.kind == "prim::SetAttr":
-            owner = paths.get(instruction.inputs[0], "")
+        if instruction.kind == "prim::SetAttr" and instruction.inputs[0] in paths:
+            owner = paths[instruction.inputs[0]]
             written.add(".".join(filter(None, (owner, instruction.name))))
         elif writes_first(instruction):
             written.update(origins.get(instruction.inputs[0], ()))
@@ -247,11 +247,9 @@ def loop_on_data(instruction: Instruction, data: Iterable[int]) -> bool:
     return not known.isdisjoint((count, condition, instruction.blocks[0].outputs[0]))
 
 
-def numbers_of(instruction: Instruction) -> Iterator[int]:
+def numbers_of(instruction: Instruction) -> tuple[int, ...]:
     """Operands that are numbers or lists of numbers."""
-    for value, operand in zip(instruction.node.inputs(), instruction.inputs, strict=True):
-        if value.type().annotation_str in {"int", "float", "number", "List[int]", "Optional[int]"}:
-            yield operand
+    return instruction.numbers
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ same bytes, so what one pass learns another can apply to a fresh copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 
 from engine.errors import UnsupportedOperator
 
+_NUMBERS = frozenset({"int", "float", "number", "List[int]", "Optional[int]"})
 _CONTROL = frozenset({"prim::If", "prim::Loop"})
 
 
@@ -93,6 +94,14 @@ class Instruction:
     blocks: tuple[Block, ...] = ()
 
     @cached_property
+    def numbers(self) -> tuple[int, ...]:
+        """Inputs that are numbers or lists of numbers; kept, for asking torch is slow."""
+        kinds = (value.type().annotation_str for value in self.node.inputs())
+        return tuple(
+            operand for operand, kind in zip(self.inputs, kinds, strict=True) if kind in _NUMBERS
+        )
+
+    @cached_property
     def location(self) -> str:
         """Source file and line as recorded in the upload; read when asked, for it is slow."""
         return _location(self.node.sourceRange())
@@ -130,6 +139,26 @@ def compile_graph(graph: Any) -> Block:
         tuple(value.unique() for value in graph.outputs()),
         _Source(graph, iter(range(10**9))),
     )
+
+
+def relocated(block: Block, graph: Any, nodes: Iterator[Any] | None = None) -> Block:
+    """The same instructions over the nodes of a clone of their graph.
+
+    A clone has the same nodes in the same order; values keep the numbers they have here.
+    """
+    moved = Block(inputs=block.inputs, outputs=block.outputs, release=block.release)
+    pairs = zip(block.instructions, graph.nodes() if nodes is None else nodes, strict=True)
+    for instruction, node in pairs:
+        inner = zip(instruction.blocks, node.blocks(), strict=True)
+        moved.instructions.append(
+            replace(
+                instruction,
+                node=node,
+                graph=graph,
+                blocks=tuple(relocated(own, graph, other.nodes()) for own, other in inner),
+            )
+        )
+    return moved
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from engine.errors import NotTorchScript, UnsupportedOperator
 from engine.torchscript.autocast import leave_autocast
 from engine.torchscript.fused import unfuse
 from engine.torchscript.fused_convolutions import split_convolutions
-from engine.torchscript.instructions import Block, compile_graph, walk
+from engine.torchscript.instructions import Block, compile_graph, relocated, walk
 from engine.torchscript.listed_weights import name_listed_weights
 from engine.torchscript.private_methods import close_private_methods, is_private
 from engine.torchscript.refusals import refuse_depth, refuse_odd
@@ -106,6 +106,7 @@ class Program:
         with self._without_weights():
             fresh = Program(_cloned(self.module), self.device)
         fresh._take(self.attributes(), clone=not share)
+        fresh.__dict__["block"] = relocated(self.block, graph_of(fresh.module))
         return fresh
 
     def twin(self) -> Program:
