@@ -18,9 +18,10 @@ import torch
 from engine.calling import copies
 from engine.compaction.masked_dense import MaskedDense
 from engine.compaction.repairs import REPAIRS, Repair
+from engine.compaction.steps import StepsInOrder
 from engine.compaction.survivors import Components
 from engine.coupling import Coupling
-from engine.tape import TensorValue, flatten
+from engine.tape import Step, TensorValue, flatten
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import Interpreter
 from engine.torchscript.precision import made_in_float64
@@ -43,19 +44,22 @@ def run_restricted(
 
 
 class Restricted(MaskedDense):
+    """Reads tensors masked; `step` is what the tape holds of the operator that ran last."""
+
     def __init__(self, program: Program, coupling: Coupling, removed: Components) -> None:
         super().__init__(program, coupling, removed)
         self._coupling = coupling
         self._mixing = set(coupling.mixed_by_removed(removed))
-        self._steps = iter(coupling.tape.steps)
+        self._steps = StepsInOrder(coupling.tape)
+        self.step: Step | None = None
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """Mixing operators on survivors, all others as they are."""
-        step = next(self._steps)
-        if f"{step.layer()} ({step.kind})" not in self._mixing:
+        step = self.step = self._steps.next(instruction)
+        if step is None or f"{step.layer()} ({step.kind})" not in self._mixing:
             return super().operator(instruction, arguments)
         cut = [
-            self._cut(value, argument)
+            self.cut(value, argument)
             for value, argument in zip(step.arguments, arguments, strict=True)
         ]
         values = list(flatten(step.outputs))
@@ -85,12 +89,13 @@ class Restricted(MaskedDense):
                     found.append((dim, torch.from_numpy(np.flatnonzero(mask))))
         return found
 
-    def _cut(self, value: Any, argument: Any) -> Any:
+    def cut(self, value: Any, argument: Any) -> Any:
+        """The surviving part of an argument or a result."""
         if isinstance(value, TensorValue):
             for dim, indices in self._masks(value):
                 argument = argument.index_select(dim, indices.to(argument.device))
         elif isinstance(value, list) and isinstance(argument, list):
-            argument = [self._cut(own, item) for own, item in zip(value, argument, strict=True)]
+            argument = [self.cut(own, item) for own, item in zip(value, argument, strict=True)]
         return argument
 
     def _spread(self, value: TensorValue, output: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,8 @@ from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
 from engine.coupling.methods import freeze_other_methods
 from engine.coupling.tracker import Role, Tracker
+from engine.errors import InputsDoNotFit
+from engine.structure import samples_in
 from engine.tape import Tape, record
 from engine.torchscript.program import Program
 
@@ -102,9 +104,16 @@ def couple(
         granularity: `channel`, or `head` for whole attention heads and nothing else.
 
     Raises:
+        InputsDoNotFit: the example holds no samples, or too few or too many inputs.
         PatternMatchesNothing: a pattern matches no layer.
         ModelRaised: the model refuses these inputs.
     """
+    if samples_in(inputs) == 0:
+        raise InputsDoNotFit(
+            "the example holds no samples: the first dimension of its first tensor is 0",
+            hint="give inputs of one sample or more",
+            where="inputs",
+        )
     excluded = match_layers(program.layer_names(), exclude)
     tape = record(program, inputs)
     tracker = _tracked(tape, whole_heads=granularity == "head")

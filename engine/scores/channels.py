@@ -122,7 +122,10 @@ def _normalized(scores: Scores, groups: Iterable[Group], normalize: Normalize) -
         return scores
     for group in groups:
         own = scores[group.components]
-        scale = float(np.nanmean(own) if normalize == "mean" else np.nanmax(own))
+        finite = own[np.isfinite(own)]  # an infinite weight must not make all others equal
+        if not finite.size:
+            continue
+        scale = float(finite.mean() if normalize == "mean" else finite.max())
         if scale > 0:  # a group of zeros has nothing to compare and stays zero
             scores[group.components] = own / scale
     return scores

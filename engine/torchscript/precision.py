@@ -19,11 +19,15 @@ from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import Instruction, walk
 from engine.torchscript.program import Program, graph_of
 
-_FLOAT64 = 7
 _HALVES = {5: torch.float16, 15: torch.bfloat16}
-_LOWER_DTYPES = frozenset({torch.float32, *_HALVES.values()})
-_LOWER_FLOATS = frozenset({6, *_HALVES})
-"""TorchScript's numbers of float16, bfloat16 and float32."""
+_LOWER_DTYPES = {
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.float32: torch.float64,
+    torch.complex64: torch.complex128,
+}
+_WIDER = {5: 7, 6: 7, 15: 7, 9: 10}
+"""The same in TorchScript's numbers."""
 
 
 @contextmanager
@@ -56,26 +60,33 @@ def in_float64(program: Program) -> Program:
         instruction
         for instruction in walk(program.block)
         if isinstance(instruction.constant, torch.Tensor)
-        and instruction.constant.is_floating_point()
+        and instruction.constant.dtype in _LOWER_DTYPES
     ]
     if not baked and not any(True for _ in _named_types(program)):
         twin = program.twin()
-        twin.module.double()
+        _widen(twin)
         return twin
     fresh = program.copy()
     editor = GraphEditor(fresh)
     for instruction in walk(fresh.block):
         constant: Any = instruction.constant
-        if isinstance(constant, torch.Tensor) and constant.is_floating_point():
-            editor.replace_constant(instruction, constant.double())
+        if isinstance(constant, torch.Tensor) and constant.dtype in _LOWER_DTYPES:
+            editor.replace_constant(instruction, constant.to(_LOWER_DTYPES[constant.dtype]))
     for instruction, position, number in list(_named_types(fresh)):
         if number is not None:
-            editor.replace_operand(instruction, position, _FLOAT64)
+            editor.replace_operand(instruction, position, _WIDER[number])
         else:
             _lift(fresh, instruction.node, position)
-    fresh.module.double()
+    _widen(fresh)
     fresh.edited()
     return fresh
+
+
+def _widen(program: Program) -> None:
+    program.module.double()
+    for name, tensor in program.attributes().items():
+        if tensor.is_complex():  # which `double` passes by
+            program.set_tensor(name, tensor.to(torch.complex128))
 
 
 def lifted_types(instruction: Instruction, arguments: list[Any]) -> list[Any]:
@@ -85,14 +96,16 @@ def lifted_types(instruction: Instruction, arguments: list[Any]) -> list[Any]:
         return arguments
     position = operator.arguments.index("dtype")
     given = arguments[position]
-    lower = given in _LOWER_FLOATS if isinstance(given, int) else given in _LOWER_DTYPES
-    if not lower:
+    wider = _WIDER.get(given) if isinstance(given, int) else _LOWER_DTYPES.get(given)
+    if wider is None:
         return arguments
-    return [*arguments[:position], _FLOAT64, *arguments[position + 1 :]]
+    return [*arguments[:position], wider, *arguments[position + 1 :]]
 
 
 def _lifted(number: int) -> int:
     """Float64 for a lower floating-point type; any other type as it is."""
+    if number == 9:
+        return 10
     return 7 if number in [5, 6, 15] else number
 
 
@@ -132,7 +145,7 @@ def _named_types(program: Program) -> Iterator[tuple[Instruction, int, int | Non
         value = instruction.inputs[position]
         if value in constants:
             number = constants[value]
-            if isinstance(number, int) and number in _LOWER_FLOATS:
+            if isinstance(number, int) and number in _WIDER:
                 yield instruction, position, number
         elif value not in own:
             # A tensor's own type is float64 once the tensor is.
