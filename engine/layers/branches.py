@@ -167,7 +167,10 @@ class _Finder:
             if kept is None:
                 continue
             x, f = step.operands[kept].node, step.operands[1 - kept].node
-            read = flow.named(flow.ancestors([f]) - flow.ancestors([x])) & self._weights
+            between = flow.ancestors([f]) - flow.ancestors([x])
+            # What runs before x may read the same weights, so their nodes may not lie between.
+            sources = (parent for node in between for parent in flow.parents[node])
+            read = flow.named([*between, *sources]) & self._weights
             if read:
                 without = consequences(self._program, flow, step, kept)
                 yield _Residual(number, step, kept, read, without)

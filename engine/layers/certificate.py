@@ -23,6 +23,7 @@ from engine.torchscript.precision import in_float64, made_in_float64
 from engine.torchscript.program import Program
 
 
+@torch.no_grad()
 def certify_removal(
     original: Program, compacted: Program, removed: Sequence[Branch], inputs: Sequence[Any]
 ) -> Certificate:
@@ -65,7 +66,6 @@ def certify_removal(
     )
 
 
-@torch.no_grad()
 def _run(compact: Program, example: list[Any], batch: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)  # as in the reference

@@ -96,13 +96,15 @@ class _Marker:
         return self._found
 
     def _stays(self, instruction: Instruction) -> bool:
+        if self._is_dead(instruction):
+            return False
         if not speaks(instruction):
             target = self._made.get(self._read(instruction.inputs[0]))
             if target is not None and (
                 target.kind in _CONTAINERS or instruction in self._about_dead
             ):
                 return target in self._found
-        if self._is_dead(instruction) or instruction in self._about_dead:
+        if instruction in self._about_dead:
             return False
         place = next(
             (item for item in self._owners(instruction) if item in self._around_dead), None

@@ -17,17 +17,19 @@ def common_path(names: Sequence[str]) -> str:
 def branch_names(weights: Sequence[Sequence[str]]) -> list[str]:
     """A unique name for every branch, from the names of its weights in the order of the run.
 
-    Where two have the same path in common, the name goes on to the first layer of each.
+    Where another branch lies under the same path (the attention and the feed-forward branch of one
+    block), the name goes on to the branch's first layer.
     """
     paths = [common_path(names) for names in weights]
-    often = Counter(paths)
+    keys = []
     for index, (path, names) in enumerate(zip(paths, weights, strict=True)):
-        first = names[0].rpartition(".")[0] or names[0]
-        if path and often[path] == 1:
-            continue
-        rest = first.removeprefix(path).strip(".").split(".")[0]
-        paths[index] = ".".join(part for part in (path, rest) if part)
-    return _unique(paths)
+        others = paths[:index] + paths[index + 1 :]
+        if not path or any(f"{other}.".startswith(f"{path}.") for other in others):
+            first = names[0].rpartition(".")[0] or names[0]
+            rest = first.removeprefix(path).strip(".").split(".")[0]
+            path = ".".join(part for part in (path, rest) if part)  # noqa: PLW2901
+        keys.append(path)
+    return _unique(keys)
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from engine.errors import EngineError
 from engine.layers.branches import Branch, sums
 from engine.layers.consequences import consequences, needs_clone
@@ -35,6 +37,7 @@ class Removal:
     emptied: tuple[str, ...]
 
 
+@torch.no_grad()
 def remove_branches(program: Program, branches: Iterable[Branch], inputs: Sequence[Any]) -> Removal:
     """A new program without these branches.
 

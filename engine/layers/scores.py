@@ -41,6 +41,7 @@ Scores = Callable[[Sequence[Branch], Sequence[Branch]], list[float]]
 """Candidates, and what is gone already, to one score for each candidate."""
 
 
+@torch.no_grad()
 def branch_scores(
     name: Criterion, program: Program, branches: Sequence[Branch], inputs: Sequence[Any], seed: int
 ) -> Scores:
