@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test check lint serve openapi bench zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test fuzz check lint serve openapi bench zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ demo: install ## Train LeNet-5, compress it through the service, show before and
 
 test: lint ## Lint, types, contracts and all tests (under 10 minutes on 2 cores)
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL)
+
+fuzz: install ## Property tests with new random examples every time, 200 a test
+	$(ONE_THREAD) SECATEUR_HYPOTHESIS=explore $(BIN)/python -m pytest $(PARALLEL) tests/engine/core/test_random_networks.py tests/engine/selection tests/engine/pipeline/test_recipe_semantics.py
 
 check: lint ## Lint, types, contracts and the tests that start no server
 	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not slow' $(PARALLEL)

@@ -17,6 +17,8 @@ from engine.torchscript.program import Program
 from tests.engine.core.programs import half, scripted, traced
 
 CHANNELS = 12
+EXAMPLES = 40 if settings().derandomize else 300
+"""The same 40 in every test run; others with `make fuzz`."""
 
 
 class Branches(nn.Module):
@@ -93,6 +95,68 @@ class ChannelsLast(nn.Module):
         return x + self.narrow(F.gelu(self.wide(y))).permute(0, 3, 1, 2)
 
 
+class Standardized(nn.Conv2d):
+    """Weights normalised over input channels and kernel."""
+
+    def __init__(self) -> None:
+        super().__init__(CHANNELS, CHANNELS, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        flat = self.weight.reshape(1, self.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0)
+        return F.conv2d(input, weight.reshape_as(self.weight), self.bias, padding=1)
+
+
+class Permuted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.randperm(CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, self.order]
+
+
+class Rows(nn.Module):
+    """A recurrent layer over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(CHANNELS, CHANNELS // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        found, _ = self.gru(x.flatten(2).transpose(1, 2))
+        return x + found.transpose(1, 2).reshape(b, -1, h, w)
+
+
+class SharedKeys(nn.Module):
+    """Two queries to each head of keys and values, as an equation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(CHANNELS, 4 * 3)
+        self.k, self.v = nn.Linear(CHANNELS, 2 * 3), nn.Linear(CHANNELS, 2 * 3)
+        self.out = nn.Linear(4 * 3, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        q = self.q(tokens).view(b, h * w, 4, 3)
+        k = self.k(tokens).view(b, h * w, 2, 3).repeat_interleave(2, 2)
+        v = self.v(tokens).view(b, h * w, 2, 3).repeat_interleave(2, 2)
+        weights = torch.einsum("bqhd,bkhd->bhqk", q, k).softmax(-1)
+        mixed = torch.einsum("bhqk,bkhd->bqhd", weights, v).flatten(2)
+        return x + self.out(mixed).transpose(1, 2).reshape(b, -1, h, w)
+
+
+class Padded(nn.Module):
+    """Padded, moved and cut again, then read in the shape it had."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = F.pad(x, (1, 1, 2, 0))
+        return torch.roll(wide, 1, 3)[:, :, 2:, 1:-1].flatten(1).reshape_as(x)
+
+
 def block(kind: str) -> nn.Module:
     made: dict[str, Any] = {
         "conv": lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
@@ -114,6 +178,11 @@ def block(kind: str) -> nn.Module:
         "squeeze": Squeeze,
         "halves": Halves,
         "channels_last": ChannelsLast,
+        "standardized": Standardized,
+        "permuted": Permuted,
+        "rows": Rows,
+        "shared_keys": SharedKeys,
+        "padded": Padded,
     }
     module: nn.Module = made[kind]()
     return module
@@ -122,14 +191,12 @@ def block(kind: str) -> nn.Module:
 KINDS = [
     "conv", "batch_norm", "group_norm", "instance_norm", "relu", "hardswish", "prelu", "depthwise",
     "transposed", "shuffle2", "shuffle4", "add", "cat", "gate", "attend2", "attend3", "squeeze",
-    "halves", "channels_last",
+    "halves", "channels_last", "standardized", "permuted", "rows", "shared_keys", "padded",
 ]  # fmt: skip
 
 
 @settings(
-    max_examples=25,
-    deadline=None,
-    derandomize=True,
+    max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
