@@ -9,7 +9,7 @@ and keep the names of the state dictionary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,28 +38,33 @@ class Removal:
 
 
 @torch.no_grad()
-def remove_branches(program: Program, branches: Iterable[Branch], inputs: Sequence[Any]) -> Removal:
+def remove_branches(
+    program: Program, branches: Collection[Branch], inputs: Sequence[Any]
+) -> Removal:
     """A new program without these branches.
 
     Args:
         program: the one the branches were found on.
-        branches: those inside of others need not be named.
+        branches: those inside of others go with them, named or not.
         inputs: the example they were found on.
 
     Raises:
         BranchNeeded: a branch's weights would have to stay; its name is in `where`.
     """
     fresh = program.copy()
+    fresh.edited()  # read anew, for from here on values are known by their numbers in this graph
     every = sums(fresh)
-    # Values keep their numbers while a graph is edited, instructions do not.
-    targets = [(branch, every[branch.number].outputs[0]) for branch in branches]
+    inside = frozenset[int]().union(*(branch.inside for branch in branches))
+    targets = [
+        (branch, every[branch.number].outputs[0])
+        for branch in branches
+        if branch.number not in inside
+    ]
     editor = GraphEditor(fresh)
     emptied: dict[str, None] = {}
     for branch, value in targets:
         flow = record_flow(fresh, inputs)
-        step = next((item for item in flow.steps if value in item.instruction.outputs), None)
-        if step is None:
-            continue  # it was inside of one that went before
+        step = next(item for item in flow.steps if value in item.instruction.outputs)
         result = consequences(fresh, flow, step, branch.kept)
         if result.obstacle is not None:
             raise BranchNeeded(

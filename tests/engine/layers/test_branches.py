@@ -157,7 +157,7 @@ def test_excluded_branches_stay():
     assert [(item.layer, item.reason) for item in found.frozen] == [
         ("0.fc", "excluded by the pattern `0.*`")
     ]
-    with pytest.raises(PatternMatchesNothing, match="`2.*` matches no layer"):
+    with pytest.raises(PatternMatchesNothing, match=r"`2\.\*` matches no layer"):
         find_branches(program, (X[:, :2],), ["2.*"])
 
 
@@ -177,10 +177,7 @@ class Frozen(nn.Module):
             for _ in range(x.size(0)):
                 x = x + self.fc(x)
         elif self.kind == "other_path":
-            if float(x.sum()) < 1e9:
-                x = x + self.fc(x)
-            else:
-                x = self.fc(x)
+            x = x + self.fc(x) if float(x.sum()) < 1e9 else self.fc(x)
         elif self.kind == "size":
             f = self.fc(x)
             x = (x + f) / f.size(1)

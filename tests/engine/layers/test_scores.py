@@ -109,7 +109,7 @@ def test_what_lies_inside_a_branch_counts(count, chosen, inside):
     branches, _ = scored("random", Nested())
     assert {branch.name for branch in branches} == {"inner.fc", "enter", "last.fc"}
     order = {"inner.fc": 1.0, "enter": 3.0, "last.fc": 2.0}
-    choice = choose(branches, count, lambda items, gone: [order[item.name] for item in items])
+    choice = choose(branches, count, lambda items, _gone: [order[item.name] for item in items])
     assert sorted(branch.name for branch in choice.chosen) == chosen
     assert [branch.name for branch in choice.inside] == inside
     assert choice.removed == count
