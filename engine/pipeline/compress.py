@@ -199,6 +199,8 @@ class _Job:
         certificate = certified(state.program, planned, bench.inputs)
         if certificate is not None:
             state.certificates.append(certificate)
+            if certificate.detail and certificate.detail not in state.warnings:
+                state.warnings.append(certificate.detail)
         state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
         state.program = planned.compacted
         return int(planned.plan.removed.size)

@@ -9,11 +9,17 @@ from engine.coupling import Group
 
 
 def group_keys(groups: Sequence[Group]) -> list[str]:
-    """One key per group: its name, with `#2`, `#3`, ... where a layer has several groups."""
-    seen: Counter[str] = Counter()
+    """One key per group: its name, with `#2`, `#3`, ... where a layer has several groups.
+
+    A layer whose own name is such a key keeps it; the other takes the next number.
+    """
+    names = {group.name for group in groups}
+    last: Counter[str] = Counter()
     keys = []
     for group in groups:
-        seen[group.name] += 1
-        number = seen[group.name]
-        keys.append(group.name if number == 1 else f"{group.name}#{number}")
+        key = group.name
+        last[key] += 1
+        while last[group.name] > 1 and (key := f"{group.name}#{last[group.name]}") in names:
+            last[group.name] += 1
+        keys.append(key)
     return keys
