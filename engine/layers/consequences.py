@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.layers.dead_code import needed
-from engine.layers.flow import Content, Flow, FlowStep
+from engine.layers.flow import Flow, FlowStep
 from engine.layers.reading import still_read, unreachable
 from engine.measure.size import weights_of
 from engine.tape import canonical_names
@@ -73,8 +73,9 @@ def consequences(program: Program, flow: Flow, step: FlowStep, position: int) ->
 def needs_clone(flow: Flow, step: FlowStep, position: int, left: set[int]) -> bool:
     """Whether x must be copied, because it and the sum change or leave the program apart.
 
-    A sum is memory of its own (but for `x.add_(f)`, where it is x already). With x in its place,
-    a later write in place to one of them reaches the other.
+    A sum is memory of its own (but for `x.add_(f)`, where it is x already). With x in its place, a
+    later write in place to one of them would reach the other, and what training has kept of x for
+    its gradients.
     """
     x, total = step.operands[position], step.gives[0]
     if x.memory == total.memory:
@@ -82,24 +83,11 @@ def needs_clone(flow: Flow, step: FlowStep, position: int, left: set[int]) -> bo
     given = {content.memory for content in flow.outputs}
     if total.memory in given and (x.memory in given or x.memory in flow.lasting):
         return True
-    later = flow.steps[flow.steps.index(step) + 1 :]
     return any(
-        _meets(flow, later[index:], x, total)
-        for index, item in enumerate(later)
-        if item.writes & {x.memory, total.memory} and _alive(item, left)
+        item.writes & {x.memory, total.memory}
+        and any(content.node in left for content in item.gives)
+        for item in flow.steps[flow.steps.index(step) + 1 :]
     )
-
-
-def _meets(flow: Flow, steps: list[FlowStep], x: Content, total: Content) -> bool:
-    """Whether the first step's write to one of two memories is seen through the other."""
-    others = {x.memory, total.memory} - steps[0].writes
-    seen = set().union(*(step.memories for step in steps))
-    seen |= {content.memory for content in flow.outputs} | flow.lasting
-    return bool(others & seen) or not others
-
-
-def _alive(step: FlowStep, left: set[int]) -> bool:
-    return any(content.node in left for content in step.gives)
 
 
 def _attributes(program: Program, own: set[str], needed_before: set[str]) -> dict[str, str]:

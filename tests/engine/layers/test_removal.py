@@ -108,11 +108,15 @@ class InPlace(nn.Module):
         x += self.fc(x)
         return self.last(x) + seen_before.sum()
 
-    def written_and_forgotten(self, x):
-        x = self.stem(x)
-        return self.last((x + self.fc(x)).relu_())
+    def left_alone(self, x):
+        x = self.stem(x).relu_()
+        return self.last(x + self.fc(x))
 
     # here the sum and its shortcut go different ways, and need memory of their own
+    def written_and_kept_for_gradients(self, x):
+        x = self.stem(x).relu()
+        return self.last((x + self.fc(x)).relu_())
+
     def written_while_x_lives(self, x):
         x = self.stem(x)
         y = (x + self.fc(x)).mul_(2.0)
@@ -143,7 +147,8 @@ class InPlace(nn.Module):
     [
         ("into_f", 0),
         ("into_x", 0),
-        ("written_and_forgotten", 0),
+        ("left_alone", 0),
+        ("written_and_kept_for_gradients", 1),
         ("written_while_x_lives", 1),
         ("written_through_a_view", 1),
         ("x_is_written", 1),
@@ -155,6 +160,13 @@ def test_x_is_copied_where_its_memory_would_be_shared(kind, clones):
     program = traced(InPlace(kind), (X,))
     removal = without(program, (X,), "fc")
     assert str(removal.program.module.code).count("torch.clone(") == clones
+
+
+def test_what_is_left_can_be_trained():
+    program = traced(InPlace("written_and_kept_for_gradients"), (X,))
+    left = without(program, (X,), "fc").program
+    left.run((X,)).sum().backward()
+    assert left.parameters()["stem.weight"].grad.abs().sum() > 0
 
 
 def test_the_argument_is_not_handed_back():
