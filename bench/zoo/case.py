@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from secateur.recipe import Allocation, PruneStage
 
+from bench.zoo.enliven import enliven, sensitivity
 from bench.zoo.networks import Network, find
 from engine.certify import relative_error
 from engine.errors import EngineError
@@ -36,12 +37,14 @@ STAGE = PruneStage(
     stage="prune", criterion="l1_norm", allocation=Allocation(scope="local", amount=0.5)
 )
 _RUNTIME_TOLERANCE = 1e-3
+_LEAST_SENSITIVITY = 1e-5
+"""Outputs that hardly depend on the inputs prove nothing."""
 
 
 def export(network: Network, form: str) -> bytes:
     """The file a user would upload."""
     torch.manual_seed(0)
-    model = network.build().eval()
+    model = enliven(network.build().eval())
     example = network.inputs(1)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -86,6 +89,7 @@ def compress(upload: bytes, network: Network) -> dict[str, Any]:
         "frozen": [item.model_dump() for item in planned.frozen],
         "channels_removed": int(planned.plan.removed.size),
         "shapes": shapes_kept(upload, compacted, network),
+        "sensitivity": dependence(upload, network),
         "interpreter_error": interpreter_error(compacted, network),
     }
 
@@ -109,6 +113,25 @@ def shapes_kept(upload: bytes, compacted: Program, network: Network) -> dict[str
 
 
 @torch.no_grad()
+def dependence(upload: bytes, network: Network) -> float:
+    """How much the original's outputs depend on its inputs."""
+    original = Program.as_uploaded(upload)
+    outputs = []
+    for variant in (0, 1):
+        inputs = [_varied(value, variant) for value in network.inputs(1)]
+        outputs.append(list(tensors_in(original.run(inputs))))
+    return sensitivity(*outputs)
+
+
+def _varied(value: torch.Tensor, variant: int) -> torch.Tensor:
+    if variant == 0:
+        return value
+    if value.is_floating_point():
+        return torch.randn(value.shape, generator=torch.Generator().manual_seed(99))
+    return value.flip(-1)
+
+
+@torch.no_grad()
 def interpreter_error(compacted: Program, network: Network) -> float:
     """Second check: the engine's own interpreter against the TorchScript runtime."""
     inputs = network.inputs(1)
@@ -124,6 +147,8 @@ def verdict(result: dict[str, Any]) -> str:
     lost = 1 - result["parameters_after"] / result["parameters_before"]
     if not result["certificate"]["passed"]:
         return "certificate"
+    if result["sensitivity"] < _LEAST_SENSITIVITY:
+        return "outputs hardly depend on inputs"
     if not all(result["shapes"].values()):
         return "output shapes"
     if result["interpreter_error"] > _RUNTIME_TOLERANCE:
