@@ -99,6 +99,39 @@ METHODS: list[Method] = [
         schema=schema_of(PruneStage, ["exclude", "round_to"], granularity="channel"),
     ),
     Method(
+        name="head",
+        kind="granularity",
+        summary=(
+            "Remove whole attention heads: their rows of the query, key and value projections and "
+            "their columns of the one after them. Queries that share keys and values go together."
+        ),
+        formula="softmax(Q_h K_h^T) V_h for kept heads h only",
+        source=(
+            "Michel et al. 2019, Are Sixteen Heads Really Better than One? (NeurIPS); Ainslie et "
+            "al. 2023, GQA (EMNLP)"
+        ),
+        data="none",
+        cost="analysis: one run of the model on one example; removal: one copy of the weights",
+        schema=schema_of(PruneStage, ["exclude"], granularity="head"),
+    ),
+    Method(
+        name="layer",
+        kind="granularity",
+        summary=(
+            "Remove whole residual branches, the one with the least effect on the output first: "
+            "where the model computes x + f(x), f goes and the sum is x. The network gets "
+            "shallower, as channels make it narrower."
+        ),
+        formula="x + f(x) -> x",
+        source=(
+            "Men et al. 2024, ShortGPT (arXiv:2403.03853); Huang et al. 2016, Deep Networks with "
+            "Stochastic Depth (ECCV)"
+        ),
+        data="inputs",
+        cost="analysis: one run of the model on one example; judging: see the criterion",
+        schema=schema_of(PruneStage, ["exclude"], granularity="layer"),
+    ),
+    Method(
         name="element",
         kind="granularity",
         summary=(
@@ -134,6 +167,33 @@ METHODS: list[Method] = [
         ),
         formula="s(c) ~ U(0, 1)",
         source="Blalock et al. 2020, What is the State of Neural Network Pruning? (MLSys)",
+    ),
+    Method(
+        name="output_effect",
+        kind="criterion",
+        summary=(
+            "Layers only: how much the output changes without the branch and those gone before "
+            "it. Measured anew after each removal, on up to 32 samples of the dataset or else on "
+            "the example."
+        ),
+        formula="s(b) = ||y - y_b|| / ||y||",
+        source="Secateur; one step of backward elimination, Guyon & Elisseeff 2003 (JMLR)",
+        data="inputs",
+        cost="to remove k of n branches: n + (n - 1) + ... + (n - k + 1) runs on those samples",
+        schema=schema_of(PruneStage, [], criterion="output_effect", granularity="layer"),
+    ),
+    Method(
+        name="block_influence",
+        kind="criterion",
+        summary=(
+            "Layers only: how far the branch turns what passes it, as the cosine between x and "
+            "x + f(x) at every position. Blind to what later layers make of it, and cheap."
+        ),
+        formula="s(b) = 1 - mean over t of cos(x_t, x_t + f(x)_t)",
+        source="Men et al. 2024, ShortGPT (arXiv:2403.03853)",
+        data="inputs",
+        cost="one run for all branches",
+        schema=schema_of(PruneStage, [], criterion="block_influence", granularity="layer"),
     ),
     Method(
         name="local",

@@ -15,8 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_inputs import Input, check_extent
 
-Criterion = Literal["l1_norm", "l2_norm", "random"]
-Granularity = Literal["channel", "element"]
+Criterion = Literal["l1_norm", "l2_norm", "random", "output_effect", "block_influence"]
+Granularity = Literal["channel", "head", "layer", "element"]
 Scope = Literal["local", "global"]
 Aggregate = Literal["sum", "mean", "max", "l2"]
 Normalize = Literal["none", "mean", "max"]
@@ -28,11 +28,11 @@ class Allocation(RecipeModel):
     scope: Scope = "local"
     """`local`: the same amount from every layer; `global`: one ranking over the whole network."""
     amount: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Fraction to remove, of the prunable channels (or weights, for `element`)."""
+    """Fraction to remove, of the prunable channels, heads, layers or weights, by granularity."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Number to remove: per layer when local, in total when global."""
-    of: Literal["channels", "weights"] | None = None
-    """What the amount counts; left out, it is `channels`, or `weights` for `element`."""
+    of: Literal["channels", "heads", "layers", "weights"] | None = None
+    """What the amount counts; left out, it is what the granularity removes."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -95,12 +95,18 @@ class Iterative(RecipeModel):
 Schedule = Annotated[OneShot | Iterative, Field(discriminator="kind")]
 
 
+_REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
+_OF_LAYERS = ("output_effect", "block_influence")
+"""Criteria that judge whole residual branches."""
+
+
 class PruneStage(RecipeModel):
-    """Remove channels physically, or single weights by mask."""
+    """Remove channels, attention heads or whole layers physically, or single weights by mask."""
 
     stage: Literal["prune"]
     granularity: Granularity = "channel"
     criterion: Criterion = "l1_norm"
+    """What goes first; left out, it is `output_effect` for granularity `layer`."""
     aggregate: Aggregate = "sum"
     """Channels: how the scores of coupled slices become one score."""
     normalize: Normalize = "mean"
@@ -115,9 +121,25 @@ class PruneStage(RecipeModel):
     round_to: Annotated[int, Field(ge=1, le=256)] | None = None
     """Channels: keep a multiple of this many in every layer."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_by_their_effect(cls, stage: Any) -> Any:
+        if isinstance(stage, dict) and stage.get("granularity") == "layer":
+            return {"criterion": _OF_LAYERS[0], **stage}
+        return stage
+
+    @model_validator(mode="after")
+    def _effects_are_those_of_layers(self) -> Self:
+        if self.criterion in _OF_LAYERS and self.granularity != "layer":
+            raise ValueError(
+                f"`criterion: {self.criterion}` judges whole layers; granularity is "
+                f"`{self.granularity}`"
+            )
+        return self
+
     @model_validator(mode="after")
     def _amount_counts_what_is_removed(self) -> Self:
-        removed = "weights" if self.granularity == "element" else "channels"
+        removed = _REMOVED[self.granularity]
         if self.allocation.of not in (None, removed):
             raise ValueError(
                 f"`allocation.of` must be `{removed}` (or left out) for granularity "
@@ -128,7 +150,9 @@ class PruneStage(RecipeModel):
     @model_validator(mode="after")
     def _round_to_needs_channels(self) -> Self:
         if self.round_to is not None and self.granularity != "channel":
-            raise ValueError("`round_to` rounds channel counts; granularity is `element`")
+            raise ValueError(
+                f"`round_to` rounds channel counts; granularity is `{self.granularity}`"
+            )
         return self
 
 

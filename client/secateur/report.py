@@ -60,12 +60,15 @@ class StageReport(Measurement):
     stage_index: int
     round: int | None = None
     removed: int = 0
-    """Channels (or weights, for element pruning) removed by this step."""
+    """Channels (heads, layers or weights, by granularity) removed by this step."""
+    removed_layers: list[str] = []
+    """Names of the residual branches it removed, least important first."""
     elapsed_ms: float
 
 
 class Certificate(ReportModel):
-    """Equivalence of the compact model and the original with the removed channels zeroed."""
+    """Equivalence of the compact model and the original with the removed channels zeroed, and
+    the removed layers passed by."""
 
     passed: bool
     kind: Literal["exact", "approximate"]
@@ -83,7 +86,7 @@ class Certificate(ReportModel):
 
 
 class Frozen(ReportModel):
-    """Channels that could not be pruned, with the reason."""
+    """Channels that could not be pruned, or a residual branch (as one), with the reason."""
 
     layer: str
     op: str

@@ -64,7 +64,12 @@ def plan_channels(
     Raises:
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
-    coupling = couple(program, copies(inputs), exclude=stage.exclude)
+    coupling = couple(
+        program,
+        copies(inputs),
+        exclude=stage.exclude,
+        granularity="head" if stage.granularity == "head" else "channel",
+    )
     before = originals or Originals.of(coupling.groups)
     target = Target(stage.allocation, before, round_number, rounds)
     scores = component_scores(
@@ -190,7 +195,9 @@ def _nothing(
     sizes = [int((~np.isnan(scores[group.components])).sum()) for group in coupling.groups]
     if sum(sizes) == 0:
         return NothingPruned(
-            "the plan removes nothing: no channel of the model can be removed",
+            "the plan removes nothing: no attention head of the model can be removed"
+            if stage.granularity == "head"
+            else "the plan removes nothing: no channel of the model can be removed",
             hint=_frozen_hint(frozen),
             where="exclude" if stage.exclude else "allocation",
         )
