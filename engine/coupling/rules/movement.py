@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from engine.coupling.labels import Dimension, Labels
+from engine.coupling.labels import Dimension
+from engine.coupling.placement import place, place_in_empty
 from engine.coupling.tracker import Tracker, rule
 from engine.errors import EngineError
 from engine.structure import tensors_in
@@ -130,10 +129,14 @@ def _move(
             tracker.freeze(own, step, f"labels could not follow: {str(error).splitlines()[0]}")
         return
     for output, result, labels in zip(outputs, moved, results, strict=True):
-        if result.numel():
-            _place(tracker, step, output, result, labels)
+        if not result.numel():
+            place_in_empty(tracker, step, labelled, labels, along=_one_dimension(step, dim, labels))
+        elif step.kind in _POSITION_DEPENDENT and not _unmoved(
+            result, labelled[operands[0].number], dim
+        ):
+            tracker.freeze(result.numpy().reshape(-1), step, "values move by their position")
         else:
-            _place_in_empty(tracker, step, labelled, dim, labels)
+            place(tracker, step, output, result, labels)
 
 
 def _kept_dimensions(step: Step, operands: list[TensorValue], dim: int) -> set[int] | None:
@@ -187,56 +190,6 @@ def _convert_values(value: Any, change: Any) -> Any:
     return value
 
 
-def _place(
-    tracker: Tracker,
-    step: Step,
-    output: TensorValue,
-    result: torch.Tensor,
-    labels: list[Dimension],
-) -> None:
-    """Read the label vectors of one output off the moved labels."""
-    varying = [dim for dim in range(result.dim()) if _varies(result, dim)]
-    core = result[
-        tuple(slice(None) if dim in varying else 0 for dim in range(result.dim()))
-    ].numpy()
-    if not varying:
-        tracker.freeze(core.reshape(1).astype(np.int64), step, "picked by its position")
-        return
-    if step.kind in _POSITION_DEPENDENT and (
-        len(varying) > 1 or not _same_order(core.astype(np.int64))
-    ):
-        tracker.freeze(core.reshape(-1), step, "values move by their position")
-        return
-    pivot = _pivot(core, _choices(tracker, output, varying)) if len(varying) > 1 else 0
-    table = np.moveaxis(core, pivot, 0).reshape(core.shape[pivot], -1)
-    vector = np.ascontiguousarray(table[:, 0])
-    if table.shape[1] > 1:
-        left = np.repeat(vector, table.shape[1] - 1)
-        tracker.unite(left, table[:, 1:].ravel(), step, "indices of a reshaped dimension")
-    dim = varying[pivot]
-    if result.shape[dim] != output.shape[dim]:
-        raise AssertionError(f"{step.kind}: labels {tuple(result.shape)} for {output.shape}")
-    known = labels[dim]
-    labels[dim] = vector if known is None else np.vstack([known, vector])
-    if len(varying) > 1 and tracker.cuts is not None:
-        tracker.cuts.carried.append((output.number, dim, vector))
-        for other in varying:
-            if other != dim and labels[other] is None:
-                probe = tracker.space.allocate("", other, output.shape[other])
-                tracker.cuts.probes.append((output.number, other, probe))
-                labels[other] = probe
-
-
-def _choices(tracker: Tracker, output: TensorValue, varying: list[int]) -> list[int]:
-    """Positions in `varying` that may carry the labels."""
-    heads = tracker.heads.get(output.number)
-    everything = list(range(len(varying)))
-    if heads not in varying:
-        return everything
-    at = varying.index(heads)
-    return [at] if tracker.whole_heads else [place for place in everything if place != at]
-
-
 def _pad(step: Step, labels: Dimension, dim: int, result: list[Dimension]) -> None:
     """Padding adds (or, negative, cuts) positions at both ends; what is added is no channel."""
     if labels is None:
@@ -251,53 +204,6 @@ def _pad(step: Step, labels: Dimension, dim: int, result: list[Dimension]) -> No
             labels = np.concatenate([fixed, labels] if end == 0 else [labels, fixed])
     known = result[dim]
     result[dim] = labels if known is None else np.vstack([known, labels])
-
-
-def _place_in_empty(
-    tracker: Tracker,
-    step: Step,
-    labelled: dict[int, Dimension],
-    dim: int,
-    labels: list[Dimension],
-) -> None:
-    """An empty result holds no values to follow; its other dimensions still have lengths."""
-    own = next((value for value in labelled.values() if value is not None), None)
-    rank = {len(value.shape) for value in step.tensors() if value.number in labelled}
-    if own is not None and step.kind in _ALONG_ONE_DIMENSION and rank == {len(labels)}:
-        along = int(step.argument("dim", 0)) % len(labels)
-        if along != dim:
-            labels[dim] = own
-            return
-    tracker.freeze(own, step, "an empty tensor")
-
-
-def _varies(result: torch.Tensor, dim: int) -> bool:
-    if result.shape[dim] <= 1 or result.stride(dim) == 0:
-        return False
-    first = result.narrow(dim, 0, 1)
-    return not torch.equal(first.expand_as(result), result)
-
-
-def _same_order(core: Labels) -> bool:
-    return bool(np.all(np.diff(core) > 0))
-
-
-def _pivot(core: Labels, choices: list[int]) -> int:
-    """The dimension that leaves the most classes after uniting along all the others."""
-    if len(choices) == 1:
-        return choices[0]
-    best, best_count = 0, -1
-    for dim in choices:
-        table = np.moveaxis(core, dim, 0).reshape(core.shape[dim], -1)
-        names, compact = np.unique(table, return_inverse=True)
-        compact = compact.reshape(table.shape)
-        left = np.repeat(compact[:, :1], table.shape[1] - 1, axis=1).ravel()
-        right = compact[:, 1:].ravel()
-        graph = coo_matrix((np.ones(left.size, np.int8), (left, right)), shape=(names.size,) * 2)
-        count = int(connected_components(graph, directed=False)[0])
-        if count >= best_count:
-            best, best_count = dim, count
-    return best
 
 
 def _equal_parts(tracker: Tracker, step: Step, results: list[list[Dimension]]) -> None:
@@ -327,3 +233,21 @@ def _freeze_padded(tracker: Tracker, step: Step) -> None:
     padded = len(step.arguments[1]) // 2
     for dim in range(len(labels) - padded, len(labels)):
         tracker.freeze(labels[dim], step, "padded with its own values")
+
+
+def _one_dimension(step: Step, dim: int, labels: list[Dimension]) -> int | None:
+    """The labelled dimension, where the operator works along another one alone."""
+    if step.kind not in _ALONG_ONE_DIMENSION:
+        return None
+    ranks = {len(value.shape) for value in step.tensors() if value.shape}
+    along = int(step.argument("dim", 0)) % max(len(labels), 1)
+    return dim if ranks == {len(labels)} and along != dim else None
+
+
+def _unmoved(result: torch.Tensor, labels: Dimension, dim: int) -> bool:
+    """Whether the labels lie along the same dimension in the same order as before."""
+    if labels is None or result.dim() <= dim or result.shape[dim] != labels.size:
+        return False
+    shape = [1] * result.dim()
+    shape[dim] = -1
+    return torch.equal(result, torch.from_numpy(labels).reshape(shape).expand_as(result))
