@@ -6,6 +6,7 @@ The fresh process uses the optimised executor, this one the plain one, whose sum
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from engine.torchscript.program import Program
 
 _SCRIPT = Path(__file__).with_name("fresh_process.py")
 _SECONDS = 300
+_EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")
 
 
 def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: Path) -> float:
@@ -59,13 +61,22 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: 
     finally:
         exchange.unlink()
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise _failed(lines[-1] if lines else f"it ended with status {done.returncode}")
+        raise _failed(_reason(done.stderr) or f"it ended with status {done.returncode}")
     difference = float(json.loads(answer.read_text())["relative_error"])
     answer.unlink()
     if not difference <= comparison_tolerance(program):
         raise _failed(f"its outputs differ by {difference:.2g} of the largest output")
     return difference
+
+
+def _reason(printed: str) -> str:
+    """What an exception says, of all that was printed; TorchScript adds code after it."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    starts = [at for at, line in enumerate(lines) if _EXCEPTION.match(line)]
+    if not starts:
+        return lines[-1] if lines else ""
+    first = starts[-1]
+    return " ".join(lines[first : first + (2 if lines[first].endswith(":") else 1)])
 
 
 def _failed(reason: str) -> CertificateFailed:

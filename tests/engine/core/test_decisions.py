@@ -397,6 +397,6 @@ def test_without_the_frozen_region_the_other_branch_goes_wrong(
     program = scripted(Chooses())
     planned, _ = pruned(program, [rows()])
     assert removed_of(planned)["a"] == 4
+    both_ways = [5 * torch.cat([rows(1, seed)] * 4) for seed in range(2, 12)]
     with pytest.raises(EngineError, match="fails at batch size 4 where the original runs"):
-        for seed in range(2, 12):
-            on(program, planned, [5 * rows(4, seed)])
+        [on(program, planned, [inputs]) for inputs in both_ways]
