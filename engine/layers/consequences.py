@@ -20,7 +20,8 @@ class Consequences:
     Attributes:
         own: parameters, buffers and constants that nobody else needs, in the order of the run.
         left: nodes of the flow that are still needed.
-        kept: instructions that stay.
+        kept: instructions that stay. Blocks that can never run may still name others, and have
+            to be settled before those are deleted.
         dropped: parameters and buffers that nothing reads any more.
         obstacle: why the weights cannot be dropped, or None.
     """
@@ -50,14 +51,16 @@ def consequences(program: Program, flow: Flow, step: FlowStep, position: int) ->
     ]
     goes = _attributes(program, set(own), flow.named(before))
     instruction = step.instruction
+    closed = unreachable(program, flow)
     kept = needed(
         program.block,
         flow,
         instead={instruction.outputs[0]: instruction.inputs[position]},
         dead=flow.dead_values(before, left).union(instruction.outputs),
         forgotten=goes,
+        closed=closed,
     )
-    read = still_read(program, kept, unreachable(program, flow))
+    read = still_read(program, kept, closed)
     weights = weights_of(program).keys()
     return Consequences(
         own=own,

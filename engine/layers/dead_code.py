@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from engine.layers.flow import Flow
-from engine.layers.reading import attribute_paths, producers
+from engine.layers.reading import attribute_paths, open_instructions, producers
 from engine.torchscript.effects import lasts, speaks, written
 from engine.torchscript.instructions import Block, Instruction, walk
 
@@ -32,6 +32,7 @@ def needed(
     instead: Mapping[int, int],
     dead: Collection[int],
     forgotten: Collection[str],
+    closed: Collection[Block],
 ) -> set[Instruction]:
     """The instructions that stay.
 
@@ -41,8 +42,10 @@ def needed(
         instead: values that are replaced by others.
         dead: values of operators that ran and that no output needs any more.
         forgotten: attributes of layers that go.
+        closed: blocks that can never run, and count for nothing.
     """
-    return _Marker(block, flow, instead, dead, forgotten).marked()
+    marker = _Marker(block, flow, instead=instead, dead=dead, forgotten=forgotten, closed=closed)
+    return marker.marked()
 
 
 class _Marker:
@@ -50,11 +53,14 @@ class _Marker:
         self,
         block: Block,
         flow: Flow,
+        *,
         instead: Mapping[int, int],
         dead: Collection[int],
         forgotten: Collection[str],
+        closed: Collection[Block],
     ) -> None:
         self._block = block
+        self._closed = closed
         self._flow = flow
         self._instead = instead
         self._dead = dead
@@ -81,7 +87,7 @@ class _Marker:
         for value in self._block.outputs:
             self._mark_value(value)
         open_: list[Instruction] = []
-        for instruction in walk(self._block):
+        for instruction in open_instructions(self._block, self._closed):
             alive = bool(self._flow.ran[instruction.index]) and not self._is_dead(instruction)
             if lasts(instruction) or (written(instruction) and alive):
                 self._mark(instruction)
@@ -119,12 +125,13 @@ class _Marker:
                 or self._is_dead(instruction)
                 or any(self._read(value) in self._tainted for value in instruction.inputs)
             )
-            for inner in instruction.blocks:
+            ways = [inner for inner in instruction.blocks if inner not in self._closed]
+            for inner in ways:
                 self._taint(inner, under=about)
             if about:
                 self._about_dead.add(instruction)
                 self._tainted.update(instruction.outputs)
-            for inner in instruction.blocks:
+            for inner in ways:
                 # A loop's block gives its condition first.
                 for value, output in zip(
                     reversed(inner.outputs), reversed(instruction.outputs), strict=False
@@ -139,7 +146,8 @@ class _Marker:
             if item not in self._found:
                 self._found.add(item)
                 waiting.extend(self._owners(item))
-                for value in (*item.inputs, *(v for block in item.blocks for v in block.outputs)):
+                ways = [block for block in item.blocks if block not in self._closed]
+                for value in (*item.inputs, *(v for block in ways for v in block.outputs)):
                     source = self._made.get(self._read(value))
                     if source is not None:
                         waiting.append(source)

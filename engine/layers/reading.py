@@ -70,16 +70,37 @@ def producers(block: Block) -> dict[int, Instruction]:
     return {value: instruction for instruction in walk(block) for value in instruction.outputs}
 
 
+def settled(program: Program, flow: Flow) -> dict[Instruction, int]:
+    """Every `If` that always goes the same way and can be reached, with the block it takes."""
+    conditions = _Conditions(program.block, flow)
+    closed = unreachable(program, flow)
+    return {
+        instruction: 1 - number
+        for instruction in open_instructions(program.block, closed)
+        for number in range(len(instruction.blocks))
+        if conditions.never_runs(instruction, number)
+    }
+
+
 def unreachable(program: Program, flow: Flow) -> set[Block]:
     """Blocks that can never run, those within them included."""
-    settled = _Settled(program.block, flow)
+    conditions = _Conditions(program.block, flow)
     return {
         nested
         for instruction in walk(program.block)
         for number, block in enumerate(instruction.blocks)
-        if settled.never_runs(instruction, number)
+        if conditions.never_runs(instruction, number)
         for nested in _nested(block)
     }
+
+
+def open_instructions(block: Block, closed: Collection[Block]) -> Iterator[Instruction]:
+    """Every instruction that can run, depth first."""
+    for instruction in block.instructions:
+        yield instruction
+        for inner in instruction.blocks:
+            if inner not in closed:
+                yield from open_instructions(inner, closed)
 
 
 def _nested(block: Block) -> Iterator[Block]:
@@ -100,7 +121,7 @@ def _used(block: Block, kept: Collection[Instruction], closed: Collection[Block]
                     yield from _used(inner, kept, closed)
 
 
-class _Settled:
+class _Conditions:
     """Tells which conditions are the same in every run."""
 
     def __init__(self, block: Block, flow: Flow) -> None:

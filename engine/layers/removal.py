@@ -19,6 +19,7 @@ from engine.errors import EngineError
 from engine.layers.branches import Branch, sums
 from engine.layers.consequences import consequences, needs_clone
 from engine.layers.flow import record_flow
+from engine.layers.reading import settled
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.program import Program
 
@@ -61,6 +62,9 @@ def remove_branches(
         if branch.number not in inside
     ]
     editor = GraphEditor(fresh)
+    for instruction, taken in settled(fresh, record_flow(fresh, inputs)).items():
+        editor.settle(instruction, taken)
+    fresh.edited()
     emptied: dict[str, None] = {}
     for branch, value in targets:
         flow = record_flow(fresh, inputs)

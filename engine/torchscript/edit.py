@@ -93,6 +93,17 @@ class GraphEditor:
         node.output().replaceAllUsesWith(value)
 
     @staticmethod
+    def settle(instruction: Instruction, taken: int) -> None:
+        """Put the instructions of one block of an `If` in its place; the other one goes."""
+        node = instruction.node
+        block = list(node.blocks())[taken]
+        for inner in list(block.nodes()):
+            inner.moveBefore(node)
+        for output, value in zip(node.outputs(), block.outputs(), strict=True):
+            output.replaceAllUsesWith(value)
+        node.destroy()
+
+    @staticmethod
     def keep_only(block: Block, kept: Collection[Instruction]) -> None:
         """Delete all other instructions; nothing that is kept may read them."""
         for instruction in reversed(block.instructions):

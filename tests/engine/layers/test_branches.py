@@ -225,6 +225,20 @@ def test_paths_that_can_never_run_are_in_nobodys_way():
     assert names(scripted(Net(False)), (X,)) == []
 
 
+def test_a_path_that_training_may_take_is_in_the_way():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.fc(x)
+            return self.last(y if self.training else x + y)
+
+    (frozen,) = find_branches(scripted(Net()), (X,)).frozen
+    assert "a path that the example does not take" in frozen.reason
+
+
 def test_a_model_without_shortcuts():
     found = find_branches(uploaded(zoo.traced("lenet5")), zoo.example_inputs("lenet5"))
     assert (found.removable, found.frozen) == ([], [])

@@ -237,6 +237,28 @@ def test_checks_and_lists_of_the_branch_go_with_it():
         removal.program.module(X[0])
 
 
+def test_an_if_that_always_goes_the_same_way_gives_place():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shortcut = True
+            self.fc, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.dim() == 2, "rows"
+            y = self.fc(x)
+            if self.shortcut:
+                y += x
+            return self.last(y)
+
+    removal = without(scripted(Net()), (X,), "fc")
+    read = Program.load(removal.program.to_bytes())
+    assert "shortcut" not in str(read.module.code)
+    torch.testing.assert_close(read.run((X,)), read.module.last(X))
+    with pytest.raises(torch.jit.Error, match="rows"):
+        read.module(X[0])
+
+
 class RandomNet(nn.Module):
     """Residual sums, writes in place, views and values kept for later, drawn from a seed."""
 
