@@ -116,7 +116,7 @@ def _memory_of(instruction: Instruction) -> Iterator[tuple[int, list[int]]]:
 
     A view shares memory with its first operand; counting other results does no harm.
     """
-    if instruction.kind == "prim::GetAttr":
+    if instruction.kind == "prim::GetAttr" or _is_fresh(instruction):
         return
     for position, output in enumerate(instruction.outputs):
         if instruction.kind == "prim::If":
@@ -128,6 +128,15 @@ def _memory_of(instruction: Instruction) -> Iterator[tuple[int, list[int]]]:
             yield body.inputs[position + 1], sources
         else:
             yield output, list(instruction.inputs[:1])
+
+
+def _is_fresh(instruction: Instruction) -> bool:
+    """Whether the result is sure to have memory of its own."""
+    if writes_first(instruction) or instruction.operator is None:
+        return False
+    return instruction.operator.pointwise or instruction.kind in {
+        "aten::copy", "aten::clone", "aten::list", "aten::dict",
+    }  # fmt: skip
 
 
 def writes_first(instruction: Instruction) -> bool:

@@ -400,3 +400,26 @@ def test_without_the_frozen_region_the_other_branch_goes_wrong(
     both_ways = [5 * torch.cat([rows(1, seed)] * 4) for seed in range(2, 12)]
     with pytest.raises(EngineError, match="fails at batch size 4 where the original runs"):
         [on(program, planned, [inputs]) for inputs in both_ways]
+
+
+class Shifted(Three):
+    """Like Swin: a copied list of the module's own numbers is written to, then decided on."""
+
+    shift: list[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = [1, 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = self.shift.copy()
+        if x.shape[1] <= 4:
+            shift[0] = 0
+        h = self.a(x)
+        h = h.roll(1, 0) if sum(shift) > 0 else h * 2
+        return self.c(self.b(h).relu())
+
+
+def test_a_copy_of_numbers_that_is_written_to_is_no_data() -> None:
+    planned, _ = pruned(scripted(Shifted()), [rows()])
+    assert removed_of(planned) == {"a": 4, "b": 4}
