@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.layers.dead_code import needed
 from engine.layers.flow import Flow, FlowStep
-from engine.layers.reading import still_read, unreachable
+from engine.layers.reading import still_read, unpacked, unreachable
 from engine.measure.size import weights_of
 from engine.tape import canonical_names
 from engine.torchscript.instructions import Instruction
@@ -20,8 +20,8 @@ class Consequences:
     Attributes:
         own: parameters, buffers and constants that nobody else needs, in the order of the run.
         left: nodes of the flow that are still needed.
-        kept: instructions that stay. Blocks that can never run may still name others, and have
-            to be settled before those are deleted.
+        kept: instructions that stay. Blocks that can never run and tuples taken apart at once may
+            still name others, and have to be settled before those are deleted.
         dropped: parameters and buffers that nothing reads any more.
         obstacle: why the weights cannot be dropped, or None.
     """
@@ -52,15 +52,20 @@ def consequences(program: Program, flow: Flow, step: FlowStep, position: int) ->
     goes = _attributes(program, set(own), flow.named(before))
     instruction = step.instruction
     closed = unreachable(program, flow)
+    items = {
+        item: value
+        for taken_apart, made in unpacked(program.block).items()
+        for item, value in zip(taken_apart.outputs, made.inputs, strict=True)
+    }
     kept = needed(
         program.block,
         flow,
-        instead={instruction.outputs[0]: instruction.inputs[position]},
+        instead=items | {instruction.outputs[0]: instruction.inputs[position]},
         dead=flow.dead_values(before, left).union(instruction.outputs),
         forgotten=goes,
         closed=closed,
     )
-    read = still_read(program, kept, closed)
+    read = still_read(program, kept, closed, items)
     weights = weights_of(program).keys()
     return Consequences(
         own=own,

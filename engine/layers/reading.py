@@ -7,7 +7,7 @@ attribute, for fine-tuning changes it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from engine.layers.flow import Flow
 from engine.torchscript.instructions import Block, Instruction, walk
@@ -24,17 +24,28 @@ _PLAIN = frozenset(
 
 
 def still_read(
-    program: Program, kept: Collection[Instruction], closed: Collection[Block]
+    program: Program,
+    kept: Collection[Instruction],
+    closed: Collection[Block],
+    instead: Mapping[int, int],
 ) -> dict[str, str]:
     """Attributes that are read, with what reads them.
 
     Args:
         kept: instructions of forward that stay.
         closed: blocks that can never run.
+        instead: values that others stand for.
     """
     paths = attribute_paths(program.block)
+    used = set(_used(program.block, kept, closed))
+    waiting = list(used)
+    while waiting:
+        source = instead.get(waiting.pop())
+        if source is not None and source not in used:
+            used.add(source)
+            waiting.append(source)
     read = dict.fromkeys(
-        (paths[value] for value in _used(program.block, kept, closed) if value in paths),
+        (path for value, path in paths.items() if value in used),
         "something else in forward still reads its weights, or a path that the example does not "
         "take",
     )
@@ -80,6 +91,19 @@ def settled(program: Program, flow: Flow) -> dict[Instruction, int]:
         for number in range(len(instruction.blocks))
         if conditions.never_runs(instruction, number)
     }
+
+
+def unpacked(block: Block) -> dict[Instruction, Instruction]:
+    """Tuples that are taken apart where they were put together (calls that were inlined leave
+    them), by the instruction that takes them apart."""
+    made = producers(block)
+    found = {}
+    for instruction in walk(block):
+        if instruction.kind == "prim::TupleUnpack":
+            source = made.get(instruction.inputs[0])
+            if source is not None and source.kind == "prim::TupleConstruct":
+                found[instruction] = source
+    return found
 
 
 def unreachable(program: Program, flow: Flow) -> set[Block]:

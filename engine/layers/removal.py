@@ -19,7 +19,7 @@ from engine.errors import EngineError
 from engine.layers.branches import Branch, sums
 from engine.layers.consequences import consequences, needs_clone
 from engine.layers.flow import record_flow
-from engine.layers.reading import settled
+from engine.layers.reading import settled, unpacked
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.program import Program
 
@@ -64,6 +64,9 @@ def remove_branches(
     editor = GraphEditor(fresh)
     for instruction, taken in settled(fresh, record_flow(fresh, inputs)).items():
         editor.settle(instruction, taken)
+    fresh.edited()
+    for instruction, made in unpacked(fresh.block).items():
+        editor.unpack(instruction, made)
     fresh.edited()
     emptied: dict[str, None] = {}
     for branch, value in targets:

@@ -104,6 +104,12 @@ class GraphEditor:
         node.destroy()
 
     @staticmethod
+    def unpack(instruction: Instruction, made: Instruction) -> None:
+        """Give every user of an unpacked tuple's items what the tuple was made of."""
+        for item, value in zip(instruction.node.outputs(), made.node.inputs(), strict=True):
+            item.replaceAllUsesWith(value)
+
+    @staticmethod
     def keep_only(block: Block, kept: Collection[Instruction]) -> None:
         """Delete all other instructions; nothing that is kept may read them."""
         for instruction in reversed(block.instructions):

@@ -259,6 +259,31 @@ def test_an_if_that_always_goes_the_same_way_gives_place():
         read.module(X[0])
 
 
+def test_tuples_that_calls_leave_behind_are_no_obstacle():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.fc(x), x * 2.0
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.last = Pair(), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            f, doubled = self.pair(x)
+            return self.last(x + f) + doubled
+
+    program = traced(Net(), (X,))
+    removal = without(program, (X,), "pair.fc")
+    assert set(removal.emptied) == {"pair.fc.weight", "pair.fc.bias"}
+    last = removal.program.module.last
+    torch.testing.assert_close(removal.program.run((X,)), last(X) + 2 * X)
+
+
 class RandomNet(nn.Module):
     """Residual sums, writes in place, views and values kept for later, drawn from a seed."""
 
