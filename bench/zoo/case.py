@@ -44,7 +44,7 @@ _LEAST_SENSITIVITY = 1e-5
 def export(network: Network, form: str) -> bytes:
     """The file a user would upload."""
     torch.manual_seed(0)
-    model = enliven(network.build().eval())
+    model = enliven(network.build(), network.inputs(4))
     example = network.inputs(1)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")

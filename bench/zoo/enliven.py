@@ -8,34 +8,51 @@ read (He et al. 2015), and norms get statistics as if trained. Sizes and structu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 _SMALL = 1e-4
 
 
 @torch.no_grad()
-def enliven(model: nn.Module) -> nn.Module:
-    """Draw anew what is (almost) zero, and the statistics of batch norms; in place."""
+def enliven(model: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
+    """Draw anew what is (almost) zero, and give batch norms the statistics of a batch; in place.
+
+    Args:
+        inputs: arguments of forward, several samples of them.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            _statistics(module)
-        elif isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
             # The default of these layers shrinks activations by half and more at each of them.
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    for norm in norms:
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.7, 1.3)
+            nn.init.normal_(norm.bias, std=0.1)
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.numel() > 1:
             _waken(parameter)
-    return model
+    if norms:
+        _take_statistics(model, norms, inputs)
+    return model.eval()
 
 
-def _statistics(norm: nn.modules.batchnorm._BatchNorm) -> None:
-    if norm.affine:
-        nn.init.uniform_(norm.weight, 0.7, 1.3)
-        nn.init.normal_(norm.bias, std=0.1)
-    if norm.running_mean is not None and norm.running_var is not None:
-        nn.init.normal_(norm.running_mean, std=0.1)
-        nn.init.uniform_(norm.running_var, 0.5, 1.5)
+def _take_statistics(
+    model: nn.Module, norms: Sequence[_BatchNorm], inputs: Sequence[Tensor]
+) -> None:
+    """Mean and variance of one batch, layer by layer, so that activations keep their scale."""
+    model.eval()
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    model(*inputs)
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
 
 
 def _waken(parameter: Tensor) -> None:
