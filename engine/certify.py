@@ -59,7 +59,7 @@ def certify(
                 raise float64_fault(original, inputs, error) from error
             continue  # the original is fixed to its own batch size; so may the compact one be
         with same_start(compact):
-            result = _run_compact(compact, example, batch)
+            result = run_compact(compact, example, batch)
         worst = max(worst, relative_error(reference, result))
         if mixed:
             with same_start(original):
@@ -86,7 +86,12 @@ def certify(
     )
 
 
-def _run_compact(compact: Program, example: list[Any], batch: int) -> Any:
+def run_compact(compact: Program, example: list[Any], batch: int) -> Any:
+    """Outputs of the compact program.
+
+    Raises:
+        EngineError: it fails where the original ran; names the batch size.
+    """
     try:
         return compact.run(example)
     except FAULTS as error:

@@ -6,9 +6,9 @@ the program's control flow or an operator needs real values, it is recorded agai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
@@ -20,6 +20,7 @@ from engine.torchscript.interpreter import Interpreter, run_operator
 from engine.torchscript.meta import run_on_meta
 from engine.torchscript.program import Program, memory_of
 
+Recorded = TypeVar("Recorded")
 _KEPT_ELEMENTS = 1 << 20
 
 
@@ -109,10 +110,18 @@ def record(program: Program, inputs: Sequence[Any]) -> Tape:
         ModelRaised: the model refuses these inputs.
         UnsupportedOperator: an instruction cannot be run.
     """
+    return shapes_first(lambda meta: _record(program, inputs, meta=meta))
+
+
+def shapes_first(run: Callable[[bool], Recorded]) -> Recorded:
+    """What `run(True)`, on the meta device, gives, or where that needs values `run(False)`.
+
+    A program that fails for its own reasons fails in the second run as well, which says why.
+    """
     try:
-        return _record(program, inputs, meta=True)
+        return run(True)
     except (EngineError, NotImplementedError, RuntimeError):
-        return _record(program, inputs, meta=False)
+        return run(False)
 
 
 @torch.no_grad()

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from secateur.report import Certificate
 
-from engine.certify import TOLERANCE, batch_sizes, noisy_example, relative_error
-from engine.errors import EngineError, UnsupportedOperator
+from engine.certify import TOLERANCE, batch_sizes, noisy_example, relative_error, run_compact
+from engine.comparison import FAULTS, float64_fault
+from engine.errors import EngineError
 from engine.layers.branches import Branch
 from engine.layers.without import run_without
 from engine.structure import samples_in
@@ -34,24 +35,22 @@ def certify_removal(
         removed: found on `original`; those inside of others may be left out.
         inputs: the example they were found on.
     """
-    reference, compact = in_float64(original), in_float64(compacted)
+    reference = in_float64(original)
+    # As it will be saved: what is certified has been written out and read back.
+    compact = in_float64(compacted.read_back())
     worst, batches = 0.0, []
     for batch in batch_sizes(inputs):
         example = noisy_example(inputs, batch)
         with made_in_float64():
             try:
                 expected = run_without(reference, removed, example)
-            except (EngineError, RuntimeError) as error:
+            except (EngineError, *FAULTS) as error:
                 if batch == samples_in(inputs):
-                    raise UnsupportedOperator(
-                        "the certificate needs the program in float64, where it fails: "
-                        f"{str(error).strip().splitlines()[-1]}",
-                        where="certificate",
-                        hint="quantized operators know no float64: upload the model from before "
-                        "quantization, and quantize the result",
-                    ) from error
+                    raise float64_fault(original, inputs, error) from error
                 continue  # fixed to its own batch size
-            found = _run(compact, example, batch)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)  # as in the reference
+                found = run_compact(compact, example, batch)
         worst = max(worst, relative_error(expected, found))
         batches.append(batch)
     passed = worst <= TOLERANCE
@@ -64,17 +63,3 @@ def certify_removal(
         reloaded_in_fresh_process=False,
         detail="" if passed else f"the error must be at most {TOLERANCE:g}",
     )
-
-
-def _run(compact: Program, example: list[Any], batch: int) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # as in the reference
-        try:
-            return compact.run(example)
-        except RuntimeError as error:
-            raise EngineError(
-                f"the compact model fails at batch size {batch} where the original runs: "
-                f"{str(error).strip().splitlines()[-1]}",
-                hint="nothing was produced; exclude layers to find the one at fault",
-                where="certificate",
-            ) from error

@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from engine.errors import EngineError
 from engine.structure import map_tensors, tensors_in
-from engine.tape import canonical_names, to_meta
+from engine.tape import canonical_names, shapes_first, to_meta
 from engine.torchscript.effects import written
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import Interpreter, run_operator
@@ -151,10 +150,7 @@ def record_flow(program: Program, inputs: Sequence[Any]) -> Flow:
         ModelRaised: the model refuses these inputs.
         UnsupportedOperator: an instruction cannot be run.
     """
-    try:
-        return _record(program, inputs, meta=True)
-    except (EngineError, NotImplementedError, RuntimeError):
-        return _record(program, inputs, meta=False)
+    return shapes_first(lambda meta: _record(program, inputs, meta=meta))
 
 
 @torch.no_grad()
