@@ -4,8 +4,7 @@ A removed channel then produces zero, and whatever reads it multiplies by zero, 
 operator acts on each channel alone, its outputs must equal the compact model's to rounding.
 
 The original is run step by step, in float64, without a copy of it: each weight is converted and
-masked when an operator reads it, and let go after. So the reference of a network of any size
-costs the memory of its largest weight.
+masked when it is first read, and let go with the run.
 """
 
 from __future__ import annotations
