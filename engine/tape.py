@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -75,6 +76,10 @@ class Step:
 
     def layer(self) -> str:
         """The layer whose weights this step reads, or where the step stands in the source."""
+        return self._layer
+
+    @cached_property
+    def _layer(self) -> str:
         for value in self.tensors():
             if value.name is not None and not value.name.startswith("constant:"):
                 return value.name.rpartition(".")[0] or value.name

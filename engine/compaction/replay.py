@@ -10,6 +10,7 @@ An operand that is itself computed from data must stay computed: no constant can
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from engine.compaction.survivors import Survivors
 from engine.coupling import Coupling
 from engine.tape import Step, TensorValue
-from engine.torchscript.dependence import data_dependence
+from engine.torchscript.dependence import Dependence, data_dependence
 from engine.torchscript.instructions import Instruction, walk
 from engine.torchscript.program import Program
 
@@ -40,16 +41,27 @@ class Replay:
         self._active = not coupling.tape.meta
         self._coupling = coupling
         self._survivors = survivors
-        self._dependence = data_dependence(program, coupling.tape.branches, numbers=True)
-        self._lists = {
+        self._program = program
+        self._block = program.block
+
+    @cached_property
+    def _dependence(self) -> Dependence:
+        # Found when asked for: most programs are edited at constants only.
+        return data_dependence(self._program, self._coupling.tape.branches, numbers=True)
+
+    @cached_property
+    def _lists(self) -> dict[int, tuple[int, ...]]:
+        return {
             instruction.outputs[0]: instruction.inputs
-            for instruction in walk(program.block)
+            for instruction in walk(self._block)
             if instruction.kind == "prim::ListConstruct"
         }
 
     def decided(self, instruction: Instruction, position: int, edit: Any = None) -> bool:
         """Whether an operand, or the items of it that an edit replaces, are computed from data."""
         operand = instruction.inputs[position]
+        if operand in self._block.fixed:
+            return False
         items = self._lists.get(operand)
         if isinstance(edit, dict) and items is not None:
             return any(items[index] in self._dependence.data for index in edit)

@@ -21,13 +21,14 @@ class Survivors:
         self._gone = np.zeros(coupling.component_count + 1, bool)
         self._gone[removed] = True  # index -1 (fixed) is the last entry and stays False
         self._coupling = coupling
+        self._kept: dict[int, dict[int, torch.Tensor]] = {}
 
     def mask(self, components: Dimension, size: int) -> Mask:
         """True where an index survives; all true for a dimension without components."""
         if components is None:
             return np.ones(size, bool)
-        gone = self._gone[np.atleast_2d(components)]
-        return np.asarray(~gone.any(axis=0))
+        gone = self._gone[components]
+        return np.asarray(~gone if gone.ndim == 1 else ~gone.any(axis=0))
 
     def shape(self, number: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a tensor of the tape after the removal."""
@@ -45,6 +46,11 @@ class Survivors:
 
     def kept_of(self, value: TensorValue) -> dict[int, torch.Tensor]:
         """The same for any tensor of the tape."""
+        if value.number not in self._kept:
+            self._kept[value.number] = self._indices(value)
+        return self._kept[value.number]
+
+    def _indices(self, value: TensorValue) -> dict[int, torch.Tensor]:
         labels = self._coupling.labels.get(value.number, [])
         masks = {
             dim: self.mask(own, value.shape[dim])

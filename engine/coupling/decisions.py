@@ -42,6 +42,22 @@ _PARTS = frozenset(
 
 def freeze_decisions(tracker: Tracker, program: Program) -> None:
     """Freeze what depends on a decision that another input may take otherwise."""
+    if tracker.tape.branches:
+        _freeze_paths(tracker, program)
+    fixed = program.block.fixed
+    parts = [
+        step
+        for step in tracker.tape.steps
+        if step.kind in _PARTS and not fixed.issuperset(step.instruction.inputs[1:])
+    ]
+    if parts:
+        computed = data_dependence(program, tracker.tape.branches, numbers=True).data
+        for step in parts:
+            if not computed.isdisjoint(numbers_of(step.instruction)):
+                _freeze_part(tracker, step)
+
+
+def _freeze_paths(tracker: Tracker, program: Program) -> None:
     dependence = data_dependence(program, tracker.tape.branches, numbers=False)
     values = _Values(tracker, program)
     executed: dict[int, list[int]] = {}
@@ -67,10 +83,6 @@ def freeze_decisions(tracker: Tracker, program: Program) -> None:
             values.freeze(
                 instruction, _LOOP, [*carried, *instruction.outputs], [] if ran else [body]
             )
-    computed = data_dependence(program, tracker.tape.branches, numbers=True).data
-    for step in tracker.tape.steps:
-        if step.kind in _PARTS and not computed.isdisjoint(numbers_of(step.instruction)):
-            _freeze_part(tracker, step)
 
 
 def _freeze_part(tracker: Tracker, step: Step) -> None:

@@ -79,4 +79,4 @@ class _OnMeta(PlainVisitor):
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """Shapes and types of the outputs."""
-        return run_on_meta(instruction, arguments)
+        return run_on_meta(instruction, arguments, products_by_torch=True)

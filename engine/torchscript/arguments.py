@@ -59,7 +59,7 @@ class Misfit(Exception):
 
 def arguments_of(program: Program) -> list[Argument]:
     """What forward takes, without self."""
-    schema = program.module._c._get_method("forward").schema
+    schema = program.schema
     return [
         Argument(
             name=argument.name,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from engine.torchscript.instructions import Block, Instruction
-from engine.torchscript.program import Program, graph_of
+from engine.torchscript.program import Program
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,16 @@ class GraphEditor:
     """Changes the forward graph's nodes."""
 
     def __init__(self, program: Program) -> None:
-        self._graph = graph_of(program.module)
+        self._graph = program.graph
+        self._program = program
+
+    def node(self, instruction: Instruction) -> Any:
+        """The node of an instruction in the graph that is edited."""
+        return self._program.nodes[instruction.index]
 
     def replace_operand(self, instruction: Instruction, position: int, value: Any) -> None:
         """Make an operand a constant: a number, bool, tensor or list of integers."""
-        node = instruction.node
+        node = self.node(instruction)
         self._graph.setInsertPoint(node)
         if isinstance(value, list):
             made = self._list([self._graph.insertConstant(int(item)) for item in value])
@@ -52,7 +57,7 @@ class GraphEditor:
         items: Mapping[int, Size | torch.Tensor],
     ) -> None:
         """Correct some items of a list operand; the others stay computed."""
-        node = instruction.node
+        node = self.node(instruction)
         self._graph.setInsertPoint(node)
         operand = list(node.inputs())[position]
         producer = operand.node()
@@ -76,13 +81,13 @@ class GraphEditor:
 
     def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
         """Give every user of a baked tensor another one."""
-        node = instruction.node
+        node = self.node(instruction)
         self._graph.setInsertPoint(node)
         node.output().replaceAllUsesWith(self._graph.insertConstant(tensor))
 
     def bypass(self, instruction: Instruction, position: int, *, clone: bool) -> None:
         """Give every user of an instruction's output one of its operands, or a copy of it."""
-        node = instruction.node
+        node = self.node(instruction)
         value = list(node.inputs())[position]
         if clone:
             self._graph.setInsertPoint(node)
@@ -92,10 +97,9 @@ class GraphEditor:
             value = copied.output()
         node.output().replaceAllUsesWith(value)
 
-    @staticmethod
-    def settle(instruction: Instruction, taken: int) -> None:
+    def settle(self, instruction: Instruction, taken: int) -> None:
         """Put the instructions of one block of an `If` in its place; the other one goes."""
-        node = instruction.node
+        node = self.node(instruction)
         block = list(node.blocks())[taken]
         for inner in list(block.nodes()):
             inner.moveBefore(node)
@@ -103,21 +107,20 @@ class GraphEditor:
             output.replaceAllUsesWith(value)
         node.destroy()
 
-    @staticmethod
-    def unpack(instruction: Instruction, made: Instruction) -> None:
+    def unpack(self, instruction: Instruction, made: Instruction) -> None:
         """Give every user of an unpacked tuple's items what the tuple was made of."""
-        for item, value in zip(instruction.node.outputs(), made.node.inputs(), strict=True):
+        outputs, inputs = self.node(instruction).outputs(), self.node(made).inputs()
+        for item, value in zip(outputs, inputs, strict=True):
             item.replaceAllUsesWith(value)
 
-    @staticmethod
-    def keep_only(block: Block, kept: Collection[Instruction]) -> None:
+    def keep_only(self, block: Block, kept: Collection[Instruction]) -> None:
         """Delete all other instructions; nothing that is kept may read them."""
         for instruction in reversed(block.instructions):
             if instruction in kept:
                 for inner in instruction.blocks:
-                    GraphEditor.keep_only(inner, kept)
+                    self.keep_only(inner, kept)
             else:
-                instruction.node.destroy()
+                self.node(instruction).destroy()
 
     def _item(self, values: Any, index: int) -> Any:
         position = self._graph.insertConstant(index)

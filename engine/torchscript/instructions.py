@@ -8,7 +8,7 @@ same bytes, so what one pass learns another can apply to a fresh copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,6 +18,8 @@ from engine.errors import UnsupportedOperator
 
 _NUMBERS = frozenset({"int", "float", "number", "List[int]", "Optional[int]"})
 _CONTROL = frozenset({"prim::If", "prim::Loop"})
+_PLAIN = frozenset({"prim::GetAttr", "prim::Constant", "prim::ListConstruct"})
+_WITHOUT_SCHEMA = _PLAIN | _CONTROL
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,17 @@ class Block:
     outputs: tuple[int, ...] = ()
     release: list[tuple[int, ...]] = field(default_factory=list)
 
+    @cached_property
+    def fixed(self) -> frozenset[int]:
+        """Values that are constants, or lists of constants, here and in all inner blocks."""
+        found: set[int] = set()
+        for instruction in walk(self):
+            if instruction.kind == "prim::Constant" or (
+                instruction.kind == "prim::ListConstruct" and found.issuperset(instruction.inputs)
+            ):
+                found.update(instruction.outputs)
+        return frozenset(found)
+
 
 @dataclass(eq=False)
 class Instruction:
@@ -78,7 +91,8 @@ class Instruction:
         operator: for nodes with a schema.
         name: of the attribute (`prim::GetAttr`, `prim::SetAttr`).
         constant: value of a `prim::Constant`.
-        node: the graph node, for editing.
+        node: the graph node, to be asked and never edited: copies of a program share their
+            instructions, and `Program.nodes` has the nodes of each.
         graph: its graph, which must live as long as the node.
     """
 
@@ -141,24 +155,19 @@ def compile_graph(graph: Any) -> Block:
     )
 
 
-def relocated(block: Block, graph: Any, nodes: Iterator[Any] | None = None) -> Block:
-    """The same instructions over the nodes of a clone of their graph.
+def nodes_of(graph: Any) -> list[Any]:
+    """The nodes of a graph, or of a clone of it, at the indices of their instructions."""
+    found: list[Any] = []
+    _gather(graph.nodes(), found)
+    return found
 
-    A clone has the same nodes in the same order; values keep the numbers they have here.
-    """
-    moved = Block(inputs=block.inputs, outputs=block.outputs, release=block.release)
-    pairs = zip(block.instructions, graph.nodes() if nodes is None else nodes, strict=True)
-    for instruction, node in pairs:
-        inner = zip(instruction.blocks, node.blocks(), strict=True)
-        moved.instructions.append(
-            replace(
-                instruction,
-                node=node,
-                graph=graph,
-                blocks=tuple(relocated(own, graph, other.nodes()) for own, other in inner),
-            )
-        )
-    return moved
+
+def _gather(nodes: Iterator[Any], found: list[Any]) -> None:
+    for node in nodes:
+        found.append(node)
+        if _may_hold_blocks(node.kind()):
+            for inner in node.blocks():
+                _gather(inner.nodes(), found)
 
 
 @dataclass(frozen=True)
@@ -204,8 +213,8 @@ def _uses(instruction: Instruction) -> Iterator[int]:
 def _compile_node(node: Any, source: _Source) -> Instruction:
     kind = node.kind()
     index = next(source.counter)
-    schema = node.schema()
-    has_schema = schema != "(no schema)" and kind not in _CONTROL
+    schema = "(no schema)" if kind in _WITHOUT_SCHEMA else node.schema()
+    has_schema = schema != "(no schema)"
     name = node.s("name") if kind in {"prim::GetAttr", "prim::SetAttr"} else None
     constant = node.output().toIValue() if kind == "prim::Constant" else None
     blocks = tuple(
@@ -215,13 +224,14 @@ def _compile_node(node: Any, source: _Source) -> Instruction:
             tuple(value.unique() for value in inner.outputs()),
             source,
         )
-        for inner in node.blocks()
+        for inner in (node.blocks() if _may_hold_blocks(kind) else ())
     )
     return Instruction(
         index=index,
         kind=kind,
-        inputs=tuple(value.unique() for value in node.inputs()),
-        outputs=tuple(value.unique() for value in node.outputs()),
+        # One by one: each iterator that torch makes costs as much as ten of these calls.
+        inputs=tuple([node.inputsAt(at).unique() for at in range(node.inputsSize())]),
+        outputs=tuple([node.outputsAt(at).unique() for at in range(node.outputsSize())]),
         operator=operator_of(schema) if has_schema else None,
         name=name,
         constant=constant,
@@ -229,6 +239,11 @@ def _compile_node(node: Any, source: _Source) -> Instruction:
         graph=source.graph,
         blocks=blocks,
     )
+
+
+def _may_hold_blocks(kind: str) -> bool:
+    # Asking torch takes longer than all the rest.
+    return kind.startswith("prim::") and kind not in _PLAIN
 
 
 def _location(source_range: str) -> str:

@@ -8,7 +8,6 @@ of the engine's analyses are visitors over this one interpreter.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -18,18 +17,11 @@ from engine.errors import EngineError, InputsDoNotFit, ModelRaised, UnsupportedO
 from engine.torchscript.arguments import Argument, arguments_of
 from engine.torchscript.containers import CONTAINERS, LIST_OPERATORS
 from engine.torchscript.instructions import Block, Instruction
-from engine.torchscript.program import Program
+from engine.torchscript.program import ModuleReference, Program
 
 _LONGEST_LOOP = 20_000
 """Rounds of one loop that are followed; step by step they would take minutes."""
 _AS_OFTEN_AS_IT_TAKES = 2**62
-
-
-@dataclass(frozen=True)
-class ModuleReference:
-    """A submodule as a value: its dotted path."""
-
-    path: str
 
 
 class Visitor(Protocol):
@@ -240,10 +232,8 @@ class Interpreter:
             return self._written[owner.path, name]
         path = f"{owner.path}.{name}" if owner.path else name
         if path not in self._read:
-            value = getattr(self._program.submodule(owner.path), name)
-            if isinstance(value, torch.nn.Module):
-                value = ModuleReference(path)
-            elif isinstance(value, torch.Tensor):
+            value = self._program.attribute(path)
+            if isinstance(value, torch.Tensor):
                 value = self._visitor.tensor(path, value)
             self._read[path] = value
         value = self._read[path]

@@ -1,9 +1,9 @@
 """Running operators for their shapes only, on the meta device.
 
 Torch computes the shape of many operators by decomposing them in Python, which costs more than
-the arithmetic of a small layer. Three classes need no such thing: normalisations and their like
+the arithmetic of a small layer. Four classes need no such thing: normalisations and their like
 give what they take, a pointwise operator gives the broadcast shape, with the type that one
-element of each operand gives, and a recurrent layer gives what its states say.
+element of each operand gives, a convolution and a recurrent layer what their definitions say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from engine.torchscript.convolution_shapes import convolution_on_meta
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import run_operator
 from engine.torchscript.recurrent_shapes import is_recurrent, recurrent_on_meta
@@ -25,16 +26,27 @@ _SAME_AS_FIRST = frozenset(
 )  # fmt: skip
 
 
-def run_on_meta(instruction: Instruction, arguments: list[Any]) -> Any:
-    """The outputs of an operator, with shapes and types but without values."""
+def run_on_meta(
+    instruction: Instruction, arguments: list[Any], *, products_by_torch: bool = False
+) -> Any:
+    """The outputs of an operator, with shapes and types but without values.
+
+    Args:
+        products_by_torch: run convolutions by torch's own derivation, where `FlopCounterMode`
+            sees them.
+    """
     operator = instruction.operator
     assert operator is not None  # noqa: S101  callers pass operator instructions only
     first = arguments[0] if arguments else None
     if isinstance(first, torch.Tensor) and first.device.type == "meta":
         if operator.name in _SAME_AS_FIRST and _keeps_type(operator.arguments, arguments):
-            return torch.empty_like(first)
+            return _like(first, first.dtype)
         if operator.pointwise and len(instruction.outputs) == 1:
             return _pointwise(instruction, arguments, first)
+        if not products_by_torch:
+            convolved = convolution_on_meta(operator, arguments)
+            if convolved is not None:
+                return convolved
         if is_recurrent(operator):
             return recurrent_on_meta(operator, arguments)
     if "device" in operator.arguments and not _scalar(operator.name, arguments):
@@ -62,22 +74,50 @@ def _pointwise(instruction: Instruction, arguments: list[Any], first: torch.Tens
     tensors = [value for value in arguments if isinstance(value, torch.Tensor)]
     if any(isinstance(value, list | tuple) for value in arguments):
         return run_operator(instruction, arguments)
-    shape = torch.broadcast_shapes(*(value.shape for value in tensors))  # type: ignore[no-untyped-call]
+    shape = first.shape
+    if any(value.shape != shape for value in tensors):
+        shape = torch.broadcast_shapes(*(value.shape for value in tensors))  # type: ignore[no-untyped-call]
     if instruction.kind.endswith("_") and not instruction.kind.endswith("__"):
         if shape != first.shape:
             raise RuntimeError(
                 f"{instruction.kind}: shape {tuple(shape)} into {tuple(first.shape)}"
             )
         return first
-    single = [
-        torch.ones([1] * value.dim(), dtype=value.dtype)
-        if isinstance(value, torch.Tensor) and value.device.type == "meta"
-        else value
-        for value in arguments
-    ]
-    dtype = run_operator(instruction, single).dtype
+    dtype = _result_type(instruction, arguments)
     strided = next((value for value in tensors if value.shape == shape), None)
     if strided is None:
         return torch.empty(shape, dtype=dtype, device="meta")
     # Keeps the memory format, as torch does: a later view may depend on it.
-    return torch.empty_like(strided, dtype=dtype, device="meta")
+    return _like(strided, dtype)
+
+
+_RESULT_TYPES: dict[Any, torch.dtype] = {}
+"""What was found by running, by operator and operands; there are few combinations."""
+
+
+def _result_type(instruction: Instruction, arguments: list[Any]) -> torch.dtype:
+    operator = instruction.operator
+    assert operator is not None  # noqa: S101  callers pass operator instructions only
+    key = (operator.name, operator.overload, *map(_kind_of, arguments))
+    if key not in _RESULT_TYPES:
+        single = [
+            torch.ones([1] * value.dim(), dtype=value.dtype)
+            if isinstance(value, torch.Tensor) and value.device.type == "meta"
+            else value
+            for value in arguments
+        ]
+        _RESULT_TYPES[key] = run_operator(instruction, single).dtype
+    return _RESULT_TYPES[key]
+
+
+def _kind_of(argument: Any) -> Any:
+    """All of an operand that the type of a result depends on."""
+    if isinstance(argument, torch.Tensor):
+        return argument.dtype, argument.dim() == 0
+    return float if isinstance(argument, float) else (type(argument), argument)
+
+
+def _like(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    if tensor.is_contiguous():  # the usual case, and `empty_like` is slow on this device
+        return torch.empty(tensor.shape, dtype=dtype, device="meta")
+    return torch.empty_like(tensor, dtype=dtype, device="meta")

@@ -17,7 +17,7 @@ import torch
 
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import Instruction, walk
-from engine.torchscript.program import Program, graph_of
+from engine.torchscript.program import Program
 
 _HALVES = {5: torch.float16, 15: torch.bfloat16}
 _LOWER_DTYPES = {
@@ -76,7 +76,7 @@ def in_float64(program: Program) -> Program:
         if number is not None:
             editor.replace_operand(instruction, position, _WIDER[number])
         else:
-            _lift(fresh, instruction.node, position)
+            _lift(fresh, editor.node(instruction), position)
     _widen(fresh)
     fresh.edited()
     return fresh
@@ -115,7 +115,7 @@ def _lifted_if_any(number: int | None) -> int | None:
 
 def _lift(program: Program, node: Any, position: int) -> None:
     """Pass a computed type through `_lifted`."""
-    graph = graph_of(program.module)
+    graph = program.graph
     graph.setInsertPoint(node)
     operand = list(node.inputs())[position]
     sure = operand.type().kind() == "IntType"

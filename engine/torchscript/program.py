@@ -15,6 +15,7 @@ import io
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,23 @@ import torch
 
 from engine.calling import copies
 from engine.errors import NotTorchScript, UnsupportedOperator
+from engine.torchscript.attributes import Attributes
 from engine.torchscript.autocast import leave_autocast
 from engine.torchscript.fused import unfuse
 from engine.torchscript.fused_convolutions import split_convolutions
-from engine.torchscript.instructions import Block, compile_graph, relocated, walk
+from engine.torchscript.instructions import Block, compile_graph, nodes_of, walk
 from engine.torchscript.listed_weights import name_listed_weights
 from engine.torchscript.private_methods import close_private_methods, is_private
 from engine.torchscript.refusals import refuse_depth, refuse_odd
 from engine.torchscript.thaw import thaw
+
+
+@dataclass(frozen=True)
+class ModuleReference:
+    """A submodule as a value: its dotted path."""
+
+    path: str
+
 
 _LOST_WEIGHTS = "required keyword attribute 'value' is undefined"
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
@@ -40,13 +50,34 @@ class Program:
     """A loaded program in evaluation mode.
 
     Attributes:
-        module: the script module; its tensors may be trained in place.
         device: where its tensors lie.
     """
 
-    def __init__(self, module: torch.jit.ScriptModule, device: str) -> None:
-        self.module = module
+    def __init__(self, module: Any, device: str) -> None:
+        """Args: module: a script module, or the `torch._C.ScriptModule` inside one."""
+        if isinstance(module, torch.jit.ScriptModule):
+            self.__dict__["module"] = module
+            module = module._c
+        self._c = module
         self.device = device
+
+    @cached_property
+    def module(self) -> torch.jit.ScriptModule:
+        """The script module; its tensors may be trained in place."""
+        # Made when asked for: it takes longer than cloning the program.
+        wrap: Any = torch.jit._recursive.wrap_cpp_module
+        wrapped: torch.jit.ScriptModule = wrap(self._c)
+        return wrapped
+
+    @property
+    def graph(self) -> Any:
+        """The graph of forward; edits of it are what `save` writes."""
+        return self._c._get_method("forward").graph
+
+    @property
+    def schema(self) -> Any:
+        """What forward takes and gives, as torch describes it."""
+        return self._c._get_method("forward").schema
 
     @classmethod
     def load(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
@@ -91,7 +122,7 @@ class Program:
 
     def to_bytes(self) -> bytes:
         """The TorchScript file, as bytes."""
-        return _bytes_of(self.module)
+        return bytes(self._c.save_to_buffer())
 
     def save(self, path: Path) -> None:
         """Write the TorchScript file."""
@@ -104,9 +135,10 @@ class Program:
             share: over the same weights, for callers that replace them.
         """
         with self._without_weights():
-            fresh = Program(_cloned(self.module), self.device)
+            fresh = Program(_cloned(self._c), self.device)
+            fresh._attributes.like(self._attributes)
         fresh._take(self.attributes(), clone=not share)
-        fresh.__dict__["block"] = relocated(self.block, graph_of(fresh.module))
+        fresh.__dict__["block"] = self.block
         return fresh
 
     def twin(self) -> Program:
@@ -148,8 +180,7 @@ class Program:
         self._take({name: held[name] for name in names}, clone=True)
 
     def _put(self, name: str, tensor: torch.Tensor) -> None:
-        owner, _, attribute = name.rpartition(".")
-        setattr(self.submodule(owner), attribute, tensor)
+        self._attributes[name] = tensor
 
     def run(self, inputs: Sequence[Any]) -> Any:
         """Outputs of forward by the TorchScript runtime, for a single run.
@@ -163,40 +194,52 @@ class Program:
     @cached_property
     def block(self) -> Block:
         """The forward graph as instructions."""
-        return compile_graph(graph_of(self.module))
+        return compile_graph(self.graph)
+
+    @cached_property
+    def nodes(self) -> list[Any]:
+        """The nodes of the forward graph, at the indices of their instructions, for editing."""
+        return nodes_of(self.graph)
 
     def edited(self) -> None:
         """Forget the instructions, after edits of the graph; they are read anew when needed."""
         self.__dict__.pop("block", None)
+        self.__dict__.pop("nodes", None)
 
     def other_methods(self) -> list[str]:
         """Methods besides forward that the upload exports."""
         return [
             name
-            for name in self.module._c._method_names()
+            for name in self._c._method_names()
             if name not in {"forward", "training"} and not is_private(name)
         ]
 
     def method_block(self, name: str) -> Block:
         """Another method as instructions, inlined on a copy."""
-        graph = self.module._c._get_method(name).graph.copy()
+        graph = self._c._get_method(name).graph.copy()
         torch._C._jit_pass_inline(graph)
         return compile_graph(graph)
 
+    @cached_property
+    def _attributes(self) -> Attributes:
+        return Attributes(self._c)
+
     def parameters(self) -> dict[str, torch.Tensor]:
         """Floating-point parameters by qualified name, shared ones once."""
-        return {
-            name: parameter
-            for name, parameter in self.module.named_parameters()
-            if parameter.is_floating_point()
-        }
+        found: dict[torch.Tensor, str] = {}
+        for name in self._attributes.parameters:
+            found.setdefault(self._attributes[name], name)
+        return {name: tensor for tensor, name in found.items() if tensor.is_floating_point()}
 
     def attributes(self) -> dict[str, torch.Tensor]:
         """Every parameter and buffer by qualified name, shared ones under each of their names."""
-        named: dict[str, torch.Tensor] = {}
-        named.update(self.module.named_parameters(remove_duplicate=False))
-        named.update(self.module.named_buffers(remove_duplicate=False))
-        return named
+        held = self._attributes
+        return {name: held[name] for name in (*held.parameters, *held.buffers)}
+
+    def attribute(self, path: str) -> Any:
+        """The value of one attribute; for a submodule its path as a `ModuleReference`."""
+        held = self._attributes
+        return ModuleReference(path) if held.is_module(path) else held[path]
 
     def constants(self) -> dict[str, torch.Tensor]:
         """Tensors baked into the graph, by `constant:<instruction>`."""
@@ -212,8 +255,7 @@ class Program:
 
     def set_tensor(self, name: str, tensor: torch.Tensor) -> None:
         """Replace a parameter or buffer in place; the name stays."""
-        owner, _, attribute = name.rpartition(".")
-        current: torch.Tensor = getattr(self.submodule(owner), attribute)
+        current: torch.Tensor = self._attributes[name]
         self._put(name, tensor.detach().requires_grad_(current.requires_grad))
 
     def submodule(self, path: str) -> Any:
@@ -236,24 +278,15 @@ def memory_of(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def graph_of(module: torch.jit.ScriptModule) -> Any:
-    """The graph of forward; edits of it are what `save` writes."""
-    method: Any = module.forward
-    return method.graph
+    """The graph of forward."""
+    return module._c._get_method("forward").graph
 
 
-def _cloned(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+def _cloned(module: Any) -> Any:
     """A module with classes and graphs of its own."""
     # Torch's own bundled_inputs copies modules this way; a save and a load parse the text anew.
     clone: Any = getattr(torch._C, "_hack_do_not_use_clone_module_with_class")  # noqa: B009
-    wrap: Any = torch.jit._recursive.wrap_cpp_module
-    wrapped: torch.jit.ScriptModule = wrap(clone(module._c, [], []))
-    return wrapped
-
-
-def _bytes_of(module: torch.jit.ScriptModule) -> bytes:
-    buffer = io.BytesIO()
-    torch.jit.save(module, buffer)
-    return buffer.getvalue()
+    return clone(module, [], [])
 
 
 def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:

@@ -122,6 +122,6 @@ def _by_group(tracker: Tracker, labels: Dimension, groups: int, step: Step) -> D
         return None
     table = labels.reshape(groups, -1)
     first: Labels = table[0]
-    for group in table[1:]:
-        tracker.unite(first, group, step, _GROUPS)
+    if groups > 1:
+        tracker.unite(np.tile(first, groups - 1), table[1:].ravel(), step, _GROUPS)
     return first
