@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -94,8 +95,12 @@ class Program:
         return _bytes_of(self.module)
 
     def save(self, path: Path) -> None:
-        """Write the TorchScript file."""
-        path.write_bytes(self.to_bytes())
+        """Write the TorchScript file: the bytes of `to_bytes`, which are never in memory."""
+        with TemporaryDirectory(dir=path.parent) as folder:
+            # Torch writes the file's name into the archive; this is the name it gives to bytes.
+            file = Path(folder) / "archive"
+            torch.jit.save(self.module, str(file))
+            file.replace(path)
 
     def copy(self, *, share: bool = False) -> Program:
         """A program of its own: own graph that has not run yet, and own weights.
@@ -109,9 +114,18 @@ class Program:
         fresh.__dict__["block"] = relocated(self.block, graph_of(fresh.module))
         return fresh
 
-    def twin(self) -> Program:
-        """Own weights over the same graph, which must not be edited; cheap."""
-        return Program(copy.deepcopy(self.module), self.device)
+    def twin(self, *, share: bool = False) -> Program:
+        """Own weights over the same graph, which must not be edited; cheap.
+
+        Args:
+            share: over the same weights, for callers that replace them.
+        """
+        if not share:
+            return Program(copy.deepcopy(self.module), self.device)
+        with self._without_weights():
+            fresh = Program(copy.deepcopy(self.module), self.device)
+        fresh._take(self.attributes(), clone=False)
+        return fresh
 
     def read_back(self) -> Program:
         """What a save and a load make of this program, over the same weights."""
@@ -251,9 +265,8 @@ def _cloned(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def _bytes_of(module: torch.jit.ScriptModule) -> bytes:
-    buffer = io.BytesIO()
-    torch.jit.save(module, buffer)
-    return buffer.getvalue()
+    written: bytes = module.save_to_buffer()
+    return written
 
 
 def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
