@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,30 +46,26 @@ def certify(
         original: the program before this removal.
         inputs: the example the coupling was found on.
     """
+    mixed = coupling.mixed_by_removed(removed)
+    # All references before the compact program is converted: the original's largest weight and
+    # the compact one's weights are then never in memory together in float64.
+    references = [
+        found
+        for batch in batch_sizes(inputs)
+        if (found := _references(original, coupling, removed, inputs, batch)) is not None
+    ]
     # As it will be saved: what is certified has been written out and read back.
     compact = in_float64(compacted.read_back())
-    mixed = coupling.mixed_by_removed(removed)
-    worst, restricted, batches, unseen = 0.0, 0.0, [], True
-    for batch in batch_sizes(inputs):
-        example = noisy_example(inputs, batch)
-        try:
-            with same_start(original):
-                reference = run_masked(original, coupling, removed, example)
-        except (EngineError, *FAULTS) as error:
-            if batch == samples_in(inputs):
-                raise float64_fault(original, inputs, error) from error
-            continue  # the original is fixed to its own batch size; so may the compact one be
+    worst, restricted = 0.0, 0.0
+    for known in references:
         with same_start(compact):
-            result = run_compact(compact, example, batch)
-        worst = max(worst, relative_error(reference, result))
+            result = run_compact(compact, noisy_example(inputs, known.batch), known.batch)
+        worst = max(worst, relative_error(known.masked, result))
         if mixed:
-            with same_start(original):
-                expected = run_restricted(original, coupling, removed, example)
-            restricted = max(restricted, relative_error(expected, result))
-        batches.append(batch)
-        unseen = unseen and silent(reference)
+            restricted = max(restricted, relative_error(known.restricted, result))
+    del compact
     inside, detail = 0.0, ""
-    if unseen:
+    if all(silent(known.masked) for known in references):
         inside, detail = look_inside(original, compacted, coupling, removed, inputs)
         worst = max(worst, inside)
     passed = max(inside, restricted if mixed else worst) <= TOLERANCE
@@ -80,10 +77,42 @@ def certify(
         max_relative_error=worst,
         restricted_error=restricted if mixed else None,
         mixed_by=mixed,
-        batch_sizes=batches,
+        batch_sizes=[known.batch for known in references],
         reloaded_in_fresh_process=False,
         detail=detail,
     )
+
+
+@dataclass(frozen=True)
+class _References:
+    """Outputs of the references at one batch size; no restricted ones where nothing mixes."""
+
+    batch: int
+    masked: Any
+    restricted: Any
+
+
+def _references(
+    original: Program,
+    coupling: Coupling,
+    removed: Components,
+    inputs: Sequence[Any],
+    batch: int,
+) -> _References | None:
+    """None where the original is fixed to its own batch size; so may the compact one be."""
+    example = noisy_example(inputs, batch)
+    try:
+        with same_start(original):
+            masked = run_masked(original, coupling, removed, example)
+    except (EngineError, *FAULTS) as error:
+        if batch == samples_in(inputs):
+            raise float64_fault(original, inputs, error) from error
+        return None
+    restricted = None
+    if coupling.mixed_by_removed(removed):
+        with same_start(original):
+            restricted = run_restricted(original, coupling, removed, example)
+    return _References(batch, masked, restricted)
 
 
 def run_compact(compact: Program, example: list[Any], batch: int) -> Any:

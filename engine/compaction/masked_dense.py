@@ -4,12 +4,13 @@ A removed channel then produces zero, and whatever reads it multiplies by zero, 
 operator acts on each channel alone, its outputs must equal the compact model's to rounding.
 
 The original is run step by step, in float64, without a copy of it: each weight is converted and
-masked when it is first read, and let go with the run.
+masked when it is read, and its memory serves the next one once nothing refers to it. Only small
+weights are kept for the length of a run, for a loop reads them in every round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from engine.torchscript.instructions import Instruction
 from engine.torchscript.interpreter import Interpreter, PlainVisitor, run_operator
 from engine.torchscript.precision import lifted_types, made_in_float64
 from engine.torchscript.program import Program
+from engine.torchscript.workspace import Workspace
+
+_KEPT_BYTES = 2**26
+"""Masked weights that are kept for the length of a run, together."""
 
 
 @torch.no_grad()
@@ -49,35 +54,40 @@ class MaskedDense(PlainVisitor):
         }
         self._written = written_attributes(program.block)
         self._held: dict[str, torch.Tensor] = {}
+        self._room = _KEPT_BYTES
+        self._workspace = Workspace()
 
     def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor masked; what the program writes to is made once, as memory of its own."""
         if name in self._held:
             return self._held[name]
-        masked = self._masked(name, tensor.detach())
         if name in self._written:
-            self._held[name] = masked = masked.clone() if masked is tensor else masked
-        return masked
+            self._held[name] = self._masked(name, tensor.detach().clone(), torch.Tensor.double)
+        elif tensor.numel() * 8 <= self._room:
+            self._held[name] = self._masked(name, tensor.detach(), torch.Tensor.double)
+            self._room -= tensor.numel() * 8
+        else:
+            return self._masked(name, tensor.detach(), self._workspace.converted)
+        return self._held[name]
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """The operator, with float64 in the place of any lower type it names."""
         return run_operator(instruction, lifted_types(instruction, arguments))
 
-    def _masked(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_floating_point():
-            tensor = tensor.to(torch.float64)
-        elif tensor.is_complex():
-            tensor = tensor.to(torch.complex128)
+    def _masked(
+        self, name: str, tensor: torch.Tensor, converted: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         canonical = self._canonical.get(name)
         kept = {} if canonical is None else self.survivors.kept(canonical)
-        return zeroed(tensor, kept) if kept else tensor
-
-
-def zeroed(tensor: torch.Tensor, kept: dict[int, torch.Tensor]) -> torch.Tensor:
-    """A copy with zeros at all indices of a dimension but those to keep."""
-    tensor = tensor.clone()
-    for dim, indices in kept.items():
-        gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-        gone[indices.to(tensor.device)] = False
-        tensor.index_fill_(dim, gone.nonzero().flatten(), 0)
-    return tensor
+        given = tensor
+        if tensor.is_floating_point() and (kept or tensor.dtype != torch.float64):
+            tensor = converted(tensor)
+        elif tensor.is_complex():
+            tensor = tensor.to(torch.complex128)
+        if kept and tensor is given:
+            tensor = tensor.clone()
+        for dim, indices in kept.items():
+            gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+            gone[indices.to(tensor.device)] = False
+            tensor.index_fill_(dim, gone.nonzero().flatten(), 0)
+        return tensor

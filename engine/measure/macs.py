@@ -73,9 +73,15 @@ def _counting() -> Iterator[FlopCounterMode]:
 class _OnMeta(PlainVisitor):
     """Runs every operator for its shapes."""
 
-    def tensor(self, name: str, tensor: Tensor) -> Tensor:  # noqa: ARG002  one rule for all names
+    def __init__(self) -> None:
+        self._scalars: dict[str, Tensor] = {}
+
+    def tensor(self, name: str, tensor: Tensor) -> Tensor:
         """Scalars stay real: control flow and shape arithmetic read them."""
-        return to_meta(tensor) if tensor.dim() else tensor.clone()
+        if tensor.dim():
+            return to_meta(tensor)
+        # One copy for the whole run: the program may write to it and read it again.
+        return self._scalars.setdefault(name, tensor.clone())
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """Shapes and types of the outputs."""

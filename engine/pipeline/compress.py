@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -318,7 +319,11 @@ class _Job:
         """The file of a program, written once however often it is asked for."""
         if self._written is None or self._written[0] is not program:
             self._written = None
-            self._written = (program, program.to_bytes())
+            # By way of the disk: in memory torch holds the file three times while it is written.
+            with TemporaryDirectory(dir=self._job.workdir) as folder:
+                file = Path(folder) / "model.pt"
+                program.save(file)
+                self._written = (program, file.read_bytes())
         return self._written[1]
 
     def _portable_file_of(self, program: Program) -> bytes:

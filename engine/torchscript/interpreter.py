@@ -28,7 +28,11 @@ class Visitor(Protocol):
     """Decides how tensors are read and operators run."""
 
     def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """The value to use for a parameter, buffer (`layer.weight`) or `constant:<index>`."""
+        """The value to use for a parameter, buffer (`layer.weight`) or `constant:<index>`.
+
+        Asked at every read. A visitor that makes a tensor of its own keeps it where the program
+        may write to it, or where one weight must be one tensor.
+        """
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """Run an operator that takes or gives tensors; returns its output or outputs."""
@@ -233,10 +237,11 @@ class Interpreter:
         path = f"{owner.path}.{name}" if owner.path else name
         if path not in self._read:
             value = self._program.attribute(path)
-            if isinstance(value, torch.Tensor):
-                value = self._visitor.tensor(path, value)
             self._read[path] = value
         value = self._read[path]
+        if isinstance(value, torch.Tensor):
+            # Asked each time: what the visitor makes of a weight need not outlive its use.
+            return self._visitor.tensor(path, value)
         return list(value) if isinstance(value, list) else value
 
 

@@ -63,10 +63,10 @@ def in_float64(program: Program) -> Program:
         and instruction.constant.dtype in _LOWER_DTYPES
     ]
     if not baked and not any(True for _ in _named_types(program)):
-        twin = program.twin()
+        twin = program.twin(share=True)
         _widen(twin)
         return twin
-    fresh = program.copy()
+    fresh = program.copy(share=True)
     editor = GraphEditor(fresh)
     for instruction in walk(fresh.block):
         constant: Any = instruction.constant
@@ -83,6 +83,10 @@ def in_float64(program: Program) -> Program:
 
 
 def _widen(program: Program) -> None:
+    """Convert the tensors of a copy one by one; what needs none was shared until now."""
+    program.own(
+        [name for name, own in program.attributes().items() if own.dtype not in _LOWER_DTYPES]
+    )
     program.module.double()
     for name, tensor in program.attributes().items():
         if tensor.is_complex():  # which `double` passes by

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -125,8 +126,12 @@ class Program:
         return bytes(self._c.save_to_buffer())
 
     def save(self, path: Path) -> None:
-        """Write the TorchScript file."""
-        path.write_bytes(self.to_bytes())
+        """Write the TorchScript file: the bytes of `to_bytes`, which are never in memory."""
+        with TemporaryDirectory(dir=path.parent) as folder:
+            # Torch writes the file's name into the archive; this is the name it gives to bytes.
+            file = Path(folder) / "archive"
+            self._c.save(str(file))
+            file.replace(path)
 
     def copy(self, *, share: bool = False) -> Program:
         """A program of its own: own graph that has not run yet, and own weights.
@@ -141,9 +146,18 @@ class Program:
         fresh.__dict__["block"] = self.block
         return fresh
 
-    def twin(self) -> Program:
-        """Own weights over the same graph, which must not be edited; cheap."""
-        return Program(copy.deepcopy(self.module), self.device)
+    def twin(self, *, share: bool = False) -> Program:
+        """Own weights over the same graph, which must not be edited; cheap.
+
+        Args:
+            share: over the same weights, for callers that replace them.
+        """
+        if not share:
+            return Program(copy.deepcopy(self.module), self.device)
+        with self._without_weights():
+            fresh = Program(copy.deepcopy(self.module), self.device)
+        fresh._take(self.attributes(), clone=False)
+        return fresh
 
     def read_back(self) -> Program:
         """What a save and a load make of this program, over the same weights."""

@@ -148,6 +148,7 @@ def _read(
         else:
             weight.operand.constant.replaceAllUsesWith(value)
     _drop_unused(graph.nodes())
+    attributes.lower()
 
 
 def _drop_unused(nodes: Iterator[Any]) -> None:
@@ -159,7 +160,7 @@ def _drop_unused(nodes: Iterator[Any]) -> None:
 
 
 class _Attributes:
-    """Reads of submodules' weights, at the start of a graph, each written once."""
+    """Reads of submodules' weights, each written once."""
 
     def __init__(self, module: torch.jit.ScriptModule, graph: Any) -> None:
         self._module = module
@@ -179,3 +180,25 @@ class _Attributes:
                 node.output().setType(self._module._c.getattr(path[0])._type())
             self._known[path] = node.output()
         return self._known[path]
+
+    def lower(self) -> None:
+        """Move the reads, made at the start of the graph, to where they are first needed.
+
+        Who runs the graph and converts what it reads has one weight in memory then, and not all.
+        """
+        waiting = {
+            value.unique(): value.node() for path, value in self._known.items() if len(path) > 1
+        }
+        for node in list(self._graph.nodes()):
+            for value in _needed(node):
+                if value in waiting:
+                    waiting.pop(value).moveBefore(node)
+
+
+def _needed(node: Any) -> Iterator[int]:
+    """Values a node uses, those of its inner blocks included."""
+    yield from (value.unique() for value in node.inputs())
+    for block in node.blocks():
+        yield from (value.unique() for value in block.outputs())
+        for inner in block.nodes():
+            yield from _needed(inner)

@@ -47,6 +47,29 @@ def test_macs_by_hand(tmp_path):
     assert count_macs(program, (torch.zeros(6, 3, 16, 16),)) == expected
 
 
+class Counts(nn.Module):
+    """Writes to a number and reads it again: the second layer runs in the second half only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 6)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            self.calls.add_(1)
+            x = self.first(x)
+            if int(self.calls) > 2:
+                x = x + self.second(x)[:, :4]
+        return x
+
+
+def test_macs_follow_numbers_the_program_writes(tmp_path):
+    program = load(tmp_path / "m.pt", Counts())
+    assert count_macs(program, (torch.zeros(1, 4),)) == 4 * 16 + 2 * 24
+    assert int(program.attributes()["calls"]) == 0
+
+
 class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.scaled_dot_product_attention(x, x, x)
