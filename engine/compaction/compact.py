@@ -45,12 +45,13 @@ def compact(
         CompactionConflict: the removal cannot be expressed; it names the step and the components.
     """
     survivors = Survivors(coupling, np.asarray(removed, np.int64))
-    fresh = program.copy(share=True)
+    inputs = coupling.methods.inputs(program, inputs)
+    fresh = coupling.methods.join(program.copy(share=True))
     lockstep = _Lockstep(fresh, coupling, survivors)
     Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
     fresh.edited()
-    return fresh
+    return fresh.alone
 
 
 class _Lockstep:
@@ -61,7 +62,7 @@ class _Lockstep:
         self._coupling = coupling
         self._survivors = survivors
         self._run = run_on_meta if coupling.tape.meta else run_operator
-        self._editor = GraphEditor(program)
+        self._editor = GraphEditor()
         self._canonical = canonical_names(program)
         self._tensors: dict[str, torch.Tensor] = {}
         self._cut: dict[str, torch.Tensor] = {}

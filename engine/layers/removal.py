@@ -61,7 +61,7 @@ def remove_branches(
         for branch in branches
         if branch.number not in inside
     ]
-    editor = GraphEditor(fresh)
+    editor = GraphEditor()
     for instruction, taken in settled(fresh, record_flow(fresh, inputs)).items():
         editor.settle(instruction, taken)
     fresh.edited()

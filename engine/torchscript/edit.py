@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from engine.torchscript.instructions import Block, Instruction
-from engine.torchscript.program import Program, graph_of
 
 
 @dataclass(frozen=True)
@@ -29,19 +28,16 @@ class Size:
 
 
 class GraphEditor:
-    """Changes the forward graph's nodes."""
-
-    def __init__(self, program: Program) -> None:
-        self._graph = graph_of(program.module)
+    """Changes the nodes of instructions, each in the graph it belongs to."""
 
     def replace_operand(self, instruction: Instruction, position: int, value: Any) -> None:
         """Make an operand a constant: a number, bool, tensor or list of integers."""
-        node = instruction.node
-        self._graph.setInsertPoint(node)
+        node, graph = instruction.node, instruction.graph
+        graph.setInsertPoint(node)
         if isinstance(value, list):
-            made = self._list([self._graph.insertConstant(int(item)) for item in value])
+            made = self._list(graph, [graph.insertConstant(int(item)) for item in value])
         else:
-            made = self._graph.insertConstant(value)
+            made = graph.insertConstant(value)
         node.replaceInput(position, made)
 
     def replace_items(
@@ -52,42 +48,42 @@ class GraphEditor:
         items: Mapping[int, Size | torch.Tensor],
     ) -> None:
         """Correct some items of a list operand; the others stay computed."""
-        node = instruction.node
-        self._graph.setInsertPoint(node)
+        node, graph = instruction.node, instruction.graph
+        graph.setInsertPoint(node)
         operand = list(node.inputs())[position]
         producer = operand.node()
         if producer.kind() == "prim::ListConstruct":
             values = list(producer.inputs())
         else:
-            values = [self._item(operand, i) for i in range(length)]
+            values = [self._item(graph, operand, i) for i in range(length)]
         for index, item in items.items():
             if isinstance(item, torch.Tensor):
-                values[index] = self._graph.insertConstant(item)
+                values[index] = graph.insertConstant(item)
                 continue
             baked = "prim::Constant" in {producer.kind(), values[index].node().kind()}
             values[index] = (
-                self._graph.insertConstant(item.wanted)
+                graph.insertConstant(item.wanted)
                 if baked or item.given <= 0
-                else self._scaled(values[index], item)
+                else self._scaled(graph, values[index], item)
             )
-        made = self._list(values)
+        made = self._list(graph, values)
         made.setType(operand.type())
         node.replaceInput(position, made)
 
     def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
         """Give every user of a baked tensor another one."""
-        node = instruction.node
-        self._graph.setInsertPoint(node)
-        node.output().replaceAllUsesWith(self._graph.insertConstant(tensor))
+        node, graph = instruction.node, instruction.graph
+        graph.setInsertPoint(node)
+        node.output().replaceAllUsesWith(graph.insertConstant(tensor))
 
     def bypass(self, instruction: Instruction, position: int, *, clone: bool) -> None:
         """Give every user of an instruction's output one of its operands, or a copy of it."""
-        node = instruction.node
+        node, graph = instruction.node, instruction.graph
         value = list(node.inputs())[position]
         if clone:
-            self._graph.setInsertPoint(node)
-            copied = self._graph.create("aten::clone", [value, self._graph.insertConstant(None)], 1)
-            self._graph.insertNode(copied)
+            graph.setInsertPoint(node)
+            copied = graph.create("aten::clone", [value, graph.insertConstant(None)], 1)
+            graph.insertNode(copied)
             copied.output().setType(value.type())
             value = copied.output()
         node.output().replaceAllUsesWith(value)
@@ -119,25 +115,28 @@ class GraphEditor:
             else:
                 instruction.node.destroy()
 
-    def _item(self, values: Any, index: int) -> Any:
-        position = self._graph.insertConstant(index)
-        node = self._graph.create("aten::__getitem__", [values, position], 1)
-        self._graph.insertNode(node)
+    @staticmethod
+    def _item(graph: Any, values: Any, index: int) -> Any:
+        position = graph.insertConstant(index)
+        node = graph.create("aten::__getitem__", [values, position], 1)
+        graph.insertNode(node)
         node.output().setType(torch._C.IntType.get())
         return node.output()
 
-    def _scaled(self, value: Any, size: Size) -> Any:
+    @staticmethod
+    def _scaled(graph: Any, value: Any, size: Size) -> Any:
         ratio = Fraction(size.wanted, size.given)
         for kind, factor in (("aten::mul", ratio.numerator), ("aten::floordiv", ratio.denominator)):
             if factor != 1:
-                node = self._graph.create(kind, [value, self._graph.insertConstant(factor)], 1)
-                self._graph.insertNode(node)
+                node = graph.create(kind, [value, graph.insertConstant(factor)], 1)
+                graph.insertNode(node)
                 node.output().setType(torch._C.IntType.get())
                 value = node.output()
         return value
 
-    def _list(self, values: Sequence[Any]) -> Any:
-        node = self._graph.create("prim::ListConstruct", list(values), 1)
-        self._graph.insertNode(node)
+    @staticmethod
+    def _list(graph: Any, values: Sequence[Any]) -> Any:
+        node = graph.create("prim::ListConstruct", list(values), 1)
+        graph.insertNode(node)
         node.output().setType(torch._C.ListType.ofInts())
         return node.output()

@@ -50,7 +50,7 @@ def training_copy(program: Program, *, batch_norm: Literal["train", "frozen"]) -
     """
     fresh = program.copy()
     flags = _DROPOUTS | (_NORMS if batch_norm == "train" else {})
-    editor = GraphEditor(fresh)
+    editor = GraphEditor()
     constants = {
         instruction.outputs[0]: instruction.constant
         for instruction in walk(fresh.block)

@@ -17,7 +17,7 @@ import torch
 
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import Instruction, walk
-from engine.torchscript.program import Program, graph_of
+from engine.torchscript.program import Program
 
 _HALVES = {5: torch.float16, 15: torch.bfloat16}
 _LOWER_DTYPES = {
@@ -67,7 +67,7 @@ def in_float64(program: Program) -> Program:
         _widen(twin)
         return twin
     fresh = program.copy()
-    editor = GraphEditor(fresh)
+    editor = GraphEditor()
     for instruction in walk(fresh.block):
         constant: Any = instruction.constant
         if isinstance(constant, torch.Tensor) and constant.dtype in _LOWER_DTYPES:
@@ -76,7 +76,7 @@ def in_float64(program: Program) -> Program:
         if number is not None:
             editor.replace_operand(instruction, position, _WIDER[number])
         else:
-            _lift(fresh, instruction.node, position)
+            _lift(instruction, position)
     _widen(fresh)
     fresh.edited()
     return fresh
@@ -113,9 +113,9 @@ def _lifted_if_any(number: int | None) -> int | None:
     return None if number is None else _lifted(number)
 
 
-def _lift(program: Program, node: Any, position: int) -> None:
+def _lift(instruction: Instruction, position: int) -> None:
     """Pass a computed type through `_lifted`."""
-    graph = graph_of(program.module)
+    node, graph = instruction.node, instruction.graph
     graph.setInsertPoint(node)
     operand = list(node.inputs())[position]
     sure = operand.type().kind() == "IntType"

@@ -24,11 +24,16 @@ import torch
 from engine.calling import copies
 from engine.errors import NotTorchScript, UnsupportedOperator
 from engine.torchscript.autocast import leave_autocast
+from engine.torchscript.calls import Calls
 from engine.torchscript.fused import unfuse
 from engine.torchscript.fused_convolutions import split_convolutions
 from engine.torchscript.instructions import Block, compile_graph, relocated, walk
 from engine.torchscript.listed_weights import name_listed_weights
-from engine.torchscript.private_methods import close_private_methods, is_private
+from engine.torchscript.private_methods import (
+    close_private_methods,
+    inline_public_methods,
+    is_private,
+)
 from engine.torchscript.refusals import refuse_depth, refuse_odd
 from engine.torchscript.thaw import thaw
 
@@ -42,11 +47,23 @@ class Program:
     Attributes:
         module: the script module; its tensors may be trained in place.
         device: where its tensors lie.
+        calls: what forward gives other exported methods, as far as the upload calls them.
+        methods: whose graphs `block` holds; more than one in a `JointProgram`.
     """
 
-    def __init__(self, module: torch.jit.ScriptModule, device: str) -> None:
+    methods: tuple[str, ...] = ("forward",)
+
+    def __init__(
+        self, module: torch.jit.ScriptModule, device: str, calls: Calls | None = None
+    ) -> None:
         self.module = module
         self.device = device
+        self.calls = calls
+
+    @property
+    def alone(self) -> Program:
+        """The program itself, where this one joins several of its methods."""
+        return self
 
     @classmethod
     def load(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
@@ -68,20 +85,23 @@ class Program:
             module.eval()
         refuse_odd(module)
         name_listed_weights(module)
+        program = cls(module, device)
+        calls = Calls.of(program._clone()) if program.other_methods() else None
         torch._C._jit_pass_inline(graph_of(module))
         refuse_depth(graph_of(module))
+        inline_public_methods(module)
         close_private_methods(module)
         rebuilt = leave_autocast(graph_of(module))
-        rebuilt = unfuse(graph_of(module)) or rebuilt
-        rebuilt = split_convolutions(graph_of(module)) or rebuilt
+        for graph in [graph_of(module), *map(program.graph_of_method, program.other_methods())]:
+            rebuilt = unfuse(graph) or rebuilt
+            rebuilt = split_convolutions(graph) or rebuilt
         rebuilt = thaw(module) or rebuilt
-        program = cls(module, device)
-        if not rebuilt:
-            return program
-        # Reading it anew tidies a rebuilt graph: choices that are constants now disappear, and
-        # what was registered on the live module is a parameter to all of torch.
-        program = program.read_back()
-        torch._C._jit_pass_inline(graph_of(program.module))
+        if rebuilt:
+            # Reading it anew tidies a rebuilt graph: choices that are constants now disappear, and
+            # what was registered on the live module is a parameter to all of torch.
+            program = program.read_back()
+            torch._C._jit_pass_inline(graph_of(program.module))
+        program.calls = calls
         return program
 
     @classmethod
@@ -103,21 +123,35 @@ class Program:
         Args:
             share: over the same weights, for callers that replace them.
         """
-        with self._without_weights():
-            fresh = Program(_cloned(self.module), self.device)
-        fresh._take(self.attributes(), clone=not share)
+        fresh = self._clone(share=share)
         fresh.__dict__["block"] = relocated(self.block, graph_of(fresh.module))
+        return fresh
+
+    def _clone(self, *, share: bool = True) -> Program:
+        with self._without_weights():
+            fresh = Program(_cloned(self.module), self.device, self.calls)
+        fresh._take(self.attributes(), clone=not share)
         return fresh
 
     def twin(self) -> Program:
         """Own weights over the same graph, which must not be edited; cheap."""
-        return Program(copy.deepcopy(self.module), self.device)
+        return Program(copy.deepcopy(self.module), self.device, self.calls)
+
+    def shadow(self) -> Program:
+        """The same parameters over the same graph, and a state (buffers, attributes) of its own."""
+        with self._without_weights():
+            fresh = self.twin()
+        buffers = dict(self.module.named_buffers(remove_duplicate=False))
+        held = self.attributes()
+        fresh._take({name: held[name] for name in held if name not in buffers}, clone=False)
+        fresh._take(buffers, clone=True)
+        return fresh
 
     def read_back(self) -> Program:
         """What a save and a load make of this program, over the same weights."""
         with self._without_weights():
             code = self.to_bytes()
-        read = Program(_load(code, self.device), self.device)
+        read = Program(_load(code, self.device), self.device, self.calls)
         read._take(self.attributes(), clone=False)
         return read
 
@@ -177,9 +211,13 @@ class Program:
             if name not in {"forward", "training"} and not is_private(name)
         ]
 
+    def graph_of_method(self, name: str) -> Any:
+        """The graph of any method; edits of it are what `save` writes."""
+        return self.module._c._get_method(name).graph
+
     def method_block(self, name: str) -> Block:
         """Another method as instructions, inlined on a copy."""
-        graph = self.module._c._get_method(name).graph.copy()
+        graph = self.graph_of_method(name).copy()
         torch._C._jit_pass_inline(graph)
         return compile_graph(graph)
 
