@@ -78,7 +78,8 @@ def understand(program: Program, inputs: Sequence[Any]) -> Methods:
         inputs: positional arguments of forward.
     """
     methods = Methods()
-    waiting = program.other_methods()
+    # The order in which a file lists its methods is another one once it is saved again.
+    waiting = sorted(program.other_methods())
     if not waiting:
         return methods
     probe = MethodProbe(program, inputs)

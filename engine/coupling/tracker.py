@@ -79,11 +79,13 @@ class Tracker:
                 handler(self, step)
             else:
                 self.unknown(step)
-        for value in self.tape.outputs:
+        # Between methods, "tied to something of fixed size" would hide what it is tied to.
+        several = bool(self.tape.exported)
+        for value in reversed(self.tape.outputs) if several else self.tape.outputs:
             for labels in self.merged_labels(value):
                 if labels is not None:
                     reason = Reason(self._owner(labels), "output", self._fixed(value))
-                    self.space.freeze(labels, reason)
+                    self.space.freeze(labels, reason, foremost=several)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
         """One label per index of each dimension; a weight gets fresh ones when first seen.
