@@ -14,7 +14,7 @@ import copy
 import io
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,8 +91,12 @@ class Program:
         refuse_depth(graph_of(module))
         inline_public_methods(module)
         close_private_methods(module)
+        others = [program.graph_of_method(name) for name in program.other_methods()]
         rebuilt = leave_autocast(graph_of(module))
-        for graph in [graph_of(module), *map(program.graph_of_method, program.other_methods())]:
+        for graph in others:
+            with suppress(UnsupportedOperator):  # it is not followed, then, and says why
+                rebuilt = leave_autocast(graph) or rebuilt
+        for graph in [graph_of(module), *others]:
             rebuilt = unfuse(graph) or rebuilt
             rebuilt = split_convolutions(graph) or rebuilt
         rebuilt = thaw(module) or rebuilt

@@ -277,6 +277,111 @@ def test_what_a_method_reads_stays_where_it_cannot_be_followed(
     assert shapes(compacted)["c.weight"] == [10, 4]
 
 
+class Language(nn.Module):
+    """Scripted transformer layers choose a fused operator at run time, in every method."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.embed = nn.Embedding(20, 16)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 20)
+
+    @torch.jit.export
+    def features(self, ids: Tensor) -> Tensor:
+        return self.encoder(self.embed(ids))
+
+    @torch.jit.export
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.logits(self.features(ids))
+
+
+class Variational(AutoEncoder):
+    """Random numbers are drawn in a method, which gives and takes several tensors."""
+
+    @torch.jit.export
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.relu(self.a(x))
+        return self.b(hidden), self.b(-hidden)
+
+    @torch.jit.export
+    def draw(self, mean: Tensor, spread: Tensor) -> Tensor:
+        return mean + torch.randn_like(spread) * torch.exp(spread)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, spread = self.encode(x)
+        return self.decode(self.draw(mean, spread)), mean
+
+
+class Stepping(nn.Module):
+    """Forward keeps a state and calls its methods in a loop and with structured arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 6)
+        self.rounds = 0
+        self.register_buffer("seen", torch.zeros(1))
+
+    @torch.jit.export
+    def step(self, x: Tensor, options: dict[str, Tensor], times: int | None) -> Tensor:
+        if x.sum() > 0:
+            x = x + options["shift"]
+        return self.b(torch.relu(self.a(x))) * (1 if times is None else times)
+
+    @torch.jit.export
+    def many(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([self.step(part, {"shift": part}, None) for part in parts])
+
+    def forward(self, x: Tensor, rounds: int = 2) -> Tensor:
+        self.rounds += 1
+        self.seen.add_(1)
+        for _ in range(rounds):
+            x = self.step(x, {"shift": x}, rounds)
+        return self.many([x, x[:1]])
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "groups"),
+    [
+        (Language, [torch.arange(10).reshape(2, 5)], {"encoder.layers.0.linear1": 32}),
+        (Variational, X, {"a": 8, "c": 10}),
+        (Stepping, X, {"a": 8}),
+    ],
+)
+def test_methods_of_many_kinds(
+    model: type[nn.Module], inputs: list[Tensor], groups: dict[str, int]
+) -> None:
+    _, certificate, coupling = halve(scripted(model()), inputs)
+    assert certificate.passed
+    assert certificate.kind == "exact"
+    assert certificate.batch_sizes == [2, 3]
+    assert coupling.methods.refused == {}
+    assert set(coupling.methods.sources.values()) == {"what forward gives it"}
+    assert groups.items() <= group_sizes(coupling).items()
+
+
+class Regions(AutoEncoder):
+    @torch.jit.export
+    def without(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.b(self.a(x))
+
+    @torch.jit.export
+    def within(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=True):
+            return self.d(self.c(x[:, :4]))
+
+
+def test_only_methods_that_switch_autocast_on_hold_their_weights() -> None:
+    coupling = couple(scripted(Regions()), X)
+    assert list(coupling.methods.sources) == ["decode", "encode", "without"]
+    assert "torch.amp.autocast_mode.autocast" in coupling.methods.refused["within"]
+    assert group_sizes(coupling) == {"a": 8}
+
+
 class Classifier(AutoEncoder):
     """What it predicts is an integer: outputs alone prove little."""
 
