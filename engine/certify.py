@@ -75,7 +75,7 @@ def certify(
         unseen = unseen and any(map(silent, methods.apart(reference)))
     inside, detail = 0.0, ""
     if unseen:
-        joined = methods.inputs(alone, inputs)
+        joined = coupling.example if methods.sources else inputs
         inside, detail = look_inside(original, methods.join(compacted), coupling, removed, joined)
         worst = max(worst, inside)
     passed = max(inside, restricted if mixed else worst) <= TOLERANCE

@@ -68,6 +68,7 @@ class Coupling:
         labels: component of every index of every dimension of every tensor of the tape, -1 where
             fixed; None for dimensions in which nothing is removable.
         methods: exported methods that are pruned along; the tape is one of forward and these.
+        example: what it was recorded on: arguments of forward, then of the methods.
     """
 
     component_count: int
@@ -78,6 +79,7 @@ class Coupling:
     tape: Tape
     labels: dict[int, list[Dimension]] = field(default_factory=dict)
     methods: Methods = field(default_factory=Methods)
+    example: list[Any] = field(default_factory=list)
 
     @property
     def mixed_by(self) -> list[str]:
@@ -121,13 +123,14 @@ def couple(
     excluded = match_layers(program.layer_names(), exclude)
     methods = understand(program, inputs)
     joint = methods.join(program)
-    tape = record(joint, methods.inputs(program, inputs))
+    example = methods.inputs(program, inputs)
+    tape = record(joint, example)
     tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program, methods)
     freeze_decisions(tracker, joint)
     freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
-    return _resolve(tracker, methods)
+    return _resolve(tracker, methods, example)
 
 
 def _tracked(tape: Tape, *, whole_heads: bool) -> Tracker:
@@ -150,7 +153,7 @@ def _freeze_excluded(tracker: Tracker, excluded: dict[str, str]) -> None:
             tracker.space.freeze(labels, Reason(layer, "exclude", text))
 
 
-def _resolve(tracker: Tracker, methods: Methods) -> Coupling:
+def _resolve(tracker: Tracker, methods: Methods, example: list[Any]) -> Coupling:
     resolution = tracker.space.resolve()
     number = _number_components(tracker, resolution)
     slices = [
@@ -176,6 +179,7 @@ def _resolve(tracker: Tracker, methods: Methods) -> Coupling:
             for value, dims in tracker.all_labels().items()
         },
         methods=methods,
+        example=example,
     )
 
 

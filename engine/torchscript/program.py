@@ -4,7 +4,7 @@ TorchScript compiles a method when it is first called and keeps that plan, so ed
 that has run changes nothing in this process. A `Program` therefore separates the two: graphs are
 edited only on a fresh copy (`copy`), which has not run, and are not edited once they have.
 
-Loading reads the text of the program once: the forward graph is inlined, and copies are clones
+Loading reads the text of the program once: public methods are inlined, and copies are clones
 of the graph, node by node, so that an instruction has the same index in every copy.
 """
 

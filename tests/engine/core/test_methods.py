@@ -187,6 +187,22 @@ def test_traced_methods_take_forward_s_inputs_or_what_another_one_gives() -> Non
     assert shapes(compacted)["c.weight"] == [5, 4]
 
 
+class OneBatch(Plain):
+    def decode(self, z: Tensor) -> Tensor:
+        return super().decode(z.reshape(2, 4))
+
+
+def test_traced_methods_that_are_fixed_to_their_batch_size() -> None:
+    z = torch.randn(2, 4)
+    program = traced_methods(OneBatch(), {"forward": X[0], "encode": X[0], "decode": z})
+    compacted, certificate, coupling = halve(program, X)
+    assert certificate.passed
+    assert certificate.batch_sizes == [2]
+    assert coupling.methods.refused == {}
+    masked = zeroed(program, coupling, half(coupling))
+    torch.testing.assert_close(compacted.module.decode(z), masked.module.decode(z))
+
+
 class NeverCalled(AutoEncoder):
     @torch.jit.export
     def embed(self, x: Tensor) -> Tensor:
