@@ -127,7 +127,7 @@ def couple(
     tape = record(joint, example)
     tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program, methods)
-    freeze_decisions(tracker, joint)
+    freeze_decisions(tracker, joint, sizes=methods.guessed(joint))
     freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
     return _resolve(tracker, methods, example)

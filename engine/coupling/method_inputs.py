@@ -13,8 +13,9 @@ from engine.torchscript.joint import JointProgram
 from engine.torchscript.program import Program
 
 CALLED = "what forward gives it"
+PASSED = "the inputs of forward, to which it hands them on"
 OWN = "the inputs of forward"
-NOTHING = "nothing"
+NOTHING = "a call without inputs"
 """Sources of a method's inputs; any other source is the name of a method that gives them."""
 
 
@@ -63,7 +64,7 @@ class MethodInputs:
             return []
         if source == CALLED:
             return self.called()[method]
-        if source == OWN:
+        if source in {PASSED, OWN}:
             return self.of_forward()
         result = run_method(self._program, source, self._given[source])
         return list(result) if isinstance(result, tuple) else [result]

@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from engine.comparison import FAULTS
-from engine.coupling.method_inputs import CALLED, NOTHING, OWN, MethodInputs, run_method
+from engine.coupling.method_inputs import (
+    CALLED,
+    NOTHING,
+    OWN,
+    PASSED,
+    MethodInputs,
+    run_method,
+)
 from engine.errors import EngineError
 from engine.structure import at_batch_size, samples_in
 from engine.tape import Tape, record
@@ -75,7 +82,9 @@ class MethodProbe:
             except (EngineError, KeyError, *FAULTS) as error:
                 for example in self._examples:
                     example.forget(method)
-                given = source if source in {CALLED, OWN, NOTHING} else f"what `{source}` gives"
+                given = (
+                    source if source in {CALLED, PASSED, OWN, NOTHING} else f"what `{source}` gives"
+                )
                 message = str(error).strip().splitlines()
                 # Of several reasons the first: it is about the likeliest inputs.
                 refusal = refusal or NotFollowed(
@@ -103,6 +112,8 @@ class MethodProbe:
             yield CALLED
         elif not wanted:
             yield NOTHING
+        elif self._program.calls is not None and method in self._program.calls.forwarding:
+            yield PASSED
         else:
             if wanted == _types(self._program, "forward"):
                 yield OWN

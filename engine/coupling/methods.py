@@ -4,12 +4,15 @@ A method that is understood is put behind forward in one joint program, and all 
 (coupling, compaction, certificate) is done to the joint program. To be understood it must
 
 1. have inputs: what forward gives it where forward calls it; nothing where it takes nothing;
-   forward's own inputs where it takes the same types; what an understood method gives where that
-   is of the type it takes;
+   forward's own inputs where it hands them on to forward or takes the same types; what an
+   understood method gives where that is of the type it takes;
 2. run on them, by the TorchScript runtime and step by step, at the batch size of the example and
    at another one, unless forward is fixed to its batch size too;
 3. leave the program as it was, and read nothing that forward writes: otherwise what it gives
    depends on what was called before.
+
+Inputs found by their types may be of other sizes than what the method is meant for. So where their
+sizes choose a path, what the other paths read stays whole, as where data chooses.
 
 What any other method reads stays whole.
 """
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from engine.coupling.labels import Reason
-from engine.coupling.method_inputs import MethodInputs
+from engine.coupling.method_inputs import CALLED, PASSED, MethodInputs
 from engine.coupling.method_probe import MethodProbe, NotFollowed
 from engine.coupling.tracker import Tracker
 from engine.torchscript.dependence import attribute_paths
@@ -46,6 +49,18 @@ class Methods:
     def join(self, program: Program) -> Program:
         """Forward and these methods as one program; the program itself without any."""
         return JointProgram(program, ["forward", *self.sources]) if self.sources else program
+
+    def guessed(self, joint: Program) -> list[int]:
+        """Values of the joint program that are inputs found by their type alone."""
+        if not isinstance(joint, JointProgram):
+            return []
+        sources = ["", *self.sources.values()]
+        return [
+            value
+            for part, source in zip(joint.parts, sources, strict=True)
+            if source not in {"", CALLED, PASSED}
+            for value in part.inputs[1:]
+        ]
 
     def apart(self, outputs: Any) -> tuple[Any, ...]:
         """Outputs of a joint program, method by method; forward's are the first."""

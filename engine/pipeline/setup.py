@@ -110,12 +110,13 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
     return Dataset(train=train, validation=validation)
 
 
+@torch.no_grad()
 def _check_reading(upload: Program, original: Program, inputs: Sequence[Any], where: str) -> None:
     """The program as the engine reads it must compute what the uploaded file computes.
 
     So must every exported method that is pruned along.
     """
-    with torch.no_grad(), plain_execution():
+    with plain_execution():
         torch.manual_seed(0)
         expected = call(upload.module, inputs, where=where)
         torch.manual_seed(0)

@@ -24,11 +24,13 @@ class Calls:
     Args:
         program: a clone, over the same weights; it belongs to this object.
         arity: number of arguments by method.
+        forwarding: methods that hand all of their own arguments on to forward, in order.
     """
 
-    def __init__(self, program: Program, arity: dict[str, int]) -> None:
+    def __init__(self, program: Program, arity: dict[str, int], forwarding: set[str]) -> None:
         self._program = program
         self._arity = arity
+        self.forwarding = frozenset(forwarding)
 
     @classmethod
     def of(cls, clone: Program) -> Calls | None:
@@ -36,16 +38,21 @@ class Calls:
         module = clone.module._c
         exported = set(clone.other_methods())
         arity: dict[str, int] = {}
+        forwarding: set[str] = set()
         for name in module._method_names():
             graph = module._get_method(name).graph
-            own = next(iter(graph.inputs())).unique()
+            own, *taken = (value.unique() for value in graph.inputs())
             for node in list(_nodes(graph)):
-                if node.kind() != "prim::CallMethod" or node.s("name") not in exported:
+                if node.kind() != "prim::CallMethod":
                     continue
-                receiver, *given = node.inputs()
-                if receiver.unique() == own and _note(module, graph, node, given):
-                    arity[node.s("name")] = len(given)
-        return cls(clone, arity) if arity else None
+                called, (receiver, *given) = node.s("name"), node.inputs()
+                if receiver.unique() != own:
+                    continue
+                if called == "forward" and [value.unique() for value in given] == taken:
+                    forwarding.add(name)
+                elif called in exported and _note(module, graph, node, given):
+                    arity[called] = len(given)
+        return cls(clone, arity, forwarding) if arity or forwarding else None
 
     def arguments(self, inputs: Sequence[Any]) -> dict[str, list[Any]]:
         """Positional arguments of the methods that a run of forward called, by name.
@@ -58,6 +65,8 @@ class Calls:
         Raises:
             RuntimeError, torch.jit.Error: forward fails on these inputs.
         """
+        if not self._arity:
+            return {}
         shadow = self._program.shadow()
         devices = [shadow.device] if shadow.device != "cpu" else []
         with torch.no_grad(), torch.random.fork_rng(devices=devices):

@@ -209,17 +209,33 @@ class NeverCalled(AutoEncoder):
         return torch.tanh(self.a(x)).mean(1)
 
     @torch.jit.export
-    def first_bias(self) -> Tensor:
+    def nothing(self) -> Tensor:
         return self.b.bias
 
 
 def test_a_method_with_the_inputs_of_forward_and_one_without_any() -> None:
     program = scripted(NeverCalled())
-    compacted, coupling = agree(program, {"encode": X, "first_bias": []})
+    compacted, coupling = agree(program, {"encode": X, "nothing": []})
     assert coupling.methods.refused == {}
     # A mean over the units is another mean without some of them.
     assert group_sizes(coupling) == {"a": 8, "c": 10}
     assert shapes(compacted)["a.weight"] == [4, 6]
+
+
+class TwoWays(AutoEncoder):
+    @torch.jit.export
+    def after(self, code: Tensor) -> Tensor:
+        """Meant for what `encode` gives; it runs on the inputs of forward, the other way."""
+        return self.c(code) if code.shape[-1] == 4 else code
+
+
+def test_where_sizes_of_guessed_inputs_choose_all_ways_stay_open() -> None:
+    z = torch.randn(3, 4)
+    compacted, coupling = agree(scripted(TwoWays()), {"after": [z], "decode": [z]})
+    assert coupling.methods.sources["after"] == "the inputs of forward"
+    assert group_sizes(coupling) == {"a": 8}
+    assert shapes(compacted)["c.weight"] == [10, 4]
+    assert any("a size decides" in item.reason for item in coupling.frozen)
 
 
 class Refused(AutoEncoder):
@@ -377,6 +393,24 @@ def test_methods_of_many_kinds(
     assert coupling.methods.refused == {}
     assert set(coupling.methods.sources.values()) == {"what forward gives it"}
     assert groups.items() <= group_sizes(coupling).items()
+
+
+class Predicting(Language):
+    @torch.jit.export
+    def predict(self, ids: Tensor) -> Tensor:
+        return self.forward(ids).argmax(-1)
+
+
+def test_a_method_that_calls_forward_takes_its_inputs() -> None:
+    program = scripted(Predicting())
+    ids = [torch.arange(10).reshape(2, 5)]
+    compacted, certificate, coupling = halve(program, ids)
+    assert certificate.passed
+    assert coupling.methods.sources["predict"].startswith("the inputs of forward, to which")
+    # The sizes that attention looks at are those of forward: nothing is frozen for them.
+    assert group_sizes(coupling) == group_sizes(couple(scripted(Language()), ids))
+    masked = zeroed(program, coupling, half(coupling))
+    assert torch.equal(compacted.module.predict(ids[0]), masked.module.predict(ids[0]))
 
 
 class Regions(AutoEncoder):
