@@ -6,7 +6,8 @@ program computes is compared with the surviving part of the same tensor of the r
 
     e = \max_k \max |C_k - R_k| / \max(|R_k|, 10^{-6} \max_j |R_j|)
 
-over the operators k that ran. It proves more than outputs do, and costs memory for all of them.
+over the operators k that ran; the same infinity in both is no difference. It
+proves more than outputs do, and costs memory for all of them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def look_inside(
         for value in inputs
     ]
     error = inner_error(original, in_float64(compacted), coupling, removed, doubled)
-    seen = "the outputs hold nothing but zeros, integers or NaN on the example"
+    whose = "the outputs" if len(original.methods) == 1 else "the outputs of a method"
+    seen = f"{whose} hold nothing but zeros, integers or NaN on the example"
     if math.isfinite(error):
         return error, f"{seen}, so all inner tensors were compared: they differ by {error:.2g}"
     spoilt = [f"`{name}`" for name, own in original.parameters().items() if not _finite(own)]
@@ -97,7 +99,7 @@ def inner_error(
         Interpreter(compact, found).run(copies(inputs))
     if [kind for kind, _ in reference.kept] != [kind for kind, _ in found.kept]:
         return math.inf
-    largest = max((_largest(tensor) for _, tensor in reference.kept), default=0.0)
+    largest = max((_size(tensor) for _, tensor in reference.kept), default=0.0)
     if not 0 < largest < math.inf:
         return math.inf
     worst = 0.0
@@ -105,9 +107,19 @@ def inner_error(
         if expected.shape != own.shape:
             return math.inf
         if expected.numel():
-            difference = _largest(expected - own)
-            worst = max(worst, difference / max(_largest(expected), _FLOOR * largest))
+            difference = _largest(_apart(expected, own))
+            worst = max(worst, difference / max(_size(expected), _FLOOR * largest))
     return math.inf if math.isnan(worst) else worst
+
+
+def _apart(expected: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """The difference; none where both hold the same infinity, as masks of attention do."""
+    return torch.where(torch.isinf(expected) & (expected == own), 0.0, expected - own)
+
+
+def _size(tensor: torch.Tensor) -> float:
+    """Largest value that is not infinite."""
+    return _largest(torch.where(torch.isinf(tensor), 0.0, tensor))
 
 
 def _largest(tensor: torch.Tensor) -> float:

@@ -95,6 +95,7 @@ class Tape:
         tensors: parameters, buffers and constants that were read, by canonical name.
         aliases: every name of each canonical tensor (tied weights have several).
         inputs, outputs: the tensors forward took and gave, flattened.
+        exported: for outputs of a joint program that methods besides forward gave, which did.
         branches: decisions of `prim::If` and trip counts of `prim::Loop`, in order.
         meta: recorded without real values.
     """
@@ -104,6 +105,7 @@ class Tape:
     aliases: dict[str, list[str]] = field(default_factory=dict)
     inputs: list[TensorValue] = field(default_factory=list)
     outputs: list[TensorValue] = field(default_factory=list)
+    exported: dict[int, str] = field(default_factory=dict)
     branches: list[tuple[int, int]] = field(default_factory=list)
     meta: bool = True
 
@@ -137,8 +139,13 @@ def _record(program: Program, inputs: Sequence[Any], *, meta: bool) -> Tape:
         flatten([map_tensors(value, recorder.value_of) for value in placed])
     )
     outputs = Interpreter(program, recorder).run(placed)
-    recorder.tape.outputs = list(flatten([map_tensors(outputs, recorder.value_of)]))
-    return recorder.tape
+    tape = recorder.tape
+    given = map_tensors(outputs, recorder.value_of)
+    tape.outputs = list(flatten([given]))
+    for method, own in zip(program.methods, given, strict=True) if len(program.methods) > 1 else ():
+        if method != "forward":
+            tape.exported.update((value.number, method) for value in flatten([own]))
+    return tape
 
 
 def canonical_names(program: Program) -> dict[str, str]:

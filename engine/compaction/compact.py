@@ -45,12 +45,13 @@ def compact(
         CompactionConflict: the removal cannot be expressed; it names the step and the components.
     """
     survivors = Survivors(coupling, np.asarray(removed, np.int64))
-    fresh = program.copy(share=True)
+    inputs = coupling.example if coupling.methods.sources else inputs
+    fresh = coupling.methods.join(program.copy(share=True))
     lockstep = _Lockstep(fresh, coupling, survivors)
     Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
     fresh.edited()
-    return fresh
+    return fresh.alone
 
 
 class _Lockstep:

@@ -16,7 +16,7 @@ from engine.coupling.draws import freeze_draws
 from engine.coupling.exclusion import match_layers
 from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
-from engine.coupling.methods import freeze_other_methods
+from engine.coupling.methods import Methods, freeze_other_methods, understand
 from engine.coupling.tracker import Role, Tracker
 from engine.errors import InputsDoNotFit
 from engine.structure import samples_in
@@ -67,6 +67,8 @@ class Coupling:
         tape: the run this was found on.
         labels: component of every index of every dimension of every tensor of the tape, -1 where
             fixed; None for dimensions in which nothing is removable.
+        methods: exported methods that are pruned along; the tape is one of forward and these.
+        example: what it was recorded on: arguments of forward, then of the methods.
     """
 
     component_count: int
@@ -76,6 +78,8 @@ class Coupling:
     mixing: list[tuple[str, Components]]
     tape: Tape
     labels: dict[int, list[Dimension]] = field(default_factory=dict)
+    methods: Methods = field(default_factory=Methods)
+    example: list[Any] = field(default_factory=list)
 
     @property
     def mixed_by(self) -> list[str]:
@@ -98,6 +102,8 @@ def couple(
 ) -> Coupling:
     """Find the coupled channels of a program on an example.
 
+    Exported methods are analysed along with forward where they can be (see `Methods`).
+
     Args:
         inputs: positional arguments of forward.
         exclude: glob patterns over layer names; the outputs of matching layers stay whole.
@@ -115,13 +121,16 @@ def couple(
             where="inputs",
         )
     excluded = match_layers(program.layer_names(), exclude)
-    tape = record(program, inputs)
+    methods = understand(program, inputs)
+    joint = methods.join(program)
+    example = methods.inputs(program, inputs)
+    tape = record(joint, example)
     tracker = _tracked(tape, whole_heads=granularity == "head")
-    freeze_other_methods(tracker, program)
-    freeze_decisions(tracker, program)
+    freeze_other_methods(tracker, program, methods)
+    freeze_decisions(tracker, joint, sizes=methods.guessed(joint))
     freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
-    return _resolve(tracker)
+    return _resolve(tracker, methods, example)
 
 
 def _tracked(tape: Tape, *, whole_heads: bool) -> Tracker:
@@ -144,7 +153,7 @@ def _freeze_excluded(tracker: Tracker, excluded: dict[str, str]) -> None:
             tracker.space.freeze(labels, Reason(layer, "exclude", text))
 
 
-def _resolve(tracker: Tracker) -> Coupling:
+def _resolve(tracker: Tracker, methods: Methods, example: list[Any]) -> Coupling:
     resolution = tracker.space.resolve()
     number = _number_components(tracker, resolution)
     slices = [
@@ -169,6 +178,8 @@ def _resolve(tracker: Tracker) -> Coupling:
             value: [None if own is None else number[own] for own in dims]
             for value, dims in tracker.all_labels().items()
         },
+        methods=methods,
+        example=example,
     )
 
 

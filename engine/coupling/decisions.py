@@ -30,6 +30,10 @@ from engine.torchscript.instructions import Block, Instruction, walk
 from engine.torchscript.program import Program
 
 _BRANCH = "data decides whether another branch runs, which the example does not show"
+_BRANCH_BY_SIZE = (
+    "a size decides whether another branch of an exported method runs, and its inputs were found "
+    "by their type alone (call it in forward)"
+)
 _LOOP = "carried around a loop that runs until data says so"
 _PART = "its bounds are computed from data"
 _PARTS = frozenset(
@@ -40,10 +44,14 @@ _PARTS = frozenset(
 )  # fmt: skip
 
 
-def freeze_decisions(tracker: Tracker, program: Program) -> None:
-    """Freeze what depends on a decision that another input may take otherwise."""
+def freeze_decisions(tracker: Tracker, program: Program, *, sizes: Iterable[int] = ()) -> None:
+    """Freeze what depends on a decision that another input may take otherwise.
+
+    Args:
+        sizes: values of the program whose sizes decide as data does.
+    """
     if tracker.tape.branches:
-        _freeze_paths(tracker, program)
+        _freeze_paths(tracker, program, frozenset(sizes))
     fixed = program.block.fixed
     parts = [
         step
@@ -57,8 +65,11 @@ def freeze_decisions(tracker: Tracker, program: Program) -> None:
                 _freeze_part(tracker, step)
 
 
-def _freeze_paths(tracker: Tracker, program: Program) -> None:
-    dependence = data_dependence(program, tracker.tape.branches, numbers=False)
+def _freeze_paths(tracker: Tracker, program: Program, sizes: frozenset[int]) -> None:
+    dependence = data_dependence(program, tracker.tape.branches, numbers=False, sizes=sizes)
+    known = dependence
+    if sizes:
+        known = data_dependence(program, tracker.tape.branches, numbers=False)
     values = _Values(tracker, program)
     executed: dict[int, list[int]] = {}
     for index, taken in tracker.tape.branches:
@@ -75,7 +86,9 @@ def _freeze_paths(tracker: Tracker, program: Program) -> None:
                 if set(taken_ways) != {1 - number} and not _raises(block)
             ]
             if others:
-                values.freeze(instruction, _BRANCH, instruction.outputs, others)
+                by_data = instruction.inputs[0] in known.data
+                text = _BRANCH if by_data else _BRANCH_BY_SIZE
+                values.freeze(instruction, text, instruction.outputs, others)
         elif instruction.kind == "prim::Loop" and loop_on_data(instruction, dependence.data):
             body = instruction.blocks[0]
             ran = any(inner.index in values.ran for inner in walk(body))

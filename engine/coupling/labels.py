@@ -83,11 +83,15 @@ class LabelSpace:
         self._left.append(left[~lonely])
         self._right.append(right[~lonely])
 
-    def freeze(self, labels: Labels, reason: Reason) -> None:
-        """These labels can never be removed."""
+    def freeze(self, labels: Labels, reason: Reason, *, foremost: bool = False) -> None:
+        """These labels can never be removed.
+
+        Args:
+            foremost: of several reasons this one is told; otherwise the earliest.
+        """
         labels = labels[labels > 0]
         if labels.size:
-            self._frozen.append((labels, reason))
+            self._frozen.insert(0 if foremost else len(self._frozen), (labels, reason))
 
     def range_of(self, label: int) -> Range:
         """The dimension a label belongs to."""

@@ -79,11 +79,13 @@ class Tracker:
                 handler(self, step)
             else:
                 self.unknown(step)
-        for value in self.tape.outputs:
+        # Between methods, "tied to something of fixed size" would hide what it is tied to.
+        several = bool(self.tape.exported)
+        for value in reversed(self.tape.outputs) if several else self.tape.outputs:
             for labels in self.merged_labels(value):
                 if labels is not None:
-                    reason = Reason(self._owner(labels), "output", _FIXED_OUTPUT)
-                    self.space.freeze(labels, reason)
+                    reason = Reason(self._owner(labels), "output", self._fixed(value))
+                    self.space.freeze(labels, reason, foremost=several)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
         """One label per index of each dimension; a weight gets fresh ones when first seen.
@@ -178,6 +180,15 @@ class Tracker:
     def reason(self, step: Step, text: str, *, report: bool = True) -> Reason:
         """A reason at this step."""
         return Reason(step.layer(), step.kind, text, report)
+
+    def _fixed(self, output: TensorValue) -> str:
+        method = self.tape.exported.get(output.number)
+        if method is None:
+            return _FIXED_OUTPUT
+        return (
+            f"what the exported method `{method}` gives keeps its shape "
+            f"(as `_{method}` it would be private, and free)"
+        )
 
     def _owner(self, labels: Labels) -> str:
         positive = labels[labels > 0]

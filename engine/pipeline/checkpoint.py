@@ -126,10 +126,13 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
             where=path.name,
         )
     training = plain["training"]
+    program = original
+    if plain["program"] is not None:
+        program = Program.load(plain["program"].numpy().tobytes(), device=original.device)
+        # The checkpoint's forward holds its methods' code and calls none.
+        program.calls = original.calls
     return JobState(
-        program=original
-        if plain["program"] is None
-        else Program.load(plain["program"].numpy().tobytes(), device=original.device),
+        program=program,
         before=Measurement.model_validate_json(plain["before"]),
         next_step=plain["next_step"],
         masks=plain["masks"],

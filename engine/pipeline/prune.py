@@ -74,7 +74,7 @@ def plan_channels(
     target = Target(stage.allocation, before, round_number, rounds)
     scores = component_scores(
         coupling,
-        program.tensors(),
+        coupling.methods.join(program).tensors(),
         criterion(stage.criterion),
         aggregate=stage.aggregate,
         normalize=stage.normalize,

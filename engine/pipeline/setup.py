@@ -14,6 +14,8 @@ from secateur.recipe import PruneStage, Recipe
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
 from engine.coupling.exclusion import match_layers
+from engine.coupling.method_inputs import run_method
+from engine.coupling.methods import understand
 from engine.data.arguments import arrange_split, fit_inputs, without_dataset
 from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
@@ -108,14 +110,28 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
     return Dataset(train=train, validation=validation)
 
 
+@torch.no_grad()
 def _check_reading(upload: Program, original: Program, inputs: Sequence[Any], where: str) -> None:
-    """The program as the engine reads it must compute what the uploaded file computes."""
-    with torch.no_grad(), plain_execution():
+    """The program as the engine reads it must compute what the uploaded file computes.
+
+    So must every exported method that is pruned along.
+    """
+    with plain_execution():
         torch.manual_seed(0)
         expected = call(upload.module, inputs, where=where)
         torch.manual_seed(0)
         # On a twin: a program may write to its own buffers, and the original is analysed next.
         found = call(original.twin().module, inputs, where=where)
+    _compare_reading(original, expected, found)
+    taken = understand(original, inputs).inputs_by_name(original, inputs)
+    for method, arguments in taken.items():
+        torch.manual_seed(0)
+        expected = run_method(upload, method, arguments)
+        torch.manual_seed(0)
+        _compare_reading(original, expected, run_method(original, method, arguments))
+
+
+def _compare_reading(original: Program, expected: Any, found: Any) -> None:
     error = relative_error(expected, found)
     if not error <= comparison_tolerance(original):
         raise CertificateFailed(

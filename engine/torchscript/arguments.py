@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.jit import ScriptModule
 
 from engine.torchscript.program import Program
 
@@ -58,8 +59,17 @@ class Misfit(Exception):
 
 
 def arguments_of(program: Program) -> list[Argument]:
-    """What forward takes, without self."""
-    schema = program.schema
+    """What forward takes, without self; of a joint program what its methods take, in order."""
+    return [
+        argument
+        for method in program.methods
+        for argument in arguments_of_method(program.module, method)
+    ]
+
+
+def arguments_of_method(module: ScriptModule, method: str) -> list[Argument]:
+    """What one method takes, without self."""
+    schema = module._c._get_method(method).schema
     return [
         Argument(
             name=argument.name,

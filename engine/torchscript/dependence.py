@@ -65,7 +65,11 @@ class Dependence:
 
 
 def data_dependence(
-    program: Program, branches: Iterable[tuple[int, int]], *, numbers: bool
+    program: Program,
+    branches: Iterable[tuple[int, int]],
+    *,
+    numbers: bool,
+    sizes: Iterable[int] = (),
 ) -> Dependence:
     """Follow the forward graph.
 
@@ -74,8 +78,9 @@ def data_dependence(
             made the same way again, so its other branch is not followed.
         numbers: whether arguments of forward that are no tensors count as data. They do where a
             constant must not take their place; a path is chosen by them as by a size.
+        sizes: values whose sizes count as data too, for other sizes are to be expected.
     """
-    return _Analysis(program, set(branches), numbers=numbers).run()
+    return _Analysis(program, set(branches), numbers=numbers, sizes=frozenset(sizes)).run()
 
 
 def attribute_paths(block: Block) -> dict[int, str]:
@@ -148,7 +153,14 @@ def writes_first(instruction: Instruction) -> bool:
 
 
 class _Analysis:
-    def __init__(self, program: Program, branches: set[tuple[int, int]], *, numbers: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        branches: set[tuple[int, int]],
+        *,
+        numbers: bool,
+        sizes: frozenset[int],
+    ) -> None:
         self._block = program.block
         self._branches = branches
         self._paths = attribute_paths(self._block)
@@ -163,7 +175,8 @@ class _Analysis:
             for value, argument in zip(self._block.inputs[1:], arguments_of(program), strict=True)
             if numbers or "Tensor" in argument.type.annotation_str
         }
-        self._shaped: set[int] = set()
+        self._data.update(sizes)
+        self._shaped = set(sizes)
 
     def run(self) -> Dependence:
         before = -1

@@ -29,24 +29,23 @@ class Size:
 
 
 class GraphEditor:
-    """Changes the forward graph's nodes."""
+    """Changes the nodes of a program's instructions, each in the graph it belongs to."""
 
     def __init__(self, program: Program) -> None:
-        self._graph = program.graph
         self._program = program
 
-    def node(self, instruction: Instruction) -> Any:
-        """The node of an instruction in the graph that is edited."""
-        return self._program.nodes[instruction.index]
+    def place(self, instruction: Instruction) -> tuple[Any, Any]:
+        """The node of an instruction, and the graph it is in."""
+        return self._program.place(instruction)
 
     def replace_operand(self, instruction: Instruction, position: int, value: Any) -> None:
         """Make an operand a constant: a number, bool, tensor or list of integers."""
-        node = self.node(instruction)
-        self._graph.setInsertPoint(node)
+        node, graph = self.place(instruction)
+        graph.setInsertPoint(node)
         if isinstance(value, list):
-            made = self._list([self._graph.insertConstant(int(item)) for item in value])
+            made = self._list(graph, [graph.insertConstant(int(item)) for item in value])
         else:
-            made = self._graph.insertConstant(value)
+            made = graph.insertConstant(value)
         node.replaceInput(position, made)
 
     def replace_items(
@@ -57,49 +56,49 @@ class GraphEditor:
         items: Mapping[int, Size | torch.Tensor],
     ) -> None:
         """Correct some items of a list operand; the others stay computed."""
-        node = self.node(instruction)
-        self._graph.setInsertPoint(node)
+        node, graph = self.place(instruction)
+        graph.setInsertPoint(node)
         operand = list(node.inputs())[position]
         producer = operand.node()
         if producer.kind() == "prim::ListConstruct":
             values = list(producer.inputs())
         else:
-            values = [self._item(operand, i) for i in range(length)]
+            values = [self._item(graph, operand, i) for i in range(length)]
         for index, item in items.items():
             if isinstance(item, torch.Tensor):
-                values[index] = self._graph.insertConstant(item)
+                values[index] = graph.insertConstant(item)
                 continue
             baked = "prim::Constant" in {producer.kind(), values[index].node().kind()}
             values[index] = (
-                self._graph.insertConstant(item.wanted)
+                graph.insertConstant(item.wanted)
                 if baked or item.given <= 0
-                else self._scaled(values[index], item)
+                else self._scaled(graph, values[index], item)
             )
-        made = self._list(values)
+        made = self._list(graph, values)
         made.setType(operand.type())
         node.replaceInput(position, made)
 
     def replace_constant(self, instruction: Instruction, tensor: torch.Tensor) -> None:
         """Give every user of a baked tensor another one."""
-        node = self.node(instruction)
-        self._graph.setInsertPoint(node)
-        node.output().replaceAllUsesWith(self._graph.insertConstant(tensor))
+        node, graph = self.place(instruction)
+        graph.setInsertPoint(node)
+        node.output().replaceAllUsesWith(graph.insertConstant(tensor))
 
     def bypass(self, instruction: Instruction, position: int, *, clone: bool) -> None:
         """Give every user of an instruction's output one of its operands, or a copy of it."""
-        node = self.node(instruction)
+        node, graph = self.place(instruction)
         value = list(node.inputs())[position]
         if clone:
-            self._graph.setInsertPoint(node)
-            copied = self._graph.create("aten::clone", [value, self._graph.insertConstant(None)], 1)
-            self._graph.insertNode(copied)
+            graph.setInsertPoint(node)
+            copied = graph.create("aten::clone", [value, graph.insertConstant(None)], 1)
+            graph.insertNode(copied)
             copied.output().setType(value.type())
             value = copied.output()
         node.output().replaceAllUsesWith(value)
 
     def settle(self, instruction: Instruction, taken: int) -> None:
         """Put the instructions of one block of an `If` in its place; the other one goes."""
-        node = self.node(instruction)
+        node, _ = self.place(instruction)
         block = list(node.blocks())[taken]
         for inner in list(block.nodes()):
             inner.moveBefore(node)
@@ -109,8 +108,8 @@ class GraphEditor:
 
     def unpack(self, instruction: Instruction, made: Instruction) -> None:
         """Give every user of an unpacked tuple's items what the tuple was made of."""
-        outputs, inputs = self.node(instruction).outputs(), self.node(made).inputs()
-        for item, value in zip(outputs, inputs, strict=True):
+        (node, _), (tuple_node, _) = self.place(instruction), self.place(made)
+        for item, value in zip(node.outputs(), tuple_node.inputs(), strict=True):
             item.replaceAllUsesWith(value)
 
     def keep_only(self, block: Block, kept: Collection[Instruction]) -> None:
@@ -120,27 +119,30 @@ class GraphEditor:
                 for inner in instruction.blocks:
                     self.keep_only(inner, kept)
             else:
-                self.node(instruction).destroy()
+                self.place(instruction)[0].destroy()
 
-    def _item(self, values: Any, index: int) -> Any:
-        position = self._graph.insertConstant(index)
-        node = self._graph.create("aten::__getitem__", [values, position], 1)
-        self._graph.insertNode(node)
+    @staticmethod
+    def _item(graph: Any, values: Any, index: int) -> Any:
+        position = graph.insertConstant(index)
+        node = graph.create("aten::__getitem__", [values, position], 1)
+        graph.insertNode(node)
         node.output().setType(torch._C.IntType.get())
         return node.output()
 
-    def _scaled(self, value: Any, size: Size) -> Any:
+    @staticmethod
+    def _scaled(graph: Any, value: Any, size: Size) -> Any:
         ratio = Fraction(size.wanted, size.given)
         for kind, factor in (("aten::mul", ratio.numerator), ("aten::floordiv", ratio.denominator)):
             if factor != 1:
-                node = self._graph.create(kind, [value, self._graph.insertConstant(factor)], 1)
-                self._graph.insertNode(node)
+                node = graph.create(kind, [value, graph.insertConstant(factor)], 1)
+                graph.insertNode(node)
                 node.output().setType(torch._C.IntType.get())
                 value = node.output()
         return value
 
-    def _list(self, values: Sequence[Any]) -> Any:
-        node = self._graph.create("prim::ListConstruct", list(values), 1)
-        self._graph.insertNode(node)
+    @staticmethod
+    def _list(graph: Any, values: Sequence[Any]) -> Any:
+        node = graph.create("prim::ListConstruct", list(values), 1)
+        graph.insertNode(node)
         node.output().setType(torch._C.ListType.ofInts())
         return node.output()

@@ -92,7 +92,7 @@ class Instruction:
         name: of the attribute (`prim::GetAttr`, `prim::SetAttr`).
         constant: value of a `prim::Constant`.
         node: the graph node, to be asked and never edited: copies of a program share their
-            instructions, and `Program.nodes` has the nodes of each.
+            instructions, and `Program.place` has the nodes of each.
         graph: its graph, which must live as long as the node.
     """
 

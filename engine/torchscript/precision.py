@@ -76,7 +76,7 @@ def in_float64(program: Program) -> Program:
         if number is not None:
             editor.replace_operand(instruction, position, _WIDER[number])
         else:
-            _lift(fresh, editor.node(instruction), position)
+            _lift(*fresh.place(instruction), position)
     _widen(fresh)
     fresh.edited()
     return fresh
@@ -117,9 +117,8 @@ def _lifted_if_any(number: int | None) -> int | None:
     return None if number is None else _lifted(number)
 
 
-def _lift(program: Program, node: Any, position: int) -> None:
+def _lift(node: Any, graph: Any, position: int) -> None:
     """Pass a computed type through `_lifted`."""
-    graph = program.graph
     graph.setInsertPoint(node)
     operand = list(node.inputs())[position]
     sure = operand.type().kind() == "IntType"

@@ -19,10 +19,17 @@ def is_private(method: str) -> bool:
     return method.startswith("_") and not method.startswith("__")
 
 
-def close_private_methods(module: torch.jit.ScriptModule) -> bool:
-    """Inline private methods into the public ones and replace their bodies by an error.
+def inline_public_methods(module: torch.jit.ScriptModule) -> None:
+    """Give every public method besides forward all that it calls."""
+    for name in module._c._method_names():
+        if name != "forward" and not is_private(name):
+            torch._C._jit_pass_inline(module._c._get_method(name).graph)
 
-    Forward is inlined already.
+
+def close_private_methods(module: torch.jit.ScriptModule) -> bool:
+    """Replace the bodies of private methods by an error.
+
+    They are inlined into the public ones already.
 
     Returns:
         Whether any body was replaced.
@@ -32,9 +39,6 @@ def close_private_methods(module: torch.jit.ScriptModule) -> bool:
     private = [name for name in names if is_private(name)]
     if not private:
         return False
-    for name, graph in graphs.items():
-        if not is_private(name):
-            torch._C._jit_pass_inline(graph)
     changed = [_close(name, graphs[name]) for name in private]
     return any(changed)
 

@@ -4,7 +4,7 @@ TorchScript compiles a method when it is first called and keeps that plan, so ed
 that has run changes nothing in this process. A `Program` therefore separates the two: graphs are
 edited only on a fresh copy (`copy`), which has not run, and are not edited once they have.
 
-Loading reads the text of the program once: the forward graph is inlined, and copies are clones
+Loading reads the text of the program once: public methods are inlined, and copies are clones
 of the graph, node by node, so that an instruction has the same index in every copy.
 """
 
@@ -14,7 +14,7 @@ import copy
 import io
 import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +27,16 @@ from engine.calling import copies
 from engine.errors import NotTorchScript, UnsupportedOperator
 from engine.torchscript.attributes import Attributes
 from engine.torchscript.autocast import leave_autocast
+from engine.torchscript.calls import Calls
 from engine.torchscript.fused import unfuse
 from engine.torchscript.fused_convolutions import split_convolutions
-from engine.torchscript.instructions import Block, compile_graph, nodes_of, walk
+from engine.torchscript.instructions import Block, Instruction, compile_graph, nodes_of, walk
 from engine.torchscript.listed_weights import name_listed_weights
-from engine.torchscript.private_methods import close_private_methods, is_private
+from engine.torchscript.private_methods import (
+    close_private_methods,
+    inline_public_methods,
+    is_private,
+)
 from engine.torchscript.refusals import refuse_depth, refuse_odd
 from engine.torchscript.thaw import thaw
 
@@ -52,15 +57,25 @@ class Program:
 
     Attributes:
         device: where its tensors lie.
+        calls: what forward gives other exported methods, as far as the upload calls them.
+        methods: whose graphs `block` holds; more than one in a `JointProgram`.
     """
 
-    def __init__(self, module: Any, device: str) -> None:
+    methods: tuple[str, ...] = ("forward",)
+
+    def __init__(self, module: Any, device: str, calls: Calls | None = None) -> None:
         """Args: module: a script module, or the `torch._C.ScriptModule` inside one."""
         if isinstance(module, torch.jit.ScriptModule):
             self.__dict__["module"] = module
             module = module._c
         self._c = module
         self.device = device
+        self.calls = calls
+
+    @property
+    def alone(self) -> Program:
+        """The program itself, where this one joins several of its methods."""
+        return self
 
     @cached_property
     def module(self) -> torch.jit.ScriptModule:
@@ -100,20 +115,29 @@ class Program:
             module.eval()
         refuse_odd(module)
         name_listed_weights(module)
+        program = cls(module, device)
+        calls = Calls.of(program._clone()) if program.other_methods() else None
         torch._C._jit_pass_inline(graph_of(module))
         refuse_depth(graph_of(module))
+        inline_public_methods(module)
         close_private_methods(module)
+        others = [program.graph_of_method(name) for name in program.other_methods()]
         rebuilt = leave_autocast(graph_of(module))
-        rebuilt = unfuse(graph_of(module)) or rebuilt
-        rebuilt = split_convolutions(graph_of(module)) or rebuilt
+        for graph in others:
+            with suppress(UnsupportedOperator):  # it is not followed, then, and says why
+                rebuilt = leave_autocast(graph) or rebuilt
+        for graph in [graph_of(module), *others]:
+            rebuilt = unfuse(graph) or rebuilt
+            rebuilt = split_convolutions(graph) or rebuilt
         rebuilt = thaw(module) or rebuilt
-        program = cls(module, device)
-        if not rebuilt:
-            return program
-        # Reading it anew tidies a rebuilt graph: choices that are constants now disappear, and
-        # what was registered on the live module is a parameter to all of torch.
-        program = program.read_back()
-        torch._C._jit_pass_inline(graph_of(program.module))
+        if rebuilt:
+            # The module has other attributes by now.
+            program = cls(module, device)
+            # Reading it anew tidies a rebuilt graph: choices that are constants now disappear, and
+            # what was registered on the live module is a parameter to all of torch.
+            program = program.read_back()
+            torch._C._jit_pass_inline(graph_of(program.module))
+        program.calls = calls
         return program
 
     @classmethod
@@ -139,11 +163,15 @@ class Program:
         Args:
             share: over the same weights, for callers that replace them.
         """
+        fresh = self._clone(share=share)
+        fresh.__dict__["block"] = self.block
+        return fresh
+
+    def _clone(self, *, share: bool = True) -> Program:
         with self._without_weights():
-            fresh = Program(_cloned(self._c), self.device)
+            fresh = Program(_cloned(self._c), self.device, self.calls)
             fresh._attributes.like(self._attributes)
         fresh._take(self.attributes(), clone=not share)
-        fresh.__dict__["block"] = self.block
         return fresh
 
     def twin(self, *, share: bool = False) -> Program:
@@ -153,17 +181,23 @@ class Program:
             share: over the same weights, for callers that replace them.
         """
         if not share:
-            return Program(copy.deepcopy(self.module), self.device)
+            return Program(copy.deepcopy(self.module), self.device, self.calls)
         with self._without_weights():
-            fresh = Program(copy.deepcopy(self.module), self.device)
+            fresh = self.twin()
         fresh._take(self.attributes(), clone=False)
+        return fresh
+
+    def shadow(self) -> Program:
+        """The same parameters over the same graph, and a state (buffers, attributes) of its own."""
+        fresh = self.twin(share=True)
+        fresh.own(self._attributes.buffers)
         return fresh
 
     def read_back(self) -> Program:
         """What a save and a load make of this program, over the same weights."""
         with self._without_weights():
             code = self.to_bytes()
-        read = Program(_load(code, self.device), self.device)
+        read = Program(_load(code, self.device), self.device, self.calls)
         read._take(self.attributes(), clone=False)
         return read
 
@@ -210,15 +244,18 @@ class Program:
         """The forward graph as instructions."""
         return compile_graph(self.graph)
 
+    def place(self, instruction: Instruction) -> tuple[Any, Any]:
+        """The node of an instruction in this program's own graph, and the graph, for editing."""
+        return self._nodes[instruction.index], self.graph
+
     @cached_property
-    def nodes(self) -> list[Any]:
-        """The nodes of the forward graph, at the indices of their instructions, for editing."""
+    def _nodes(self) -> list[Any]:
         return nodes_of(self.graph)
 
     def edited(self) -> None:
         """Forget the instructions, after edits of the graph; they are read anew when needed."""
         self.__dict__.pop("block", None)
-        self.__dict__.pop("nodes", None)
+        self.__dict__.pop("_nodes", None)
 
     def other_methods(self) -> list[str]:
         """Methods besides forward that the upload exports."""
@@ -228,9 +265,13 @@ class Program:
             if name not in {"forward", "training"} and not is_private(name)
         ]
 
+    def graph_of_method(self, name: str) -> Any:
+        """The graph of any method; edits of it are what `save` writes."""
+        return self._c._get_method(name).graph
+
     def method_block(self, name: str) -> Block:
         """Another method as instructions, inlined on a copy."""
-        graph = self._c._get_method(name).graph.copy()
+        graph = self.graph_of_method(name).copy()
         torch._C._jit_pass_inline(graph)
         return compile_graph(graph)
 

@@ -74,7 +74,6 @@ def thaw(module: torch.jit.ScriptModule) -> bool:
     for method in module._c._method_names():
         if method != "forward" and not is_private(method):
             graph = module._c._get_method(method).graph
-            torch._C._jit_pass_inline(graph)
             others = [_Weight.of(operand) for operand in weight_operands(graph.nodes())]
             _read(module, graph, [item for item in others if not item.alone], places)
     return bool(weights)

@@ -393,7 +393,7 @@ def test_without_the_frozen_region_the_other_branch_goes_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The checks above can fail."""
-    monkeypatch.setattr("engine.coupling.coupling.freeze_decisions", lambda *_: None)
+    monkeypatch.setattr("engine.coupling.coupling.freeze_decisions", lambda *_, **__: None)
     program = scripted(Chooses())
     planned, _ = pruned(program, [rows()])
     assert removed_of(planned)["a"] == 4
