@@ -17,6 +17,8 @@ from engine.coupling.exclusion import match_layers
 from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
 from engine.coupling.methods import freeze_other_methods
+from engine.coupling.size_flow import SizeFlow
+from engine.coupling.sizes import freeze_sizes
 from engine.coupling.tracker import Role, Tracker
 from engine.errors import InputsDoNotFit
 from engine.structure import samples_in
@@ -119,6 +121,7 @@ def couple(
     tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program)
     freeze_decisions(tracker, program)
+    freeze_sizes(tracker, program, SizeFlow(program, tape))
     freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
     return _resolve(tracker)

@@ -82,7 +82,7 @@ class Tracker:
         for value in self.tape.outputs:
             for labels in self.merged_labels(value):
                 if labels is not None:
-                    reason = Reason(self._owner(labels), "output", _FIXED_OUTPUT)
+                    reason = Reason(self.owner(labels), "output", _FIXED_OUTPUT)
                     self.space.freeze(labels, reason)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
@@ -179,7 +179,8 @@ class Tracker:
         """A reason at this step."""
         return Reason(step.layer(), step.kind, text, report)
 
-    def _owner(self, labels: Labels) -> str:
+    def owner(self, labels: Labels) -> str:
+        """The layer that the first of these labels comes from."""
         positive = labels[labels > 0]
         if not positive.size:
             return ""
