@@ -18,9 +18,10 @@ from engine.torchscript.instructions import Block, Instruction, walk
 from engine.torchscript.program import Program
 
 Read = tuple[int, int]
-"""Number of a tensor of the tape, and one of its dimensions."""
+"""Number of a tensor of the tape, and one of its dimensions, or `RANK`."""
 Reads = frozenset[Read]
 
+RANK = -1
 _NOTHING: Reads = frozenset()
 _OF_ALL = frozenset(
     {"aten::numel", "aten::stride", "aten::storage_offset", "aten::is_contiguous",
@@ -73,9 +74,11 @@ class SizeFlow:
             if instruction.kind == "prim::If":
                 for position, output in enumerate(instruction.outputs):
                     sources = [inner.outputs[position] for inner in instruction.blocks]
-                    # What a decision makes of data is data; of numbers, a number.
+                    # What a decision makes of data is data; of numbers, a number. What is chosen
+                    # by how many dimensions there are need not differ in what it is asked for.
                     asked = [] if output in self.data else [instruction.inputs[0]]
-                    self._add(output, self.behind([*asked, *sources]))
+                    sized = {read for read in self.behind(asked) if read[1] != RANK}
+                    self._add(output, self.behind(sources) | sized)
             elif instruction.kind == "prim::Loop":
                 self._loop(instruction)
             else:
@@ -91,7 +94,9 @@ class SizeFlow:
 
     def _step(self, instruction: Instruction) -> None:
         kind, inputs, outputs = instruction.kind, instruction.inputs, instruction.outputs
-        if kind in _OF_ALL or kind in _OF_ONE:
+        if kind in {"aten::__is__", "aten::__isnot__"}:
+            return  # whether there is a value says no size
+        if kind in _OF_ALL or kind in _OF_ONE or kind == "aten::dim":
             self._read(instruction)
         elif kind == "prim::ListUnpack" and inputs[0] in self._lists:
             for output, reads in zip(outputs, self._lists[inputs[0]], strict=False):
@@ -146,6 +151,8 @@ class SizeFlow:
                 continue
             self.tensors[value.number] = value
             dims = [(value.number, dim) for dim in range(len(value.shape))]
+            if step.kind == "aten::dim":
+                dims = [(value.number, RANK)]
             dim = 0 if step.kind == "aten::len" else step.argument("dim")
             if step.kind in _OF_ONE and isinstance(dim, int):
                 dims = [dims[dim]]

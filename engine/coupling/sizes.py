@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine.coupling.labels import Reason
-from engine.coupling.size_flow import Read, SizeFlow, single_number
+from engine.coupling.size_flow import RANK, Read, SizeFlow, single_number
 from engine.coupling.tracker import Tracker
 from engine.tape import Step
 from engine.torchscript.instructions import Instruction, walk
@@ -50,10 +50,15 @@ def freeze_sizes(tracker: Tracker, program: Program, flow: SizeFlow) -> None:
 
 
 def is_fixed(tracker: Tracker, flow: SizeFlow, read: Read) -> bool:
-    """Whether weights alone determine a size, so that no input changes it."""
+    """Whether weights alone determine a size, so that no input changes it.
+
+    How many dimensions a tensor has is asked of the inputs themselves; inside it is the example's.
+    """
     value = flow.tensors[read[0]]
     if value.name is not None:
         return True
+    if read[1] == RANK:
+        return value not in tracker.tape.inputs
     labels = tracker.merged_labels(value)[read[1]]
     return labels is not None and any(
         tracker.space.range_of(int(label)).tensor for label in np.ravel(labels) if label > 0
@@ -68,6 +73,8 @@ class _Sizes:
     def keep(self, reads: Iterable[Read], operator: str, text: str) -> None:
         """Freeze what these reads measure."""
         for number, dim in reads:
+            if dim == RANK:
+                continue
             labels = self._tracker.merged_labels(self._flow.tensors[number])[dim]
             if labels is not None:
                 own = np.ravel(labels)
@@ -107,4 +114,6 @@ class _Sizes:
                 self.keep(reads, step.kind, _SEVERAL)
 
     def _varies(self, reads: Iterable[Read]) -> bool:
-        return not all(is_fixed(self._tracker, self._flow, read) for read in reads)
+        return any(
+            read[1] != RANK and not is_fixed(self._tracker, self._flow, read) for read in reads
+        )
