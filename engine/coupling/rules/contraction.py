@@ -45,6 +45,8 @@ def product(tracker: Tracker, step: Step, left: TensorValue, right: TensorValue)
     a, b = tracker.labels(left), tracker.labels(right)
     summed = b[0] if len(b) == 1 else b[-2]
     tracker.unite(a[-1], summed, step, _SUMMED)
+    if tracker.zeros.lost(left) and tracker.zeros.lost(right):
+        tracker.mixes(step, a[-1])
     if right.name is not None and len(b) > 1:
         tracker.mark(b[-1], "output")
         tracker.mark(summed, "input")
