@@ -55,6 +55,13 @@ def failure(claim: str, certificate: Certificate) -> CertificateFailed:
     Args:
         claim: what was to be proved, denied.
     """
+    if certificate.detail.startswith("the certificate proves nothing"):
+        return CertificateFailed(
+            certificate.detail,
+            hint="no model was produced; give an example on which the model gives fractions, or "
+            "upload one that returns scores instead of classes",
+            where="certificate",
+        )
     error = certificate.restricted_error
     error = certificate.max_relative_error if error is None else error
     if math.isfinite(error) and math.isfinite(certificate.max_relative_error):
