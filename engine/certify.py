@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from secateur.report import Certificate
 
-from engine.compaction.masked_dense import run_masked
+from engine.compaction.masked_dense import MaskedDense, run_masked
 from engine.compaction.restricted import run_restricted
 from engine.compaction.survivors import Components
-from engine.comparison import FAULTS, float64_fault, same_start
+from engine.comparison import FAULTS, float64_fault, same_start, unlike
 from engine.coupling import Coupling
 from engine.errors import EngineError
 from engine.inner import look_inside, silent
+from engine.not_a_number import first_nan
 from engine.structure import at_batch_size, map_tensors, pairs, samples_in
 from engine.torchscript.precision import in_float64
 from engine.torchscript.program import Program
@@ -57,7 +58,7 @@ def certify(
     # As it will be saved: what is certified has been written out and read back.
     methods = coupling.methods
     compact = in_float64(methods.join(compacted.read_back()))
-    worst, restricted = 0.0, 0.0
+    worst, restricted, told = 0.0, 0.0, ""
     for known in references:
         with same_start(compact):
             result = run_compact(compact, known.example, known.batch)
@@ -67,6 +68,11 @@ def certify(
             expected, given = expected[:1], given[:1]
             restricted = max(restricted, relative_error(known.restricted, result))
         worst = max(worst, relative_error(expected, given))
+        told = told or unlike(known.masked, result)
+    if "NaN" in told:
+        joint = methods.join(original)
+        masked = MaskedDense(joint, coupling, removed)
+        told = _with_place(told, joint, compact, masked, references[-1].example)
     del compact
     inside, detail = 0.0, ""
     if all(any(map(silent, methods.apart(known.masked))) for known in references):
@@ -76,8 +82,11 @@ def certify(
         )
         worst = max(worst, inside)
     passed = max(inside, restricted if mixed else worst) <= TOLERANCE
+    if "NaN" in told:
+        # A model that gives NaN in place of numbers is no drift.
+        passed = False
     if not passed and not detail:
-        detail = f"the error must be at most {TOLERANCE:g}"
+        detail = told or f"the error must be at most {TOLERANCE:g}"
     return Certificate(
         passed=passed,
         kind="approximate" if mixed else "exact",
@@ -88,6 +97,14 @@ def certify(
         reloaded_in_fresh_process=False,
         detail=detail,
     )
+
+
+def _with_place(
+    told: str, original: Program, compact: Program, visitor: MaskedDense, example: list[Any]
+) -> str:
+    """Where NaN comes from, in front of what is told of the outputs."""
+    places = first_nan(original, example, visitor), first_nan(compact, example)
+    return next((f"{place}, and {told}" for place in places if place), told)
 
 
 @dataclass(frozen=True)

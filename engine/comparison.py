@@ -7,14 +7,17 @@ random numbers (dropout that is always on).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from secateur.report import Certificate
 
 from engine.calling import call, plain_execution
-from engine.errors import EngineError, UnsupportedOperator
+from engine.errors import CertificateFailed, EngineError, UnsupportedOperator
+from engine.structure import pairs
 from engine.torchscript.dependence import written_attributes
 from engine.torchscript.instructions import walk
 from engine.torchscript.precision import made_in_float64
@@ -22,6 +25,8 @@ from engine.torchscript.program import Program
 
 FAULTS = (RuntimeError, torch.jit.Error, IndexError, ValueError, TypeError)
 """What a program that fails raises; errors of its own are no RuntimeError."""
+
+GIVES_NAN = "the model gives NaN on the example"
 
 
 @contextmanager
@@ -42,6 +47,73 @@ def same_start(program: Program) -> Iterator[None]:
         for path, value in kept.items():
             owner, _, name = path.rpartition(".")
             setattr(program.submodule(owner), name, value)
+
+
+def failure(claim: str, certificate: Certificate) -> CertificateFailed:
+    """The error of a certificate that did not pass.
+
+    Args:
+        claim: what was to be proved, denied.
+    """
+    if certificate.detail.startswith("the certificate proves nothing"):
+        return CertificateFailed(
+            certificate.detail,
+            hint="no model was produced; give an example on which the model gives fractions, or "
+            "upload one that returns scores instead of classes",
+            where="certificate",
+        )
+    error = certificate.restricted_error
+    error = certificate.max_relative_error if error is None else error
+    if math.isfinite(error) and math.isfinite(certificate.max_relative_error):
+        return CertificateFailed(
+            f"{claim}: relative error {error:.2g}",
+            hint=f"no model was produced; {certificate.detail}",
+            where="certificate",
+        )
+    if GIVES_NAN in certificate.detail:
+        return CertificateFailed(
+            f"the certificate proves nothing: {certificate.detail}",
+            hint="no model was produced; mend what gives NaN, or give an example on which the "
+            "model gives numbers",
+            where="certificate",
+        )
+    return CertificateFailed(
+        f"{claim}: {certificate.detail}",
+        hint="no model was produced; exclude layers to find which is at fault",
+        where="certificate",
+    )
+
+
+def unlike(expected: Any, found: Any) -> str:
+    """The first part in which two outputs cannot be compared by numbers; empty where they can."""
+    for one, other in pairs(expected, found):
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+            said = _unlike_tensors(one, other)
+        elif isinstance(one, float) and isinstance(other, float):
+            said = _unlike_tensors(torch.tensor(one), torch.tensor(other))
+        else:
+            same = type(one) is type(other) and not isinstance(one, torch.Tensor) and one == other
+            said = "" if same else f"an output is {_shown(other)} and should be {_shown(one)}"
+        if said:
+            return said
+    return ""
+
+
+def _unlike_tensors(expected: torch.Tensor, found: torch.Tensor) -> str:
+    if expected.shape != found.shape:
+        return f"an output has shape {tuple(found.shape)} and should have {tuple(expected.shape)}"
+    if not (expected.is_floating_point() or expected.is_complex()):
+        return "" if torch.equal(expected, found) else "an output of integers differs"
+    apart = torch.isfinite(expected) != torch.isfinite(found)
+    if bool(((expected.isnan() | found.isnan()) & apart).any()):
+        return "outputs hold NaN where they should hold numbers, or numbers for NaN"
+    if bool(apart.any()):
+        return "outputs hold infinity at other places"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return "a tensor" if isinstance(value, torch.Tensor) else repr(value)[:40]
 
 
 def float64_fault(original: Program, inputs: Sequence[Any], error: Exception) -> EngineError:

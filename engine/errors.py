@@ -64,6 +64,12 @@ class NothingPruned(EngineError):
     type = "nothing-pruned"
 
 
+class WeightsNotNumbers(EngineError):
+    """A weight that would be ranked holds NaN."""
+
+    type = "weights-not-numbers"
+
+
 class CertificateFailed(EngineError):
     """The compact model does not equal the masked-dense one."""
 

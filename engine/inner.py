@@ -6,8 +6,9 @@ program computes is compared with the surviving part of the same tensor of the r
 
     e = \max_k \max |C_k - R_k| / \max(|R_k|, 10^{-6} \max_j |R_j|)
 
-over the operators k that ran; the same infinity in both is no difference. It
-proves more than outputs do, and costs memory for all of them.
+over the operators k that ran, and over their finite values: infinities must lie at the same
+places (attention masks hold them), and NaN leaves nothing to compare. It proves more than outputs
+do, and costs memory for all of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from engine.compaction.restricted import Restricted
 from engine.compaction.survivors import Components
 from engine.comparison import same_start
 from engine.coupling import Coupling
+from engine.not_a_number import first_nan
 from engine.structure import map_tensors, tensors_in
 from engine.tape import flatten
 from engine.torchscript.instructions import Instruction
@@ -50,13 +52,13 @@ def look_inside(
     seen = f"{whose} hold nothing but zeros, integers or NaN on the example"
     if math.isfinite(error):
         return error, f"{seen}, so all inner tensors were compared: they differ by {error:.2g}"
-    spoilt = [f"`{name}`" for name, own in original.parameters().items() if not _finite(own)]
-    weights = f" ({', '.join(spoilt[:3])} hold NaN or infinity)" if spoilt else ""
-    return error, f"{seen}, and so do inner tensors{weights}: nothing can be compared"
+    nan = first_nan(original, doubled, Restricted(original, coupling, removed))
+    if nan:
+        return error, f"{nan}: nothing can be compared"
+    return error, f"{seen}, and inner tensors do not agree: {UNLIKE_INSIDE}"
 
 
-def _finite(tensor: torch.Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+UNLIKE_INSIDE = "other operators ran, or shapes or infinite values differ, or all of them are zero"
 
 
 def silent(outputs: Any) -> bool:
@@ -99,32 +101,24 @@ def inner_error(
         Interpreter(compact, found).run(copies(inputs))
     if [kind for kind, _ in reference.kept] != [kind for kind, _ in found.kept]:
         return math.inf
-    largest = max((_size(tensor) for _, tensor in reference.kept), default=0.0)
-    if not 0 < largest < math.inf:
+    largest = max((_largest(tensor) for _, tensor in reference.kept), default=0.0)
+    if not largest:
         return math.inf
     worst = 0.0
     for (_, expected), (_, own) in zip(reference.kept, found.kept, strict=True):
-        if expected.shape != own.shape:
+        if expected.shape != own.shape or bool((expected.isnan() | own.isnan()).any()):
             return math.inf
-        if expected.numel():
-            difference = _largest(_apart(expected, own))
-            worst = max(worst, difference / max(_size(expected), _FLOOR * largest))
-    return math.inf if math.isnan(worst) else worst
-
-
-def _apart(expected: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """The difference; none where both hold the same infinity, as masks of attention do."""
-    return torch.where(torch.isinf(expected) & (expected == own), 0.0, expected - own)
-
-
-def _size(tensor: torch.Tensor) -> float:
-    """Largest value that is not infinite."""
-    return _largest(torch.where(torch.isinf(tensor), 0.0, tensor))
+        finite = torch.isfinite(expected)
+        if not torch.equal(expected[~finite], own[~torch.isfinite(own)]):
+            return math.inf
+        difference = _largest((expected - own)[finite])
+        worst = max(worst, difference / max(_largest(expected), _FLOOR * largest))
+    return worst
 
 
 def _largest(tensor: torch.Tensor) -> float:
-    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
-    return largest if math.isfinite(largest) else math.inf
+    finite = tensor[torch.isfinite(tensor)]
+    return float(finite.abs().max()) if finite.numel() else 0.0
 
 
 class _Kept(Restricted):

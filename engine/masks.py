@@ -18,7 +18,8 @@ from secateur.recipe import PruneStage
 from torch import Tensor
 
 from engine.coupling.exclusion import match_layers
-from engine.errors import NothingPruned
+from engine.errors import NothingPruned, WeightsNotNumbers
+from engine.not_a_number import holds_nan
 from engine.scores import criterion, element_scores
 from engine.selection.elements import select_elements
 from engine.torchscript.program import Program, memory_of
@@ -63,6 +64,7 @@ def prune_elements(
 
     Raises:
         NothingPruned: no weight can be masked, or none is left to remove.
+        WeightsNotNumbers: a weight holds NaN, which no score can rank.
     """
     weights = maskable(program, stage.exclude)
     if not weights:
@@ -77,6 +79,12 @@ def prune_elements(
     judge = criterion(stage.criterion)
     scores = {}
     for name, weight in weights.items():
+        if holds_nan(weight):
+            raise WeightsNotNumbers(
+                f"the weight `{name}` holds NaN, which cannot be ranked among numbers",
+                hint="upload a model that was trained to numbers, or `exclude` the layer",
+                where=name,
+            )
         score = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed).double()
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)

@@ -20,6 +20,7 @@ from engine.compaction.repairs import REPAIRS, Repair, keep_fractions, keep_scal
 from engine.compaction.replay import Replay
 from engine.compaction.survivors import Components, Survivors
 from engine.coupling import Coupling
+from engine.coupling.size_flow import SizeFlow
 from engine.errors import EngineError
 from engine.structure import map_tensors, tensors_in
 from engine.tape import Step, canonical_names, flatten, to_meta
@@ -175,10 +176,17 @@ class _Lockstep:
         return taken
 
     def _conflict(self, step: Step, message: str) -> CompactionConflict:
+        # Where numbers computed from sizes are at fault, the channels they count meet here too.
+        reads = SizeFlow(self._program, self._coupling.tape).behind(step.instruction.inputs)
+        counted = [self._coupling.labels.get(number, [])[dim : dim + 1] for number, dim in reads]
+        met = [
+            self._coupling.labels.get(value.number, [])
+            for value in [*step.tensors(), *flatten(step.outputs)]
+        ]
         components = [
             np.unique(own[own >= 0])
-            for value in [*step.tensors(), *flatten(step.outputs)]
-            for own in self._coupling.labels.get(value.number, [])
+            for labels in [*met, *counted]
+            for own in labels
             if own is not None
         ]
         return CompactionConflict(

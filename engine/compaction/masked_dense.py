@@ -72,7 +72,11 @@ class MaskedDense(PlainVisitor):
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
         """The operator, with float64 in the place of any lower type it names."""
-        return run_operator(instruction, lifted_types(instruction, arguments))
+        outputs = run_operator(instruction, lifted_types(instruction, arguments))
+        if instruction.kind == "aten::_weight_norm":
+            # g v / |v| of a removed filter: zero over zero, and the weight of it is zero.
+            outputs = outputs.masked_fill(arguments[0] == 0, 0.0)
+        return outputs
 
     def _masked(
         self, name: str, tensor: torch.Tensor, converted: Callable[[torch.Tensor], torch.Tensor]

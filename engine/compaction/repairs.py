@@ -277,6 +277,12 @@ def factory(item: Repair) -> None:
     keep_scalars(item)
 
 
+@repair("where", "masked_fill", "rsub", "fill", "full_like")
+def filled(item: Repair) -> None:
+    """Not every overload of these is tagged pointwise; the number they write keeps its value."""
+    keep_scalars(item)
+
+
 @repair("arange", "linspace", "eye")
 def arange(item: Repair) -> None:
     """The numbers a range was made of."""

@@ -17,6 +17,8 @@ from engine.coupling.exclusion import match_layers
 from engine.coupling.heads import head_dimensions
 from engine.coupling.labels import Dimension, Labels, Reason, Resolution, distinct
 from engine.coupling.methods import Methods, freeze_other_methods, understand
+from engine.coupling.size_flow import SizeFlow
+from engine.coupling.sizes import freeze_sizes
 from engine.coupling.tracker import Role, Tracker
 from engine.errors import InputsDoNotFit
 from engine.structure import samples_in
@@ -127,7 +129,9 @@ def couple(
     tape = record(joint, example)
     tracker = _tracked(tape, whole_heads=granularity == "head")
     freeze_other_methods(tracker, program, methods)
-    freeze_decisions(tracker, joint, sizes=methods.guessed(joint))
+    flow = SizeFlow(joint, tape)
+    freeze_decisions(tracker, joint, flow, sizes=methods.guessed(joint))
+    freeze_sizes(tracker, joint, flow)
     freeze_draws(tracker)
     _freeze_excluded(tracker, excluded)
     return _resolve(tracker, methods, example)

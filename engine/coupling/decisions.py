@@ -1,8 +1,8 @@
 """Decisions on data: what the example did not show must stay as it was.
 
 The tape is one path through the program. Where a size chooses the path, other inputs of the same
-size take it too. Where the *content* of a tensor chooses, another input may take another path, on
-which nothing is known. So
+size take it too; what those of another size need is in `engine.coupling.untaken`. Where the
+*content* of a tensor chooses, another input may take another path, on which nothing is known. So
 
 1. whatever the branch that was not taken reads, and whatever a branch gives, stays whole: then
    that branch finds everything as it was;
@@ -18,7 +18,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from engine.coupling.labels import Reason
+from engine.coupling.size_flow import RANK, SizeFlow
+from engine.coupling.sizes import is_fixed
 from engine.coupling.tracker import Tracker
+from engine.coupling.untaken import Untaken, adapts_rank, tuple_places
 from engine.tape import Step, TensorValue, flatten
 from engine.torchscript.dependence import (
     attribute_paths,
@@ -44,14 +47,16 @@ _PARTS = frozenset(
 )  # fmt: skip
 
 
-def freeze_decisions(tracker: Tracker, program: Program, *, sizes: Iterable[int] = ()) -> None:
+def freeze_decisions(
+    tracker: Tracker, program: Program, flow: SizeFlow, *, sizes: Iterable[int] = ()
+) -> None:
     """Freeze what depends on a decision that another input may take otherwise.
 
     Args:
         sizes: values of the program whose sizes decide as data does.
     """
     if tracker.tape.branches:
-        _freeze_paths(tracker, program, frozenset(sizes))
+        _freeze_paths(tracker, program, flow, frozenset(sizes))
     fixed = program.block.fixed
     parts = [
         step
@@ -65,12 +70,19 @@ def freeze_decisions(tracker: Tracker, program: Program, *, sizes: Iterable[int]
                 _freeze_part(tracker, step)
 
 
-def _freeze_paths(tracker: Tracker, program: Program, sizes: frozenset[int]) -> None:
+def _freeze_paths(
+    tracker: Tracker, program: Program, flow: SizeFlow, sizes: frozenset[int]
+) -> None:
     dependence = data_dependence(program, tracker.tape.branches, numbers=False, sizes=sizes)
     known = dependence
     if sizes:
         known = data_dependence(program, tracker.tape.branches, numbers=False)
     values = _Values(tracker, program)
+    untaken = values.untaken(program)
+
+    def varies(asked: Iterable[int]) -> bool:
+        return not all(is_fixed(tracker, flow, read) for read in flow.behind(asked))
+
     executed: dict[int, list[int]] = {}
     for index, taken in tracker.tape.branches:
         executed.setdefault(index, []).append(taken)
@@ -78,17 +90,22 @@ def _freeze_paths(tracker: Tracker, program: Program, sizes: frozenset[int]) -> 
         taken_ways = executed.get(instruction.index)
         if taken_ways is None:
             continue
-        if instruction.kind == "prim::If" and instruction.inputs[0] in dependence.data:
+        if instruction.kind == "prim::If":
             others = [
                 block
                 for number, block in enumerate(instruction.blocks)
                 # Taken in every round or in none; a mixture may come in another order.
                 if set(taken_ways) != {1 - number} and not _raises(block)
             ]
-            if others:
+            if others and instruction.inputs[0] in dependence.data:
                 by_data = instruction.inputs[0] in known.data
                 text = _BRANCH if by_data else _BRANCH_BY_SIZE
                 values.freeze(instruction, text, instruction.outputs, others)
+            elif others and varies(instruction.inputs[:1]):
+                on_rank = all(read[1] == RANK for read in flow.behind(instruction.inputs[:1]))
+                for block in others:
+                    if not (on_rank and adapts_rank(block, untaken.taken_out)):
+                        untaken.branch(instruction, block)
         elif instruction.kind == "prim::Loop" and loop_on_data(instruction, dependence.data):
             body = instruction.blocks[0]
             ran = any(inner.index in values.ran for inner in walk(body))
@@ -96,6 +113,8 @@ def _freeze_paths(tracker: Tracker, program: Program, sizes: frozenset[int]) -> 
             values.freeze(
                 instruction, _LOOP, [*carried, *instruction.outputs], [] if ran else [body]
             )
+        elif varies([*instruction.inputs[:2], instruction.blocks[0].outputs[0]]):
+            untaken.loop(instruction, ran=max(taken_ways) > 0)
 
 
 def _freeze_part(tracker: Tracker, step: Step) -> None:
@@ -144,6 +163,26 @@ class _Values:
             else:
                 sources = list(instruction.inputs)
             self._sources[output] = sources
+
+    def untaken(self, program: Program) -> Untaken:
+        """Branches that another size takes, over the same values."""
+        constants = {
+            item.outputs[0]: item.constant
+            for item in walk(program.block)
+            if item.kind == "prim::Constant"
+        }
+        return Untaken(
+            self._tracker,
+            behind=self._behind,
+            constants=constants,
+            taken_out=tuple_places(program.block, constants),
+            lists={
+                item.outputs[0]: item.inputs
+                for item in walk(program.block)
+                if item.kind == "prim::ListConstruct"
+            },
+            freeze=self.freeze,
+        )
 
     def freeze(
         self, decision: Instruction, text: str, given: Iterable[int], blocks: Iterable[Block]

@@ -34,7 +34,10 @@ def place(
     if not varying:
         tracker.freeze(core.reshape(1).astype(np.int64), step, "picked by its position")
         return
-    pivot = _pivot(core, _choices(tracker, output, varying)) if len(varying) > 1 else 0
+    choices = _choices(tracker, output, varying)
+    if step.kind == "aten::pixel_shuffle" and result.dim() - 3 in varying:
+        choices = [varying.index(result.dim() - 3)]  # its other dimensions are pixels
+    pivot = _pivot(core, choices) if len(varying) > 1 else 0
     table = np.moveaxis(core, pivot, 0).reshape(core.shape[pivot], -1)
     vector = np.ascontiguousarray(table[:, 0])
     if table.shape[1] > 1:

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.coupling.heads import Cuts
 from engine.coupling.labels import Dimension, Labels, LabelSpace, Reason, principal_row
+from engine.coupling.zeros import Zeros
 from engine.tape import Step, Tape, TensorValue, flatten
 
 Role = Literal["output", "input", "vector"]
@@ -47,6 +48,7 @@ class Tracker:
         heads: for tensors that a cut made, their dimension of heads (see `engine.coupling.heads`).
         whole_heads: labels stay on the dimension of heads; otherwise never.
         cuts: where to note cuts and lay probes, or None when heads are known.
+        zeros: which activations are not zero where removed channels are.
         head_labels: labels that arrived at a batch dimension of a product of activations.
     """
 
@@ -65,6 +67,7 @@ class Tracker:
         self.space = LabelSpace()
         self.roles: dict[int, Role] = {}
         self.mixing: list[tuple[str, Labels]] = []
+        self.zeros = Zeros()
         self._labels: dict[int, list[Dimension]] = {}
         self._step: Step | None = None
 
@@ -79,12 +82,13 @@ class Tracker:
                 handler(self, step)
             else:
                 self.unknown(step)
+            self.zeros.follow(step)
         # Between methods, "tied to something of fixed size" would hide what it is tied to.
         several = bool(self.tape.exported)
         for value in reversed(self.tape.outputs) if several else self.tape.outputs:
             for labels in self.merged_labels(value):
                 if labels is not None:
-                    reason = Reason(self._owner(labels), "output", self._fixed(value))
+                    reason = Reason(self.owner(labels), "output", self._fixed(value))
                     self.space.freeze(labels, reason, foremost=several)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
@@ -190,7 +194,8 @@ class Tracker:
             f"(as `_{method}` it would be private, and free)"
         )
 
-    def _owner(self, labels: Labels) -> str:
+    def owner(self, labels: Labels) -> str:
+        """The layer that the first of these labels comes from."""
         positive = labels[labels > 0]
         if not positive.size:
             return ""

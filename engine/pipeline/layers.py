@@ -11,8 +11,9 @@ from secateur.recipe import PruneStage
 from secateur.report import Certificate, Frozen
 
 from engine.calling import copies
+from engine.comparison import failure
 from engine.data.batches import batches, shuffled
-from engine.errors import CertificateFailed, EngineError, NothingPruned
+from engine.errors import EngineError, NothingPruned
 from engine.layers.branches import Branch, find_branches
 from engine.layers.certificate import certify_removal
 from engine.layers.choice import Choice, choose
@@ -128,11 +129,9 @@ def certified_layers(
         program, planned.removal.program, list(planned.choice.chosen), copies(inputs)
     )
     if not certificate.passed:
-        raise CertificateFailed(
-            "the compact model does not equal the original without the removed branches: "
-            f"relative error {certificate.max_relative_error:.2g}",
-            hint=f"no model was produced; {certificate.detail}",
-            where="certificate",
+        raise failure(
+            "the compact model does not equal the original without the removed branches",
+            certificate,
         )
     return certificate
 

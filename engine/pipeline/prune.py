@@ -16,8 +16,9 @@ from engine.calling import copies
 from engine.certify import certify
 from engine.compaction import compact
 from engine.compaction.conflict import CompactionConflict
+from engine.comparison import failure
 from engine.coupling import Coupling, couple
-from engine.errors import CertificateFailed, NothingPruned
+from engine.errors import NothingPruned
 from engine.masks import Masks
 from engine.scores import component_scores, criterion
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
@@ -128,11 +129,9 @@ def certified(
         program, planned.compacted, planned.coupling, planned.plan.removed, copies(inputs)
     )
     if not certificate.passed:
-        raise CertificateFailed(
-            "the compact model does not equal the original with the removed channels zeroed: "
-            f"relative error {certificate.max_relative_error:.2g}",
-            hint=f"no model was produced; {certificate.detail or 'exclude layers to find which'}",
-            where="certificate",
+        raise failure(
+            "the compact model does not equal the original with the removed channels zeroed",
+            certificate,
         )
     return certificate
 

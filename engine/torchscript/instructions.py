@@ -116,9 +116,24 @@ class Instruction:
         )
 
     @cached_property
+    def tensor_inputs(self) -> tuple[int, ...]:
+        """Inputs that are tensors, or hold some."""
+        return _holding_tensors(self.inputs, self.node.inputs())
+
+    @cached_property
+    def tensor_outputs(self) -> tuple[int, ...]:
+        """Outputs that are tensors, or hold some."""
+        return _holding_tensors(self.outputs, self.node.outputs())
+
+    @cached_property
     def location(self) -> str:
         """Source file and line as recorded in the upload; read when asked, for it is slow."""
         return _location(self.node.sourceRange())
+
+
+def _holding_tensors(numbers: tuple[int, ...], values: Any) -> tuple[int, ...]:
+    kinds = (value.type().annotation_str for value in values)
+    return tuple(number for number, kind in zip(numbers, kinds, strict=True) if "Tensor" in kind)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-r"""Matrix products: linear, matmul, mm, bmm, addmm, baddbmm, embedding.
+r"""Matrix products: linear, matmul, mm, bmm, addmm, baddbmm, embedding, embedding_bag.
 
 :math:`Y_{..ij} = \sum_k A_{..ik} B_{..kj}`: the summed dimensions correspond, rows and columns
 pass through, batch dimensions broadcast. Removing k from both removes one term of the sum, and a
@@ -11,7 +11,7 @@ from engine.coupling.heads import note_heads
 from engine.coupling.labels import Dimension
 from engine.coupling.rules.einsum import add
 from engine.coupling.tracker import Tracker, rule
-from engine.tape import Step, TensorValue
+from engine.tape import Step, TensorValue, flatten
 
 _SUMMED = "summed together in a matrix product"
 
@@ -45,6 +45,8 @@ def product(tracker: Tracker, step: Step, left: TensorValue, right: TensorValue)
     a, b = tracker.labels(left), tracker.labels(right)
     summed = b[0] if len(b) == 1 else b[-2]
     tracker.unite(a[-1], summed, step, _SUMMED)
+    if tracker.zeros.lost(left) and tracker.zeros.lost(right):
+        tracker.mixes(step, a[-1])
     if right.name is not None and len(b) > 1:
         tracker.mark(b[-1], "output")
         tracker.mark(summed, "input")
@@ -97,3 +99,18 @@ def embedding(tracker: Tracker, step: Step) -> None:
     for labels in tracker.labels(indices):
         tracker.freeze(labels, step, "used as an index")
     tracker.assign(step.outputs[0], [*result, columns])
+
+
+@rule("embedding_bag")
+def embedding_bag(tracker: Tracker, step: Step) -> None:
+    """Rows are looked up and summed, averaged or compared column by column."""
+    weight = step.arguments[0]
+    rows, columns = tracker.labels(weight)
+    tracker.freeze(rows, step, "rows are looked up by index", report=False)
+    tracker.mark(columns, "output")
+    for value in step.tensors()[1:]:
+        for labels in tracker.labels(value):
+            tracker.freeze(labels, step, "used as an index")
+    for output in flatten(step.outputs):
+        wide = len(output.shape) == 2 and output.shape[1] == weight.shape[1]
+        tracker.assign(output, [None, columns] if wide else [None] * len(output.shape))

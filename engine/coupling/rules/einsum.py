@@ -56,7 +56,7 @@ def contract(
             tracker.unite(first, labels, step, text)
             if attends and name in shared and not summed:
                 note_heads(tracker, labels)
-        if summed and name not in shared:
+        if summed and (name not in shared or all(tracker.zeros.lost(value) for _, value in met)):
             tracker.mixes(step, first)
         result[name] = first
     return [result.get(name) for name in output]

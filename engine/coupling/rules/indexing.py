@@ -59,7 +59,42 @@ def index(tracker: Tracker, step: Step) -> None:
     tracker.assign(output, result)
 
 
-@rule("gather", "take_along_dim", "embedding_bag", "take", "masked_select", "nonzero")
+@rule("gather", "scatter", "scatter_add", "scatter_reduce")
+def along(tracker: Tracker, step: Step) -> None:
+    """Index i of one dimension is given for each place of the others, which correspond.
+
+    Where the index tensor is shorter along another dimension it names a part of it by position.
+    """
+    value, index = step.arguments[0], step.argument("index")
+    labels, places = tracker.labels(value), tracker.labels(index)
+    if not labels or not places:
+        picked(tracker, step)
+        return
+    dim = int(step.argument("dim")) % len(labels)
+    tracker.freeze(labels[dim], step, _PICKED)
+    tracker.freeze(places[dim], step, "used as an index")
+    others = [index]
+    source = step.argument("src")
+    if isinstance(source, TensorValue):
+        others.append(source)
+        tracker.freeze(tracker.labels(source)[dim], step, "put at places of an index tensor")
+    result: list[Dimension] = [None] * len(labels)
+    for position in range(len(labels)):
+        if position == dim:
+            continue
+        met = [labels[position], *(tracker.labels(other)[position] for other in others)]
+        sizes = {value.shape[position], *(other.shape[position] for other in others)}
+        if len(sizes) == 1:
+            for own in met[1:]:
+                tracker.unite(labels[position], own, step, "the same place in an index tensor")
+            result[position] = labels[position]
+        else:
+            for own in met:
+                tracker.freeze(own, step, _PICKED)
+    tracker.assign(step.outputs[0], result)
+
+
+@rule("take_along_dim", "take", "masked_select", "nonzero")
 def picked(tracker: Tracker, step: Step) -> None:
     """Nothing that is picked from can shrink."""
     _freeze_indices(tracker, step)

@@ -43,6 +43,8 @@ _ALONG_ONE_DIMENSION = frozenset(
 _POSITION_DEPENDENT = frozenset({"aten::roll", "aten::unfold", "aten::im2col", "aten::diagonal"})
 _PADS = frozenset({"aten::pad", "aten::constant_pad_nd"})
 _SHAPED_LIKE = frozenset({"aten::expand_as", "aten::view_as", "aten::reshape_as"})
+_REPEATS = frozenset({"aten::expand", "aten::broadcast_to"})
+_SHUFFLES = frozenset({"aten::channel_shuffle", "aten::native_channel_shuffle"})
 _SPLITS = frozenset({"aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::unsafe_split"})
 
 
@@ -53,12 +55,18 @@ _SPLITS = frozenset({"aten::chunk", "aten::unsafe_chunk", "aten::split", "aten::
     "split",
     "unsafe_split", "split_with_sizes", "tensor_split", "slice", "select", "narrow", "unbind",
     "expand", "expand_as", "broadcast_to", "repeat", "tile", "repeat_interleave", "roll", "flip",
-    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "constant_pad_nd", "pad", "view_as",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "constant_pad_nd", "pad", "view_as",
     "reshape_as", "unfold", "diagonal", "hstack", "vstack",
 )  # fmt: skip
 def movement(tracker: Tracker, step: Step) -> None:
     """Run the operator on the labels."""
     operands = [value for value in step.tensors() if value.shape]
+    if step.kind in _SHUFFLES:
+        _equal_groups(tracker, step)
+    if step.kind == "aten::repeat_interleave" and isinstance(step.argument("repeats"), TensorValue):
+        _counted(tracker, step)
+        return
     outputs = list(flatten(step.outputs))
     results: list[list[Dimension]] = [[None] * len(output.shape) for output in outputs]
     if step.kind in _SHAPED_LIKE:
@@ -70,10 +78,12 @@ def movement(tracker: Tracker, step: Step) -> None:
         rows = max(_rows(tracker, value, dim) for value in operands)
         for row in range(rows):
             _move(tracker, step, operands, at=(dim, row), outputs=outputs, results=results)
-    if step.kind in _SPLITS:
+    if step.kind in _SPLITS and not isinstance(step.arguments[1], list):
         _equal_parts(tracker, step, results)
     if step.kind in _SHAPED_LIKE:
         _shape_like(tracker, step, operands[0], results[0])
+    if step.kind in _REPEATS:
+        _widened(tracker, operands[0], outputs[0], results[0])
     for output, moved in zip(outputs, results, strict=True):
         tracker.assign(output, moved)
 
@@ -88,6 +98,20 @@ def _shape_like(tracker: Tracker, step: Step, value: TensorValue, moved: list[Di
             moved[dim] = wanted  # one value for every index: it follows whatever they do
         elif moved[dim] is not None or wanted is not None:
             tracker.unite(moved[dim], wanted, step, "given the shape of another tensor")
+
+
+def _widened(
+    tracker: Tracker, value: TensorValue, output: TensorValue, moved: list[Dimension]
+) -> None:
+    """One map repeated for every channel (dimension 1) has as many as what it meets.
+
+    Other dimensions that are repeated are samples, positions or copies of heads.
+    """
+    before = len(value.shape) - len(output.shape) + 1
+    if len(output.shape) < 2 or moved[1] is not None or output.shape[1] == 1:
+        return
+    if before < 0 or value.shape[before] == 1:
+        moved[1] = tracker.space.allocate("", 1, output.shape[1])
 
 
 def _rows(tracker: Tracker, value: TensorValue, dim: int) -> int:
@@ -225,6 +249,31 @@ def _equal_parts(tracker: Tracker, step: Step, results: list[list[Dimension]]) -
             tracker.freeze(first, step, "cut into equal parts")
         else:
             tracker.unite(first[: other.size], other, step, "cut into equal parts")
+
+
+def _equal_groups(tracker: Tracker, step: Step) -> None:
+    """A shuffle deals out groups of equal size, so the same positions leave every group."""
+    labels = tracker.labels(step.arguments[0])[1]
+    if labels is not None:
+        table = labels.reshape(int(step.arguments[1]), -1)
+        for group in table[1:]:
+            tracker.unite(table[0], group, step, "shuffled in groups of equal size")
+
+
+def _counted(tracker: Tracker, step: Step) -> None:
+    """A tensor says how often each index is repeated: those indices stay, the others pass."""
+    value, output = step.arguments[0], step.outputs[0]
+    dim = step.argument("dim")
+    labels = tracker.labels(value)
+    if dim is None or not isinstance(value, TensorValue) or len(step.tensors()) == 1:
+        for own in labels:  # the values of a vector of counts, or a flattened tensor
+            tracker.freeze(own, step, "repeated by a tensor of counts")
+        tracker.assign(output, [None] * len(output.shape))
+        return
+    dim = int(dim) % len(labels)
+    tracker.freeze(labels[dim], step, "repeated by a tensor of counts")
+    labels[dim] = None
+    tracker.assign(output, labels)
 
 
 def _freeze_padded(tracker: Tracker, step: Step) -> None:

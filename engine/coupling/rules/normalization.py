@@ -5,6 +5,10 @@ mean and variance over channels, :math:`\mu = \frac1n \sum_c x_c`; after removin
 the sum change, so the compact model drifts from the masked-dense one. They are allowed, noted as
 mixing, and their drift is measured. GroupNorm keeps its number of groups: every group keeps the
 same positions.
+
+A weight stored as direction and length, :math:`w = g\,v/\lVert v\rVert` (Salimans and Kingma 2016),
+holds a norm of weights: with input channels removed from v it is that of the rest, so it is noted
+as mixing as well.
 """
 
 from __future__ import annotations
@@ -92,3 +96,19 @@ def group_norm(tracker: Tracker, step: Step) -> None:
     for dim in range(2, len(labels)):
         tracker.mixes(step, labels[dim])
     tracker.assign(step.outputs[0], labels)
+
+
+@rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(tracker: Tracker, step: Step) -> None:
+    """`v` scaled to length `g` along every dimension but one; along all of them where dim is -1."""
+    direction, length, dim = step.arguments[0], step.arguments[1], int(step.argument("dim", 0))
+    labels, lengths = tracker.labels(direction), tracker.labels(length)
+    for position, own in enumerate(labels):
+        if position == dim:
+            tracker.unite(own, lengths[position], step, "one length per channel")
+            tracker.mark(lengths[position], "vector")
+        else:
+            tracker.mixes(step, own)
+    for output in step.outputs:
+        if isinstance(output, TensorValue):
+            tracker.assign(output, labels if output.shape == direction.shape else lengths)

@@ -70,6 +70,24 @@ def softmax(tracker: Tracker, step: Step) -> None:
 
 
 @rule(
+    "topk", "sort", "argsort", "msort", "kthvalue", "mode", "cummax", "cummin", "logcumsumexp",
+)  # fmt: skip
+def order(tracker: Tracker, step: Step) -> None:
+    """Places in an order along one dimension; the other dimensions pass, for values and indices."""
+    labels = tracker.labels(step.arguments[0])
+    if not labels:
+        tracker.unknown(step)
+        return
+    last = 0 if step.kind == "aten::msort" else -1
+    dim = int(step.argument("dim", last)) % len(labels)
+    tracker.freeze(labels[dim], step, f"{step.kind} over channels would change meaning")
+    labels[dim] = None
+    for output in flatten(step.outputs):
+        kept = labels if len(output.shape) == len(labels) else labels[:dim] + labels[dim + 1 :]
+        tracker.assign(output, list(kept))
+
+
+@rule(
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",

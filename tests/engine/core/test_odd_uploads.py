@@ -4,6 +4,7 @@ Annotations are evaluated here: torch.jit.script reads some of them as types.
 """
 
 import io
+import math
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.certify import certify
+from engine.comparison import failure, unlike
 from engine.errors import (
     CertificateFailed,
     InputsDoNotFit,
@@ -291,11 +293,89 @@ class Spoilt(Three):
         self.a.weight.data[5, 0] = value
 
 
+class Roots(Three):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c((self.b(self.a(x).relu()) - 1e3).sqrt())
+
+
 def test_a_model_of_nan_is_refused_by_the_weights_name() -> None:
     with pytest.raises(CertificateFailed) as caught:
         pruned(scripted(Spoilt(float("nan"))), [rows()])
-    assert "`a.weight` hold NaN" in caught.value.hint
+    assert "gives NaN on the example, first in the weight `a.weight`" in caught.value.title
+    assert "inf" not in caught.value.title
     assert caught.value.where == "certificate"
+
+
+@pytest.mark.parametrize("way", ["scripted", "traced"])
+def test_the_operator_that_first_gives_nan_is_named(way: str) -> None:
+    program = scripted(Roots()) if way == "scripted" else traced(Roots(), [rows()])
+    with pytest.raises(CertificateFailed) as caught:
+        pruned(program, [rows()])
+    assert "gives NaN on the example, first in the result of aten::sqrt" in caught.value.title
+    assert "test_odd_uploads.py" in caught.value.title
+    assert "inf" not in caught.value.title
+
+
+def test_a_compact_model_that_gives_nan_is_no_drift() -> None:
+    class Spread(Three):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(self.b(self.a(x).relu()).relu()) + self.b(self.a(x)).std(1, keepdim=True)
+
+    stage = PruneStage.model_validate({"stage": "prune", "allocation": {"amount": 0.9}})
+    program = scripted(Spread())
+    planned = plan_channels(program, stage, [rows()], seed=0)
+    assert planned.plan.by_group["b"] == 7  # the deviation of one value is 0 / 0
+    with pytest.raises(CertificateFailed, match="first in the result of aten::std"):
+        certified(program, planned, [rows()])
+
+
+def test_an_example_of_nan_is_named_as_such() -> None:
+    with pytest.raises(CertificateFailed, match="first in the inputs"):
+        pruned(scripted(Three()), [torch.full((4, 6), float("nan"))])
+
+
+def test_infinities_at_equal_places_can_be_compared_inside() -> None:
+    class Masked(Three):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.c(self.b(self.a(x).relu()).relu()).masked_fill(x[:, :3] > 0, float("-inf"))
+            return y.argmax(1)
+
+    planned, certificate = pruned(scripted(Masked()), [rows()])
+    assert removed_of(planned) == {"a": 4, "b": 4}
+    assert "all inner tensors were compared" in certificate.detail
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "said"),
+    [
+        ((torch.ones(2, 3), 4), (torch.ones(2, 3), 5), "an output is 5 and should be 4"),
+        (torch.ones(2, 3), torch.ones(2), "an output has shape (2,) and should have (2, 3)"),
+        (torch.tensor([1]), torch.tensor([2]), "an output of integers differs"),
+        (
+            torch.tensor([1.0, 2.0]),
+            torch.tensor([1.0, math.nan]),
+            "outputs hold NaN where they should",
+        ),
+        (torch.tensor([math.inf]), torch.tensor([1.0]), "outputs hold infinity at other places"),
+        ([torch.ones(1), "a"], [torch.ones(1), torch.ones(1)], "an output is a tensor and should"),
+        ({"a": 1.5}, {"a": 2.5}, ""),
+    ],
+)
+def test_outputs_without_a_distance_are_told_apart_in_words(
+    expected: Any, found: Any, said: str
+) -> None:
+    told = unlike(expected, found)
+    assert (said in told) if said else told == ""
+
+
+def test_a_failed_certificate_without_a_distance_says_what_differs() -> None:
+    made = Certificate(
+        passed=False, kind="exact", max_relative_error=math.inf, mixed_by=[], batch_sizes=[4],
+        reloaded_in_fresh_process=False, detail="an output is 5 and should be 4",
+    )  # fmt: skip
+    assert failure("they differ", made).title == "they differ: an output is 5 and should be 4"
+    near = made.model_copy(update={"max_relative_error": 2e-3, "detail": "at most 1e-9"})
+    assert failure("they differ", near).title == "they differ: relative error 0.002"
 
 
 def test_an_infinite_weight_does_not_hide_the_others() -> None:
@@ -469,9 +549,9 @@ class Sized(Three):
 
 
 def test_a_size_among_the_outputs_is_no_silent_change() -> None:
-    with pytest.raises(CertificateFailed) as caught:
-        pruned(scripted(Sized()), [rows()])
-    assert caught.value.where == "certificate"
+    planned, _ = pruned(scripted(Sized()), [rows()])
+    assert removed_of(planned) == {"b": 4}
+    assert frozen_by(planned, "size") == {"a": "its size is an output of the model"}
 
 
 def test_a_damaged_archive_is_no_program() -> None:

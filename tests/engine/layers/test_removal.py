@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.comparison import failure
 from engine.layers.branches import find_branches
 from engine.layers.certificate import certify_removal
 from engine.layers.removal import remove_branches
@@ -343,3 +344,26 @@ def test_what_is_left_can_be_pruned_again():
     twice = without(once, (X[:, :2],), "2.fc").program
     assert [branch.name for branch in find_branches(twice, (X[:, :2],)).removable] == ["1.fc"]
     torch.testing.assert_close(twice.run((X[:, :2],)), 3 * X[:, :2])
+
+
+class Classes(nn.Module):
+    """Gives the class itself: the same integers, whatever was removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x + self.a(x).relu()).argmax(1)
+
+
+def test_outputs_of_integers_certify_no_removal() -> None:
+    program, x = scripted(Classes()), torch.randn(4, 6)
+    (branch,) = find_branches(program, [x], []).removable
+    removal = remove_branches(program, [branch], [x])
+    certificate = certify_removal(program, removal.program, [branch], [x])
+    assert not certificate.passed
+    assert "proves nothing" in certificate.detail
+    error = failure("they differ", certificate)
+    assert error.title == certificate.detail
+    assert "returns scores" in error.hint

@@ -89,7 +89,7 @@ def carried_out(run, tmp_path):
             lambda: Spoilt(float("nan")),
             errors.CertificateFailed,
             "certificate",
-            "`a.weight` hold NaN",
+            "first in the weight `a.weight`",
         ),
         (Nothing, errors.NothingPruned, "recipe.stages.0.allocation", "no weights"),
         (Integers, errors.NothingPruned, "recipe.stages.0.allocation", "no weights"),
@@ -206,8 +206,13 @@ def test_outputs_and_weights_of_any_kind(carried_out: Any, model: Any) -> None:
     assert report.after.parameters < report.before.parameters
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_elements_of_a_spoilt_model_can_be_masked(carried_out: Any, value: float) -> None:
-    done = carried_out(Spoilt(value), stage=ELEMENTS)
+def test_elements_among_nan_cannot_be_ranked(refused: Any) -> None:
+    error = refused(errors.WeightsNotNumbers, Spoilt(float("nan")), stage=ELEMENTS)
+    assert error.where == "a.weight"
+    assert "the weight `a.weight` holds NaN" in error.title
+
+
+def test_elements_beside_an_infinite_weight_can_be_masked(carried_out: Any) -> None:
+    done = carried_out(Spoilt(float("inf")), stage=ELEMENTS)
     report = done.result.report
     assert report.after.nonzero_parameters < report.before.nonzero_parameters
