@@ -12,7 +12,7 @@ from engine.torchscript.program import Program
 
 def forward_arguments(program: Program) -> list[ForwardArgument]:
     """What `forward` takes, without self."""
-    schema = program.schema
+    schema = program.schema()
     return [
         ForwardArgument(
             name=argument.name, type=str(argument.type), optional=argument.has_default_value()

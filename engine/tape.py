@@ -72,7 +72,11 @@ class Step:
 
     def tensors(self) -> list[TensorValue]:
         """Tensor arguments, lists flattened, in order."""
-        return list(flatten(self.arguments))
+        return list(self._tensors)
+
+    @cached_property
+    def _tensors(self) -> tuple[TensorValue, ...]:
+        return tuple(flatten(self.arguments))
 
     def layer(self) -> str:
         """The layer whose weights this step reads, or where the step stands in the source."""
@@ -80,7 +84,7 @@ class Step:
 
     @cached_property
     def _layer(self) -> str:
-        for value in self.tensors():
+        for value in self._tensors:
             if value.name is not None and not value.name.startswith("constant:"):
                 return value.name.rpartition(".")[0] or value.name
         return self.instruction.location
@@ -220,7 +224,12 @@ class _Recorder:
         return self._named[canonical]
 
     def operator(self, instruction: Instruction, arguments: list[Any]) -> Any:
-        seen = [map_tensors(argument, self.value_of) for argument in arguments]
+        seen = [
+            argument
+            if argument is None or isinstance(argument, int | float)
+            else map_tensors(argument, self.value_of)
+            for argument in arguments
+        ]
         outputs = self._run(instruction, arguments)
         listed = list(outputs) if len(instruction.outputs) > 1 else [outputs]
         self.tape.steps.append(

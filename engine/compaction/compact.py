@@ -162,6 +162,8 @@ class _Lockstep:
             )
         step = steps[self._next_step]
         self._next_step += 1
+        if step.instruction is instruction:
+            return step
         return Step(instruction, step.arguments, step.outputs)
 
     def _decision(self, instruction: Instruction) -> int:

@@ -46,7 +46,7 @@ class MethodInputs:
 
     def of_forward(self) -> list[Any]:
         """With the defaults of those that are left out."""
-        taken = arguments_of_method(self._program.module, "forward")
+        taken = arguments_of_method(self._program, "forward")
         return [*self._inputs, *(item.default for item in taken[len(self._inputs) :])]
 
     def of(self, method: str, source: str) -> list[Any]:

@@ -153,12 +153,12 @@ def _reached(program: Program, tape: Tape) -> Block:
 
 
 def _types(program: Program, method: str) -> list[str]:
-    return [item.type.annotation_str for item in arguments_of_method(program.module, method)]
+    return [item.type.annotation_str for item in arguments_of_method(program, method)]
 
 
 def _given(program: Program, method: str) -> list[str]:
     """The types of what a method gives, a tuple's one by one."""
-    (result,) = program.module._c._get_method(method).schema.returns
+    (result,) = program.schema(method).returns
     kinds = result.type.elements() if result.type.kind() == "TupleType" else [result.type]
     return [kind.annotation_str for kind in kinds]
 

@@ -44,6 +44,7 @@ class SizeFlow:
     Attributes:
         steps: the steps of the tape, by index of their instruction.
         tensors: the tensors of the tape that reads name, by number.
+        reads: the reads behind each value that has any.
     """
 
     def __init__(self, program: Program, tape: Tape) -> None:
@@ -52,7 +53,7 @@ class SizeFlow:
         for step in tape.steps:
             self.steps.setdefault(step.instruction.index, []).append(step)
         self.tensors: dict[int, TensorValue] = {}
-        self._reads: dict[int, Reads] = {}
+        self.reads: dict[int, Reads] = {}
         self._lists: dict[int, list[Reads]] = {}
         self._constants = {
             instruction.outputs[0]: instruction.constant
@@ -62,7 +63,7 @@ class SizeFlow:
         if not any(step.kind in _READERS for step in tape.steps):
             return
         before = -1
-        while before != (now := sum(map(len, self._reads.values()))):
+        while before != (now := sum(map(len, self.reads.values()))):
             before = now
             self._follow(program.block)
 
@@ -73,7 +74,7 @@ class SizeFlow:
 
     def behind(self, values: Iterable[int]) -> Reads:
         """The reads that any of these values is computed from."""
-        return _NOTHING.union(*(self._reads.get(value, _NOTHING) for value in values))
+        return _NOTHING.union(*(self.reads.get(value, _NOTHING) for value in values))
 
     def _follow(self, block: Block) -> None:
         for instruction in block.instructions:
@@ -173,7 +174,7 @@ class SizeFlow:
 
     def _add(self, value: int, reads: Reads) -> None:
         if reads:
-            self._reads[value] = self._reads.get(value, _NOTHING) | reads
+            self.reads[value] = self.reads.get(value, _NOTHING) | reads
 
 
 def single_number(step: Step, position: int) -> bool:

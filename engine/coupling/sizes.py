@@ -34,6 +34,8 @@ _FILLING = frozenset({"aten::where", "aten::masked_fill", "aten::rsub", "aten::f
 
 def freeze_sizes(tracker: Tracker, program: Program, flow: SizeFlow) -> None:
     """Keep the channels whose size is more than a shape."""
+    if not flow.reads:
+        return
     sizes = _Sizes(tracker, flow)
     sizes.keep(flow.behind(program.block.outputs), "size", _RETURNED)
     for instruction in walk(program.block):

@@ -8,9 +8,14 @@ it sums :math:`\sigma(0)\,\sigma(0)` for every removed channel, and so it is nam
 
 from __future__ import annotations
 
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
 import torch
 
 from engine.tape import Step, TensorValue, flatten
+from engine.torchscript.instructions import Operator
 
 _WEIGHED = ("conv", "linear", "mm", "matmul", "bmm", "einsum", "norm", "embedding")
 
@@ -45,9 +50,29 @@ def _gives_more(step: Step, given: list[TensorValue]) -> bool:
         return False
     if not given[0].dtype.is_floating_point:
         return False
+    arguments = tuple(_X if isinstance(own, TensorValue) else own for own in step.arguments)
+    try:
+        hash(arguments)
+    except TypeError:  # a list among them
+        return _more_than_zero(operator, arguments)
+    return _known(operator, arguments)
+
+
+class _Activation(Enum):
+    X = 0
+
+
+_X = _Activation.X
+
+
+def _more_than_zero(operator: Operator, arguments: tuple[Any, ...]) -> bool:
+    """Whether an operator gives anything else than zero where the activation is zero."""
     zero = torch.zeros(1, dtype=torch.float64)
     try:
-        found = operator(*(zero if isinstance(own, TensorValue) else own for own in step.arguments))
+        found = operator(*(zero if own is _X else own for own in arguments))
     except (RuntimeError, TypeError):
         return True
     return not isinstance(found, torch.Tensor) or bool((found != 0).any())
+
+
+_known = lru_cache(maxsize=4096)(_more_than_zero)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.jit import ScriptModule
 
 from engine.torchscript.program import Program
 
@@ -61,15 +60,13 @@ class Misfit(Exception):
 def arguments_of(program: Program) -> list[Argument]:
     """What forward takes, without self; of a joint program what its methods take, in order."""
     return [
-        argument
-        for method in program.methods
-        for argument in arguments_of_method(program.module, method)
+        argument for method in program.methods for argument in arguments_of_method(program, method)
     ]
 
 
-def arguments_of_method(module: ScriptModule, method: str) -> list[Argument]:
+def arguments_of_method(program: Program, method: str) -> list[Argument]:
     """What one method takes, without self."""
-    schema = module._c._get_method(method).schema
+    schema = program.schema(method)
     return [
         Argument(
             name=argument.name,

@@ -106,7 +106,7 @@ class JointProgram(Program):
         given, outputs = copies(inputs), []
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             for name in self.methods:
-                taken = arguments_of_method(self.module, name)
+                taken = arguments_of_method(self, name)
                 own, given = given[: len(taken)], given[len(taken) :]
                 pairs = list(zip(taken, own, strict=True))
                 positional = [value for item, value in pairs if not item.keyword_only]

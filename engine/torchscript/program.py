@@ -90,10 +90,9 @@ class Program:
         """The graph of forward; edits of it are what `save` writes."""
         return self._c._get_method("forward").graph
 
-    @property
-    def schema(self) -> Any:
-        """What forward takes and gives, as torch describes it."""
-        return self._c._get_method("forward").schema
+    def schema(self, method: str = "forward") -> Any:
+        """What a method takes and gives, as torch describes it."""
+        return self._c._get_method(method).schema
 
     @classmethod
     def load(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
