@@ -73,7 +73,7 @@ def page() -> str:
     parts = [
         "# Methods",
         "",
-        "<!-- Generated from client/secateur/methods.py by `python -m docs.generate_methods`. -->",
+        "<!-- Generated from client/secateur/methods/ by `python -m docs.generate_methods`. -->",
         "",
         "Every name a recipe accepts. The same list, with JSON schemas, comes from "
         "`GET /v1/methods` and `secateur methods`. How the fields fit together is in "

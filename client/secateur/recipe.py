@@ -12,88 +12,32 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from secateur.recipe_allocation import Allocation, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
 from secateur.recipe_inputs import Input, check_extent
+from secateur.recipe_schedule import Iterative, OneShot, Schedule
+from secateur.recipe_training import FinetuneOptions, Optimizer
 
-Criterion = Literal["l1_norm", "l2_norm", "random", "output_effect", "block_influence"]
-Granularity = Literal["channel", "head", "layer", "element"]
-Scope = Literal["local", "global"]
-Aggregate = Literal["sum", "mean", "max", "l2"]
-Normalize = Literal["none", "mean", "max"]
-
-
-class Allocation(RecipeModel):
-    """How much is removed, and over what the ranking runs. Exactly one of `amount` and `count`."""
-
-    scope: Scope = "local"
-    """`local`: the same amount from every layer; `global`: one ranking over the whole network."""
-    amount: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Fraction to remove, of the prunable channels, heads, layers or weights, by granularity."""
-    count: Annotated[int, Field(ge=1)] | None = None
-    """Number to remove: per layer when local, in total when global."""
-    of: Literal["channels", "heads", "layers", "weights"] | None = None
-    """What the amount counts; left out, it is what the granularity removes."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.amount is None) == (self.count is None):
-            raise ValueError(
-                "give exactly one of `amount` (fraction between 0 and 1) and `count` (1 or more)"
-            )
-        return self
-
-
-class Optimizer(RecipeModel):
-    """Optimiser of a fine-tuning run."""
-
-    kind: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0, le=10)] = 0.01
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD only."""
-    nesterov: bool = False
-    """SGD only."""
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and (self.kind != "sgd" or self.momentum == 0):
-            raise ValueError("`nesterov` needs `kind: sgd` and a momentum above 0")
-        return self
-
-
-class FinetuneOptions(RecipeModel):
-    """How the uploaded program itself is trained between and after pruning."""
-
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
-    optimizer: Optimizer = Optimizer()
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
-    """`cosine` decays the rate to zero over this run (Loshchilov & Hutter 2017, one cycle)."""
-    loss: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch_norm: Literal["train", "frozen"] = "train"
-    """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
-    keep: Literal["best", "last"] = "best"
-    """Weights to keep: of the best epoch on the validation split, or of the last."""
-
-
-class OneShot(RecipeModel):
-    """Prune once to the full amount."""
-
-    kind: Literal["one_shot"] = "one_shot"
-
-
-class Iterative(RecipeModel):
-    """(prune, fine-tune) x rounds until the amount is reached (Han et al. 2015)."""
-
-    kind: Literal["iterative"]
-    rounds: Annotated[int, Field(ge=2, le=100)] = 4
-    finetune: FinetuneOptions | None = FinetuneOptions()
-    """Training after every round; null prunes in rounds without training."""
-
-
-Schedule = Annotated[OneShot | Iterative, Field(discriminator="kind")]
-
+__all__ = [
+    "Aggregate",
+    "Allocation",
+    "Constraints",
+    "Criterion",
+    "FinetuneOptions",
+    "FinetuneStage",
+    "Granularity",
+    "Iterative",
+    "Measure",
+    "Normalize",
+    "OneShot",
+    "Optimizer",
+    "PruneStage",
+    "Recipe",
+    "Schedule",
+    "Scope",
+    "Stage",
+]
 
 _REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
 _OF_LAYERS = ("output_effect", "block_influence")

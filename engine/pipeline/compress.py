@@ -16,26 +16,18 @@ from typing import Any
 import torch
 from secateur.report import Report, StageReport
 
-from engine.errors import ConstraintUnmet, NothingPruned, OutOfMemory
+from engine.errors import ConstraintUnmet, OutOfMemory
 from engine.job import JobInput, Listener, ProducedArtifact
-from engine.masks import prune_elements, save_masks
+from engine.masks import save_masks
 from engine.measure.latency import compare_latency
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
-from engine.pipeline.layers import (
-    certified_layers,
-    judging_inputs,
-    plan_layers,
-    remaining_masks,
-)
 from engine.pipeline.measuring import measure
-from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.pruning import prune
 from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
 from engine.pipeline.verdict import broken_constraints
-from engine.seeds import derive
-from engine.selection.channels import Originals
 from engine.torchscript.program import Program
 from engine.training.finetune import TrainingRun, finetune
 from engine.training.state import TrainingState
@@ -122,7 +114,7 @@ class _Job:
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
         if isinstance(step, PruneStep):
-            removed, layers = self._prune(bench, state, step)
+            removed, layers = prune(bench, state, step, self._listener)
         else:
             self._finetune(bench, state, step, started)
             removed, layers = 0, []
@@ -142,105 +134,6 @@ class _Job:
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
-
-    def _prune(self, bench: Workbench, state: JobState, step: PruneStep) -> tuple[int, list[str]]:
-        """How much went, and the names of layers that did."""
-        seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
-        try:
-            if step.stage.granularity == "element":
-                return self._prune_elements(state, step, seed), []
-            if step.stage.granularity == "layer":
-                return self._prune_layers(bench, state, step, seed)
-            return self._prune_channels(bench, state, step, seed), []
-        except NothingPruned as error:
-            raise in_stage(error, step.field) from error
-
-    def _prune_elements(self, state: JobState, step: PruneStep, seed: int) -> int:
-        # A twin, so that the program of the last checkpoint stays as it was.
-        program = state.program.twin()
-        state.masks, removed = prune_elements(
-            program,
-            state.masks,
-            step.stage,
-            seed=seed,
-            round_number=step.round_number,
-            rounds=step.rounds,
-        )
-        state.program = program
-        gone = removed + sum(
-            report.removed for report in state.reports if report.stage_index == step.stage_index
-        )
-        if gone == 0 and step.round_number == step.rounds:
-            raise NothingPruned(
-                "the plan removes nothing: the amount rounds to no weight, or those weights are "
-                "masked already",
-                hint="raise the amount; amounts count against all weights, masked ones included",
-                where="allocation",
-            )
-        return removed
-
-    def _prune_channels(self, bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
-        known = state.originals.get(step.stage_index)
-        planned = plan_channels(
-            state.program,
-            step.stage,
-            bench.inputs,
-            seed=seed,
-            originals=None if known is None else Originals(known),
-            round_number=step.round_number,
-            rounds=step.rounds,
-        )
-        state.originals[step.stage_index] = dict(planned.originals.by_group)
-        if known is None:
-            new = [item for item in planned.frozen if item not in state.frozen]
-            state.frozen.extend(new)
-        if planned.compacted is None:
-            self._listener.log(f"{step.label}: nothing to remove yet")
-            return 0
-        certificate = certified(state.program, planned, bench.inputs)
-        if certificate is not None:
-            state.certificates.append(certificate)
-            if certificate.detail and certificate.detail not in state.warnings:
-                state.warnings.append(certificate.detail)
-        state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
-        state.program = planned.compacted
-        return int(planned.plan.removed.size)
-
-    def _prune_layers(
-        self, bench: Workbench, state: JobState, step: PruneStep, seed: int
-    ) -> tuple[int, list[str]]:
-        known = state.originals.get(step.stage_index)
-        planned = plan_layers(
-            state.program,
-            step.stage,
-            bench.inputs,
-            judging_inputs(bench, state.program),
-            seed=seed,
-            total=None if known is None else len(known),
-            gone=sum(
-                report.removed for report in state.reports if report.stage_index == step.stage_index
-            ),
-            round_number=step.round_number,
-            rounds=step.rounds,
-        )
-        if known is None:
-            state.originals[step.stage_index] = {branch.name: 1 for branch in planned.branches}
-            state.frozen.extend(item for item in planned.frozen if item not in state.frozen)
-        if planned.removal is None:
-            self._listener.log(f"{step.label}: nothing to remove yet")
-            return 0, []
-        certificate = certified_layers(state.program, planned, bench.inputs)
-        if certificate is not None:
-            state.certificates.append(certificate)
-        choice = planned.choice
-        names = [branch.name for branch in (*choice.chosen, *choice.inside)]
-        self._listener.log(
-            f"{step.label}: removed {', '.join(names)}",
-            scores={branch.name: score for branch, score in choice.chosen.items()},
-        )
-        state.masks = remaining_masks(state.masks, planned.removal)
-        state.program = planned.removal.program
-        return choice.removed, names
 
     def _finetune(
         self, bench: Workbench, state: JobState, step: FinetuneStep, started: float

@@ -1,0 +1,16 @@
+"""The catalogue: every method a recipe can name, with its formula, source, needs and cost.
+
+`GET /v1/methods` and `docs/methods.md` are made from it.
+"""
+
+from secateur.methods.allocations import ALLOCATIONS
+from secateur.methods.criteria import CRITERIA
+from secateur.methods.granularities import GRANULARITIES
+from secateur.methods.schedules import SCHEDULES
+from secateur.methods.schema import schema_of
+from secateur.methods.training import TRAINING
+
+METHODS = [*GRANULARITIES, *CRITERIA, *ALLOCATIONS, *SCHEDULES, *TRAINING]
+"""In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
+
+__all__ = ["METHODS", "schema_of"]

@@ -1,0 +1,73 @@
+"""How importance is judged."""
+
+from __future__ import annotations
+
+from secateur.methods.schema import NO_TIME, schema_of
+from secateur.recipe import PruneStage
+from secateur.resources import Method
+
+
+def _criterion(name: str, *, summary: str, formula: str, source: str) -> Method:
+    scored = [] if name == "random" else ["aggregate", "normalize"]
+    return Method(
+        name=name,
+        kind="criterion",
+        summary=summary,
+        formula=formula,
+        source=source,
+        data="none",
+        cost=NO_TIME,
+        schema=schema_of(PruneStage, scored, criterion=name),
+    )
+
+
+CRITERIA: list[Method] = [
+    _criterion(
+        "l1_norm",
+        summary="Sum of absolute weights of the channel; for elements the magnitude. Low goes.",
+        formula="s(c) = sum |w|, w in slice c",
+        source="Li et al. 2017 (channels); Han et al. 2015 (elements)",
+    ),
+    _criterion(
+        "l2_norm",
+        summary="Euclidean norm of the channel; for elements the magnitude. Low goes.",
+        formula="s(c) = sqrt(sum w^2), w in slice c",
+        source="He et al. 2018, Soft Filter Pruning (IJCAI)",
+    ),
+    _criterion(
+        "random",
+        summary=(
+            "Seeded random order: the baseline every other criterion has to beat. The recipe's "
+            "`seed` decides."
+        ),
+        formula="s(c) ~ U(0, 1)",
+        source="Blalock et al. 2020, What is the State of Neural Network Pruning? (MLSys)",
+    ),
+    Method(
+        name="output_effect",
+        kind="criterion",
+        summary=(
+            "Layers only: how much the output changes without the branch and those gone before "
+            "it. Measured anew after each removal, on up to 32 samples of the dataset or else on "
+            "the example."
+        ),
+        formula="s(b) = ||y - y_b|| / ||y||",
+        source="Secateur; one step of backward elimination, Guyon & Elisseeff 2003 (JMLR)",
+        data="inputs",
+        cost="to remove k of n branches: n + (n - 1) + ... + (n - k + 1) runs on those samples",
+        schema=schema_of(PruneStage, [], criterion="output_effect", granularity="layer"),
+    ),
+    Method(
+        name="block_influence",
+        kind="criterion",
+        summary=(
+            "Layers only: how far the branch turns what passes it, as the cosine between x and "
+            "x + f(x) at every position. Blind to what later layers make of it, and cheap."
+        ),
+        formula="s(b) = 1 - mean over t of cos(x_t, x_t + f(x)_t)",
+        source="Men et al. 2024, ShortGPT (arXiv:2403.03853)",
+        data="inputs",
+        cost="one run for all branches",
+        schema=schema_of(PruneStage, [], criterion="block_influence", granularity="layer"),
+    ),
+]

@@ -1,0 +1,72 @@
+"""What is removed."""
+
+from __future__ import annotations
+
+from secateur.methods.schema import NO_TIME, schema_of
+from secateur.recipe import PruneStage
+from secateur.resources import Method
+
+GRANULARITIES: list[Method] = [
+    Method(
+        name="channel",
+        kind="granularity",
+        summary=(
+            "Remove whole channels (convolution filters, neurons) together with everything coupled "
+            "to them. Tensors get smaller, so the file, the memory and the work do too."
+        ),
+        formula="W[out, in, ...] -> W[kept_out, kept_in, ...]",
+        source="Li et al. 2017, Pruning Filters for Efficient ConvNets (ICLR)",
+        data="none",
+        cost="analysis: one run of the model on one example; removal: one copy of the weights",
+        schema=schema_of(PruneStage, ["exclude", "round_to"], granularity="channel"),
+    ),
+    Method(
+        name="head",
+        kind="granularity",
+        summary=(
+            "Remove whole attention heads: their rows of the query, key and value projections and "
+            "their columns of the one after them. Queries that share keys and values go together."
+        ),
+        formula="softmax(Q_h K_h^T) V_h for kept heads h only",
+        source=(
+            "Michel et al. 2019, Are Sixteen Heads Really Better than One? (NeurIPS); Ainslie et "
+            "al. 2023, GQA (EMNLP)"
+        ),
+        data="none",
+        cost="analysis: one run of the model on one example; removal: one copy of the weights",
+        schema=schema_of(PruneStage, ["exclude"], granularity="head"),
+    ),
+    Method(
+        name="layer",
+        kind="granularity",
+        summary=(
+            "Remove whole residual branches, the one with the least effect on the output first: "
+            "where the model computes x + f(x), f goes and the sum is x. The network gets "
+            "shallower, as channels make it narrower."
+        ),
+        formula="x + f(x) -> x",
+        source=(
+            "Men et al. 2024, ShortGPT (arXiv:2403.03853); Huang et al. 2016, Deep Networks with "
+            "Stochastic Depth (ECCV)"
+        ),
+        data="inputs",
+        cost="analysis: one run of the model on one example; judging: see the criterion",
+        schema=schema_of(PruneStage, ["exclude"], granularity="layer"),
+    ),
+    Method(
+        name="element",
+        kind="granularity",
+        summary=(
+            "Set single weights to zero and keep them there. Shapes stay, so a dense runtime is "
+            "not faster; the masks come as an artifact of their own."
+        ),
+        formula="W -> M * W, M in {0, 1}",
+        source=(
+            "Han et al. 2015, Learning both Weights and Connections for Efficient Neural "
+            "Networks (NeurIPS)"
+        ),
+        data="none",
+        cost=NO_TIME,
+        schema=schema_of(PruneStage, ["exclude"], granularity="element"),
+    ),
+]
