@@ -51,10 +51,12 @@ def place(
     if len(varying) > 1 and tracker.cuts is not None:
         tracker.cuts.carried.append((output.number, dim, vector))
         for other in varying:
-            if other != dim and labels[other] is None:
+            if other != dim:
                 probe = tracker.space.allocate("", other, output.shape[other])
                 tracker.cuts.probes.append((output.number, other, probe))
-                labels[other] = probe
+                known = labels[other]
+                # A probe of an earlier layer may lie there already, having come by way of the batch.
+                labels[other] = probe if known is None else np.vstack([known, probe])
 
 
 def _choices(tracker: Tracker, output: TensorValue, varying: list[int]) -> list[int]:

@@ -158,6 +158,23 @@ def test_heads_of_a_packed_projection() -> None:
         assert compacted.attributes()["bias"].shape == (2, LENGTH, LENGTH)
 
 
+def test_heads_of_every_layer_of_an_encoder() -> None:
+    # Heads and batch share a dimension on their way: what is found in the first layer must not
+    # hide those of the second.
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 2 * WIDTH, batch_first=True)
+    program = scripted(nn.TransformerEncoder(layer, 3, enable_nested_tensor=False).eval())
+    coupling = couple(program, TOKENS, granularity="head")
+    assert {group.name: group.components.size for group in coupling.groups} == {
+        f"layers.{number}.self_attn": HEADS for number in range(3)
+    }
+    removed = half(coupling)
+    compacted = compact(program, coupling, removed, TOKENS)
+    assert certify(program, compacted, coupling, removed, TOKENS).passed
+    shapes = {name: tuple(own.shape) for name, own in compacted.parameters().items()}
+    for number in range(3):
+        assert shapes[f"layers.{number}.self_attn.in_proj_weight"] == (3 * WIDTH // 2, WIDTH)
+
+
 def test_the_heads_that_stay_by_hand() -> None:
     """Heads 1 and 3 of four go: rows 6..11 and 18..23 of each projection."""
     torch.manual_seed(0)
