@@ -55,7 +55,7 @@ def place(
                 probe = tracker.space.allocate("", other, output.shape[other])
                 tracker.cuts.probes.append((output.number, other, probe))
                 known = labels[other]
-                # A probe of an earlier layer may lie there already, having come by way of the batch.
+                # A probe of an earlier layer may lie there, having come by way of the batch.
                 labels[other] = probe if known is None else np.vstack([known, probe])
 
 
