@@ -11,8 +11,6 @@ of the graph, node by node, so that an instruction has the same index in every c
 from __future__ import annotations
 
 import copy
-import io
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import torch
 
 from engine.calling import copies
 from engine.errors import NotTorchScript, UnsupportedOperator
+from engine.torchscript.archive import read_archive
 from engine.torchscript.attributes import Attributes
 from engine.torchscript.autocast import leave_autocast
 from engine.torchscript.calls import Calls
@@ -46,10 +45,6 @@ class ModuleReference:
     """A submodule as a value: its dotted path."""
 
     path: str
-
-
-_LOST_WEIGHTS = "required keyword attribute 'value' is undefined"
-_UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
 
 
 class Program:
@@ -102,7 +97,7 @@ class Program:
             NotTorchScript: the file is no TorchScript archive, or damaged.
             UnsupportedOperator: it needs an operator this build of torch does not have.
         """
-        module = _load(source, device)
+        module = read_archive(source, device)
         if not hasattr(module, "forward"):
             raise NotTorchScript(
                 "the program has no `forward` method",
@@ -142,7 +137,7 @@ class Program:
     @classmethod
     def as_uploaded(cls, source: Path | bytes, *, device: str = "cpu") -> Program:
         """Load a file exactly as it is, to run and to time it; the engine analyses `load`'s."""
-        return cls(_load(source, device), device)
+        return cls(read_archive(source, device), device)
 
     def to_bytes(self) -> bytes:
         """The TorchScript file, as bytes."""
@@ -196,7 +191,7 @@ class Program:
         """What a save and a load make of this program, over the same weights."""
         with self._without_weights():
             code = self.to_bytes()
-        read = Program(_load(code, self.device), self.device, self.calls)
+        read = Program(read_archive(code, self.device), self.device, self.calls)
         read._take(self.attributes(), clone=False)
         return read
 
@@ -341,40 +336,3 @@ def _cloned(module: Any) -> Any:
     # Torch's own bundled_inputs copies modules this way; a save and a load parse the text anew.
     clone: Any = getattr(torch._C, "_hack_do_not_use_clone_module_with_class")  # noqa: B009
     return clone(module, [], [])
-
-
-def _load(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
-    file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-    try:
-        module = torch.jit.load(file, map_location=device)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError, EOFError, AttributeError) as error:
-        message = str(error).strip()
-        unknown = _UNKNOWN_OPERATOR.search(message)
-        if unknown:
-            operator = (unknown.group(1) or unknown.group(2)).rstrip(".:")
-            raise UnsupportedOperator(
-                f"the program calls {operator}, which this build of torch does not have",
-                where=operator,
-                hint="custom operators are not loaded; export the model with built-in operators",
-            ) from error
-        if _LOST_WEIGHTS in message:
-            raise NotTorchScript(
-                "the file does not hold its weights: torch.jit.optimize_for_inference packed its "
-                "convolutions for one processor, which cannot be saved",
-                where="model",
-                hint="upload what you gave to optimize_for_inference; what torch.jit.freeze gives "
-                "is welcome too",
-            ) from error
-        raise NotTorchScript(
-            f"torch.jit.load refuses the file: {message.splitlines()[0] if message else error!r}",
-            where="model",
-            hint="upload what torch.jit.save wrote; a state_dict or a pickled module is not enough",
-        ) from error
-    if not isinstance(module, torch.jit.ScriptModule):
-        raise NotTorchScript(
-            f"the file holds a {type(module).__name__}, not a TorchScript module",
-            where="model",
-            hint="export with torch.jit.script or torch.jit.trace, then torch.jit.save",
-        )
-    module.eval()
-    return module
