@@ -113,6 +113,12 @@ class Tape:
     branches: list[tuple[int, int]] = field(default_factory=list)
     meta: bool = True
 
+    @cached_property
+    def read(self) -> frozenset[int]:
+        """Numbers of the tensors that a step or the caller reads."""
+        read = {value.number for step in self.steps for value in step.tensors()}
+        return frozenset(read | {value.number for value in self.outputs})
+
 
 def record(program: Program, inputs: Sequence[Any]) -> Tape:
     """Run the program on example inputs and record every operator on tensors.

@@ -8,8 +8,10 @@ Two sets of values of the graph, found by following it forward until nothing is 
 2. *shaped*: a tensor or list whose shape depends on data (`nonzero`, a mask used as an index, a
    slice up to a computed number).
 
-Reading the size of a tensor gives data only where the tensor is shaped. Both sets may be larger
-than the truth, never smaller.
+Reading the size of a tensor gives data only where the tensor is shaped. Its type, how many
+dimensions it has and whether there is one at all depend on data only where data decides between
+tensors, or where all dimensions of length one are squeezed from a shaped one. All sets may be
+larger than the truth, never smaller.
 """
 
 from __future__ import annotations
@@ -34,6 +36,13 @@ SHAPE_READERS = frozenset(
         "aten::_shape_as_tensor", "aten::sym_size", "aten::__is__", "aten::__isnot__",
     }
 )  # fmt: skip
+_SIZES = frozenset(
+    {
+        "prim::shape", "aten::size", "aten::numel", "aten::len", "aten::stride",
+        "aten::storage_offset", "aten::is_contiguous", "aten::_shape_as_tensor", "aten::sym_size",
+    }
+)  # fmt: skip
+"""Those of them that ask for lengths, and not for a type or how many dimensions there are."""
 _PASSING = frozenset(
     {
         "prim::unchecked_cast", "prim::unchecked_unwrap_optional", "aten::_unwrap_optional",
@@ -177,11 +186,12 @@ class _Analysis:
         }
         self._data.update(sizes)
         self._shaped = set(sizes)
+        self._ranked = set(sizes)
 
     def run(self) -> Dependence:
         before = -1
-        while before != len(self._data) + len(self._shaped):
-            before = len(self._data) + len(self._shaped)
+        while before != (now := len(self._data) + len(self._shaped) + len(self._ranked)):
+            before = now
             self._follow(self._block, decided=False)
         return Dependence(frozenset(self._data), frozenset(self._shaped), self._written)
 
@@ -225,6 +235,8 @@ class _Analysis:
             self._data.add(target)
         if decided or self._shaped.intersection(listed):
             self._shaped.add(target)
+        if decided or self._ranked.intersection(listed):
+            self._ranked.add(target)
 
     def _step(self, instruction: Instruction, decided: bool) -> None:
         kind, inputs = instruction.kind, instruction.inputs
@@ -235,8 +247,9 @@ class _Analysis:
             return
         reads_data = not self._data.isdisjoint(inputs)
         reads_shaped = not self._shaped.isdisjoint(inputs)
+        reads_ranked = not self._ranked.isdisjoint(inputs)
         if kind in SHAPE_READERS:
-            if reads_shaped:
+            if reads_shaped if kind in _SIZES else reads_ranked:
                 self._data.update(instruction.outputs)
             return
         targets = list(instruction.outputs)
@@ -245,10 +258,13 @@ class _Analysis:
             if decided:
                 self._data.add(inputs[0])
                 self._shaped.add(inputs[0])
+                self._ranked.add(inputs[0])
         if reads_data:
             self._data.update(targets)
         if reads_shaped or (reads_data and self._sizes_on_data(instruction)):
             self._shaped.update(targets)
+        if reads_ranked or (reads_shaped and kind == "aten::squeeze" and len(inputs) == 1):
+            self._ranked.update(targets)
 
     def _sizes_on_data(self, instruction: Instruction) -> bool:
         """Whether an operator that reads data gives a result whose size depends on it."""

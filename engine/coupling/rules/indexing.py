@@ -7,6 +7,8 @@ of the survivors. Indices that depend on the input pick anything, so what they p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
@@ -94,6 +96,53 @@ def along(tracker: Tracker, step: Step) -> None:
     tracker.assign(step.outputs[0], result)
 
 
+@rule("index_add", "index_copy", "index_reduce", "index_fill")
+def into(tracker: Tracker, step: Step) -> None:
+    """Put at places along one dimension; along the others, source and target correspond."""
+    value, source = step.arguments[0], step.argument("source")
+    labels = tracker.labels(value)
+    if not labels:
+        picked(tracker, step)
+        return
+    dim = int(step.argument("dim")) % len(labels)
+    tracker.freeze(labels[dim], step, "put at places of an index tensor")
+    for own in tracker.labels(step.argument("index")):
+        tracker.freeze(own, step, "used as an index")
+    result = [None if position == dim else own for position, own in enumerate(labels)]
+    if isinstance(source, TensorValue) and len(source.shape) == len(labels):
+        for position, own in enumerate(tracker.labels(source)):
+            if position == dim:
+                tracker.freeze(own, step, "put at places of an index tensor")
+            else:
+                tracker.unite(labels[position], own, step, "put into another tensor")
+    tracker.assign(step.outputs[0], result)
+
+
+@rule("index_put", "_index_put_impl")
+def put(tracker: Tracker, step: Step) -> None:
+    """Values at places of leading dimensions; trailing ones of target and values correspond."""
+    value, values = step.arguments[0], step.argument("values")
+    labels = tracker.labels(value)
+    _freeze_indices_of(tracker, step, step.arguments[1])
+    last = 0
+    for item in step.arguments[1]:
+        last += len(item.shape) if isinstance(item, TensorValue) and _boolean(item) else 1
+    result: list[Dimension] = [
+        None if position < last else own for position, own in enumerate(labels)
+    ]
+    given = tracker.labels(values)
+    trailing = len(labels) - last
+    for own in labels[:last]:
+        tracker.freeze(own, step, _PICKED)
+    for offset in range(1, len(given) + 1):
+        own = given[-offset]
+        if offset <= trailing and values.shape[-offset] == value.shape[-offset]:
+            tracker.unite(labels[-offset], own, step, "put into another tensor")
+        else:
+            tracker.freeze(own, step, "put at places of an index tensor")
+    tracker.assign(step.outputs[0], result)
+
+
 @rule("take_along_dim", "take", "masked_select", "nonzero")
 def picked(tracker: Tracker, step: Step) -> None:
     """Nothing that is picked from can shrink."""
@@ -124,7 +173,11 @@ def _picked(tracker: Tracker, step: Step, own: Dimension, index: TensorValue) ->
 
 
 def _freeze_indices(tracker: Tracker, step: Step) -> None:
-    for value in step.tensors()[1:]:
+    _freeze_indices_of(tracker, step, step.tensors()[1:])
+
+
+def _freeze_indices_of(tracker: Tracker, step: Step, values: Iterable[TensorValue | None]) -> None:
+    for value in filter(None, values):
         for own in tracker.labels(value):
             tracker.freeze(own, step, "used as an index")
 

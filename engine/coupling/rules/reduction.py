@@ -1,9 +1,9 @@
 """Reductions, softmax, pooling and resampling.
 
 A dimension that is reduced disappears. Averages over channels change with their number and are
-noted as mixing. Sums over channels are exact when removed channels are zero there, which an
-activation may spoil, so they are noted too. Maxima, orders and softmax over channels would change
-meaning: those channels are frozen.
+noted as mixing, and so do extrema. Sums over channels are exact when removed channels are zero
+there, which an activation may spoil, so they are noted too. Places, orders and softmax over
+channels would change meaning: those channels are frozen.
 """
 
 from __future__ import annotations
@@ -49,12 +49,23 @@ def average(tracker: Tracker, step: Step) -> None:
     _reduce(tracker, step, mixing=True)
 
 
-@rule("max", "min", "amax", "amin", "argmax", "argmin", "prod", "logsumexp", "any", "all", "median")
+@rule("amax", "amin", "max", "min")
 def extremum(tracker: Tracker, step: Step) -> None:
-    """Order statistics; the two-tensor forms of max and min are pointwise."""
+    """Largest and smallest values; the two-tensor forms are pointwise.
+
+    The place of an extremum among channels is a number of a channel: nothing moves where the
+    program reads it.
+    """
     if isinstance(step.argument("other"), TensorValue):
         pointwise(tracker, step)
         return
+    places = [value.number for value in flatten(step.outputs)][1:]
+    _reduce(tracker, step, mixing=tracker.tape.read.isdisjoint(places))
+
+
+@rule("argmax", "argmin", "prod", "logsumexp", "any", "all", "median")
+def statistic(tracker: Tracker, step: Step) -> None:
+    """What would change its meaning with the number of channels."""
     _reduce(tracker, step, mixing=False)
 
 
