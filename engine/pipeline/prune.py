@@ -22,6 +22,7 @@ from engine.errors import NothingPruned
 from engine.masks import Masks
 from engine.scores import component_scores, criterion
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
+from engine.selection.units import channel_totals, nothing_by_layer
 from engine.torchscript.program import Program
 
 _MOST_CONFLICTS = 32
@@ -38,6 +39,7 @@ class PlannedChannels:
         originals: channels before the stage.
         compacted: the smaller program, or None when this round removes nothing.
         frozen: channels that cannot be removed, conflicts included.
+        totals: channels each group loses in the whole stage (see `Target`).
     """
 
     coupling: Coupling
@@ -45,6 +47,7 @@ class PlannedChannels:
     originals: Originals
     compacted: Program | None
     frozen: list[Frozen]
+    totals: Mapping[str, int] | None = None
 
 
 def plan_channels(
@@ -56,6 +59,7 @@ def plan_channels(
     originals: Originals | None = None,
     round_number: int = 1,
     rounds: int = 1,
+    totals: Mapping[str, int] | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
 
@@ -72,15 +76,18 @@ def plan_channels(
         granularity="head" if stage.granularity == "head" else "channel",
     )
     before = originals or Originals.of(coupling.groups)
-    target = Target(stage.allocation, before, round_number, rounds)
+    tensors = coupling.methods.join(program).tensors()
     scores = component_scores(
         coupling,
-        coupling.methods.join(program).tensors(),
+        tensors,
         criterion(stage.criterion),
         aggregate=stage.aggregate,
         normalize=stage.normalize,
         seed=seed,
     )
+    if stage.allocation.by_layer and totals is None:
+        totals = channel_totals(stage.allocation, coupling, tensors, scores)
+    target = Target(stage.allocation, before, round_number, rounds, totals)
     frozen = list(coupling.frozen)
     for _ in range(_MOST_CONFLICTS):
         plan = select_channels(coupling, scores, target, round_to=stage.round_to)
@@ -102,7 +109,7 @@ def plan_channels(
                 )
             )
             continue
-        return PlannedChannels(coupling, plan, before, compacted, frozen)
+        return PlannedChannels(coupling, plan, before, compacted, frozen, totals)
     else:
         raise NothingPruned(
             f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
@@ -111,8 +118,8 @@ def plan_channels(
         )
     gone = before.total - sum(len(group.components) for group in coupling.groups)
     if round_number == rounds and gone <= 0:
-        raise _nothing(stage, coupling, scores, before, frozen)
-    return PlannedChannels(coupling, plan, before, None, frozen)
+        raise _nothing(stage, coupling, scores, target, frozen)
+    return PlannedChannels(coupling, plan, before, None, frozen, totals)
 
 
 def certified(
@@ -187,7 +194,7 @@ def _nothing(
     stage: PruneStage,
     coupling: Coupling,
     scores: NDArray[np.float64],
-    originals: Originals,
+    target: Target,
     frozen: Sequence[Frozen],
 ) -> NothingPruned:
     """Say why a plan is empty, from the most basic reason to the least."""
@@ -200,7 +207,6 @@ def _nothing(
             hint=_frozen_hint(frozen),
             where="exclude" if stage.exclude else "allocation",
         )
-    target = Target(stage.allocation, originals)
     without_rounding = select_channels(coupling, scores, target)
     if stage.round_to is not None and without_rounding.removed.size:
         return NothingPruned(
@@ -216,6 +222,8 @@ def _nothing(
             hint=_frozen_hint(frozen),
             where="allocation",
         )
+    if target.totals is not None:
+        return nothing_by_layer(stage.allocation, scores)
     everywhere = stage.allocation.scope == "global"
     channels = sum(sizes) if everywhere else max(sizes)
     return NothingPruned(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.errors import NothingPruned
 from engine.job import Listener
 from engine.masks import prune_elements
+from engine.patterns import pattern_dimensions
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
@@ -24,8 +25,8 @@ def prune(
     """
     seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
     try:
-        if step.stage.granularity == "element":
-            return _elements(state, step, seed), []
+        if step.stage.granularity in ("element", "n_m"):
+            return _elements(bench, state, step, seed), []
         if step.stage.granularity == "layer":
             return _layers(bench, state, step, seed, listener)
         return _channels(bench, state, step, seed, listener), []
@@ -33,9 +34,14 @@ def prune(
         raise in_stage(error, step.field) from error
 
 
-def _elements(state: JobState, step: PruneStep, seed: int) -> int:
+def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
+    totals = state.totals.setdefault(step.stage_index, {})
+    dimensions = None
+    if step.stage.granularity == "n_m":
+        dimensions, whole = pattern_dimensions(program, step.stage, bench.inputs)
+        state.frozen.extend(item for item in whole if item not in state.frozen)
     state.masks, removed = prune_elements(
         program,
         state.masks,
@@ -43,6 +49,8 @@ def _elements(state: JobState, step: PruneStep, seed: int) -> int:
         seed=seed,
         round_number=step.round_number,
         rounds=step.rounds,
+        totals=totals,
+        dimensions=dimensions,
     )
     state.program = program
     gone = removed + sum(
@@ -52,7 +60,9 @@ def _elements(state: JobState, step: PruneStep, seed: int) -> int:
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight, or those weights are "
             "masked already",
-            hint="raise the amount; amounts count against all weights, masked ones included",
+            hint="raise the amount; amounts count against all weights, masked ones included"
+            if not step.stage.allocation.by_layer
+            else "raise what the allocation says; it counts against all weights, masked included",
             where="allocation",
         )
     return removed
@@ -70,8 +80,11 @@ def _channels(
         originals=None if known is None else Originals(known),
         round_number=step.round_number,
         rounds=step.rounds,
+        totals=state.totals.get(step.stage_index),
     )
     state.originals[step.stage_index] = dict(planned.originals.by_group)
+    if planned.totals is not None:
+        state.totals[step.stage_index] = dict(planned.totals)
     if known is None:
         new = [item for item in planned.frozen if item not in state.frozen]
         state.frozen.extend(new)
