@@ -83,6 +83,9 @@ class PruneStage(RecipeModel):
     """Glob patterns over layer names; the outputs of matching layers are left whole."""
     round_to: Annotated[int, Field(ge=1, le=256)] | None = None
     """Channels: keep a multiple of this many in every layer."""
+    remove_dead: bool = False
+    """Weights: once all are masked, take out neurons and filters that have no input or no output
+    left."""
 
     @field_validator("allocation", mode="before")
     @classmethod
@@ -93,6 +96,11 @@ class PruneStage(RecipeModel):
     def _fields_fit_the_granularity(self) -> Self:
         check_pattern(self.granularity, self.n, self.m, self.allocation)
         check_allocation(self.granularity, self.criterion, self.allocation)
+        if self.remove_dead and self.granularity != "element":
+            raise ValueError(
+                "`remove_dead` follows the masking of single weights; granularity is "
+                f"`{self.granularity}`"
+            )
         return self
 
     @model_validator(mode="before")

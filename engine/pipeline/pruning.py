@@ -7,6 +7,7 @@ from engine.job import Listener
 from engine.masks import prune_elements
 from engine.patterns import pattern_dimensions
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.dead_neurons import remove_dead
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.setup import Workbench
@@ -26,7 +27,7 @@ def prune(
     seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
     try:
         if step.stage.granularity in ("element", "n_m"):
-            return _elements(bench, state, step, seed), []
+            return _elements(bench, state, step, seed, listener), []
         if step.stage.granularity == "layer":
             return _layers(bench, state, step, seed, listener)
         return _channels(bench, state, step, seed, listener), []
@@ -34,7 +35,9 @@ def prune(
         raise in_stage(error, step.field) from error
 
 
-def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
+def _elements(
+    bench: Workbench, state: JobState, step: PruneStep, seed: int, listener: Listener
+) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
     totals = state.totals.setdefault(step.stage_index, {})
@@ -65,7 +68,20 @@ def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> 
             else "raise what the allocation says; it counts against all weights, masked included",
             where="allocation",
         )
+    if step.stage.remove_dead and step.round_number == step.rounds:
+        _dead(bench, state, step, listener)
     return removed
+
+
+def _dead(bench: Workbench, state: JobState, step: PruneStep, listener: Listener) -> None:
+    done = remove_dead(state.program, state.masks, step.stage, bench.inputs)
+    listener.log(
+        f"{step.label}: {sum(done.by_group.values())} dead neurons went, "
+        f"{done.folded} of them into a bias",
+        dead=done.by_group,
+    )
+    state.certificates.extend(done.certificates)
+    state.program, state.masks = done.program, done.masks
 
 
 def _channels(

@@ -29,7 +29,8 @@ def _literals(model: type[BaseModel], field: str) -> set[str]:
 
 
 ACCEPTED: dict[str, set[str]] = {
-    "granularity": set(get_args(recipe.Granularity)),
+    # A second way out, after single weights.
+    "granularity": set(get_args(recipe.Granularity)) | {"remove_dead"},
     "criterion": set(get_args(recipe.Criterion)),
     # `of` is no way to allocate; it spells out what the amounts count.
     "allocation": set(get_args(recipe.Scope))
@@ -95,6 +96,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
             prune["granularity"] = "element"
     elif method.kind == "schedule":
         prune["schedule"] = fields
+    elif method.name == "remove_dead":
+        prune.update(fields, remove_dead=True)
     elif method.name == "n_m":
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":

@@ -57,6 +57,7 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0.allocation", {"threshold": 0.1, "amount": 0.5}, None, "exactly one of"),
         ("stages.0.allocation", {"quality": 0.8}, "stages.0", "needs granularity `element`"),
         ("stages.0.allocation.distribution", "erdos_renyi", "stages.0.allocation", "leave `scope`"),
+        ("stages.0.remove_dead", True, "stages.0", "follows the masking of single weights"),
         ("stages.0.n", 2, "stages.0", "need granularity `n_m`"),
         (
             "stages.0",

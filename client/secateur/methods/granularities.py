@@ -84,4 +84,18 @@ GRANULARITIES: list[Method] = [
         cost="analysis: one run of the model on one example; removal: one pass over the weights",
         schema=schema_of(PruneStage, ["n", "m", "exclude"], granularity="n_m"),
     ),
+    Method(
+        name="remove_dead",
+        kind="granularity",
+        summary=(
+            "After element pruning: neurons and filters that nothing reads any more, or that "
+            "read nothing, go physically. What the latter say is a constant and moves into the "
+            "bias of the next layer; without a bias, or behind padding, such a neuron stays."
+        ),
+        formula="W_:c = 0: c goes; W_c: = 0: b' <- b' + W'_:c f(b_c), and c goes",
+        source="Han et al. 2015, section 3.4 (pruning neurons)",
+        data="none",
+        cost="for each layer of neurons that die in turn: one analysis and one removal",
+        schema=schema_of(PruneStage, ["remove_dead"], granularity="element"),
+    ),
 ]
