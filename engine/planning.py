@@ -50,7 +50,9 @@ def plan(job: JobInput) -> dict[str, Any]:
 
 
 def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
-    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed)
+    scans = stage.allocation.distribution == "sensitivity"
+    judged = judging_inputs(bench, bench.original) if scans else None
+    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed, judged=judged)
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
     for number, group in enumerate(coupling.groups):

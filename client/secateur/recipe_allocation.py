@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from secateur.recipe_base import RecipeModel
 
 Scope = Literal["local", "global"]
-Distribution = Literal["erdos_renyi"]
+Distribution = Literal["erdos_renyi", "sensitivity"]
 
 _WAYS = ("amount", "count", "threshold", "quality")
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
@@ -38,7 +38,8 @@ class Allocation(RecipeModel):
     decides. Layers that none matches lose `amount`, or nothing where there is none."""
     distribution: Distribution | None = None
     """How `amount` is spread over the layers; left out, `scope` says. `erdos_renyi`: layers with
-    many connections per channel lose more (Evci et al. 2020)."""
+    many connections per channel lose more (Evci et al. 2020). `sensitivity`: channels and heads,
+    each layer loses as much as makes the outputs drift equally, by a scan."""
     of: Literal["channels", "heads", "layers", "weights"] | None = None
     """What the amount counts; left out, it is what the granularity removes."""
 

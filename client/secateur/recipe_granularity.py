@@ -72,6 +72,11 @@ def check_allocation(
             "granularity `layer` removes whole branches out of one ranking: give `amount` or "
             "`count`, without `layers`, `distribution`, `threshold` or `quality`"
         )
+    if allocation.distribution == "sensitivity" and granularity not in ("channel", "head"):
+        raise ValueError(
+            "`distribution: sensitivity` scans layers by their channels or heads; granularity is "
+            f"`{granularity}`"
+        )
     if allocation.quality is None:
         return
     if granularity != "element":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,11 @@ from engine.comparison import failure
 from engine.coupling import Coupling, couple
 from engine.errors import NothingPruned
 from engine.masks import Masks
+from engine.pipeline.sensitivity import scan_channels
 from engine.scores import component_scores, criterion
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
+from engine.selection.schedule import final_count
+from engine.selection.sensitivity import Curves, equal_drift
 from engine.selection.units import channel_totals, nothing_by_layer
 from engine.torchscript.program import Program
 
@@ -40,6 +43,7 @@ class PlannedChannels:
         compacted: the smaller program, or None when this round removes nothing.
         frozen: channels that cannot be removed, conflicts included.
         totals: channels each group loses in the whole stage (see `Target`).
+        curves: what a sensitivity scan found in this round, by group.
     """
 
     coupling: Coupling
@@ -48,6 +52,7 @@ class PlannedChannels:
     compacted: Program | None
     frozen: list[Frozen]
     totals: Mapping[str, int] | None = None
+    curves: Curves = field(default_factory=dict)
 
 
 def plan_channels(
@@ -60,8 +65,15 @@ def plan_channels(
     round_number: int = 1,
     rounds: int = 1,
     totals: Mapping[str, int] | None = None,
+    judged: Sequence[Any] | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
+
+    Args:
+        inputs: the example.
+        originals: channels before the stage; None in its first round.
+        totals: channels each group loses in the whole stage, as its first round found them.
+        judged: inputs that drifts are measured on; the example when None.
 
     Where the graph cannot express a removal, the components that meet there are frozen and the
     round is planned again.
@@ -85,7 +97,13 @@ def plan_channels(
         normalize=stage.normalize,
         seed=seed,
     )
-    if stage.allocation.by_layer and totals is None:
+    curves: Curves = {}
+    if stage.allocation.distribution == "sensitivity" and totals is None:
+        curves = scan_channels(program, coupling, scores, judged or inputs)
+        sizes = list(before.by_group.values())
+        total = final_count(stage.allocation, before.total)
+        totals = equal_drift(curves, sizes, total)
+    elif stage.allocation.by_layer and totals is None:
         totals = channel_totals(stage.allocation, coupling, tensors, scores)
     target = Target(stage.allocation, before, round_number, rounds, totals)
     frozen = list(coupling.frozen)
@@ -109,7 +127,7 @@ def plan_channels(
                 )
             )
             continue
-        return PlannedChannels(coupling, plan, before, compacted, frozen, totals)
+        return PlannedChannels(coupling, plan, before, compacted, frozen, totals, curves)
     else:
         raise NothingPruned(
             f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
@@ -119,7 +137,7 @@ def plan_channels(
     gone = before.total - sum(len(group.components) for group in coupling.groups)
     if round_number == rounds and gone <= 0:
         raise _nothing(stage, coupling, scores, target, frozen)
-    return PlannedChannels(coupling, plan, before, None, frozen, totals)
+    return PlannedChannels(coupling, plan, before, None, frozen, totals, curves)
 
 
 def certified(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.errors import NothingPruned
 from engine.job import Listener
 from engine.masks import prune_elements
@@ -14,6 +16,7 @@ from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
 from engine.seeds import derive
 from engine.selection.channels import Originals
+from engine.selection.sensitivity import RATIOS
 
 
 def prune(
@@ -97,7 +100,14 @@ def _channels(
         round_number=step.round_number,
         rounds=step.rounds,
         totals=state.totals.get(step.stage_index),
+        judged=_judged(bench, state, step),
     )
+    if planned.curves:
+        listener.log(
+            f"{step.label}: drift of the outputs by layer when {list(RATIOS)} of it is gone",
+            drift=planned.curves,
+            totals=dict(planned.totals or {}),
+        )
     state.originals[step.stage_index] = dict(planned.originals.by_group)
     if planned.totals is not None:
         state.totals[step.stage_index] = dict(planned.totals)
@@ -115,6 +125,14 @@ def _channels(
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
     return int(planned.plan.removed.size)
+
+
+def _judged(bench: Workbench, state: JobState, step: PruneStep) -> tuple[Any, ...] | None:
+    """What a sensitivity scan measures on, in the round that needs one."""
+    asked = step.stage.allocation.distribution == "sensitivity"
+    if not asked or step.stage_index in state.totals:
+        return None
+    return judging_inputs(bench, state.program)
 
 
 def _layers(

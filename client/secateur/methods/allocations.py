@@ -109,4 +109,19 @@ ALLOCATIONS: list[Method] = [
         cost=NO_TIME,
         schema=schema_of(Allocation, ["amount"], distribution="erdos_renyi"),
     ),
+    Method(
+        name="sensitivity",
+        kind="allocation",
+        summary=(
+            "`amount` of everything goes, and each layer loses as much as makes the outputs drift "
+            "equally: a scan prunes one layer at a time at 25, 50 and 75 % (channels set to zero, "
+            "up to 32 samples of the dataset or else the example) and water-filling shares the "
+            "total out. Channels and heads. The drifts are in the job's log."
+        ),
+        formula="min max_l D_l(n_l / u_l), sum n_l = K; D = ||y_pruned - y|| / ||y||",
+        source="scan: Han et al. 2015, figure 6; Li et al. 2017, section 3.2; sharing: Secateur",
+        data="inputs",
+        cost="three runs for each group of coupled layers, step by step in float64, and one more",
+        schema=schema_of(Allocation, ["amount"], distribution="sensitivity"),
+    ),
 ]

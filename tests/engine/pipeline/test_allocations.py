@@ -44,9 +44,12 @@ BY_LAYER = [
     {"threshold": 0.8},
     {"amount": 0.5, "distribution": "erdos_renyi"},
 ]
+SCANNED = {"amount": 0.5, "distribution": "sensitivity"}
 
 
-@pytest.mark.parametrize("allocation", BY_LAYER, ids=["layers", "threshold", "erk"])
+@pytest.mark.parametrize(
+    "allocation", [*BY_LAYER, SCANNED], ids=["layers", "threshold", "erk", "sensitivity"]
+)
 def test_rounds_with_training_between_remove_what_one_shot_does(
     run, lenet, little_data, allocation
 ):
@@ -156,3 +159,20 @@ def test_plans_of_patterns(make_job, lenet):
 def test_the_recipe_of_a_result_is_a_recipe_again():
     stage = PruneStage.model_validate(n_m())
     assert PruneStage.model_validate(stage.model_dump(mode="json")) == stage
+
+
+def test_a_scan_shares_the_amount_out_by_drift_and_logs_it(run, lenet, little_data):
+    recipe = {"stages": [prune(allocation=SCANNED)], "measure": FAST}
+    done = run(lenet, recipe, little_data)
+    told = next(data for message, data in done.heard.logs if "drift of the outputs" in message)
+    assert set(told["drift"]) == set(told["totals"])
+    assert all(len(curve) == 3 and min(curve) >= 0 for curve in told["drift"].values())
+    found = widths(done.result.report)
+    assert {name: found[name][0] - found[name][1] for name in told["totals"]} == told["totals"]
+    sizes = {name: found[name][0] for name in told["totals"]}
+    assert sum(told["totals"].values()) == (sum(sizes.values()) + 1) // 2
+    shares = {name: count / sizes[name] for name, count in told["totals"].items()}
+    at_half = {name: curve[1] for name, curve in told["drift"].items()}
+    # What drifts most at one half loses the smallest share.
+    assert min(shares, key=shares.get) == max(at_half, key=at_half.get)
+    assert done.result.report.certificate.passed
