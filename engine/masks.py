@@ -22,6 +22,8 @@ from engine.errors import NothingPruned, WeightsNotNumbers
 from engine.not_a_number import holds_nan
 from engine.scores import criterion, element_scores
 from engine.selection.elements import select_elements
+from engine.selection.n_m import select_pattern
+from engine.selection.units import element_totals
 from engine.torchscript.program import Program, memory_of
 
 Masks = dict[str, Tensor]
@@ -56,8 +58,16 @@ def prune_elements(
     seed: int,
     round_number: int = 1,
     rounds: int = 1,
+    totals: dict[str, int] | None = None,
+    dimensions: Mapping[str, int] | None = None,
 ) -> tuple[Masks, int]:
     """Choose masks for this round and zero the weights they remove.
+
+    Args:
+        totals: what each weight loses in the whole stage, where that differs from weight to
+            weight by more than their sizes. The first round finds it and writes it here.
+        dimensions: granularity `n_m`: the weights that get the pattern, with their dimension of
+            inputs.
 
     Returns:
         The masks of the whole program, earlier ones included, and how many weights went now.
@@ -76,6 +86,8 @@ def prune_elements(
             else "the program has no parameters of two or more dimensions",
             where="exclude",
         )
+    if dimensions is not None:
+        weights = {name: weights[name] for name in dimensions}
     judge = criterion(stage.criterion)
     scores = {}
     for name, weight in weights.items():
@@ -89,13 +101,52 @@ def prune_elements(
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score
-    chosen = select_elements(scores, stage.allocation, round_number=round_number, rounds=rounds)
+    chosen = _chosen(
+        stage,
+        weights,
+        scores,
+        masks,
+        round_number=round_number,
+        rounds=rounds,
+        totals=totals,
+        dimensions=dimensions,
+    )
     combined = dict(masks)
     for name, mask in chosen.items():
         combined[name] = mask & masks[name] if name in masks else mask
     removed = _masked(combined) - _masked(masks)
     apply_masks(program.parameters(), combined)
     return combined, removed
+
+
+def _chosen(
+    stage: PruneStage,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    round_number: int,
+    rounds: int,
+    totals: dict[str, int] | None,
+    dimensions: Mapping[str, int] | None,
+) -> Masks:
+    if dimensions is not None and stage.n is not None and stage.m is not None:
+        return select_pattern(
+            scores,
+            dimensions,
+            kept=stage.n,
+            group=stage.m,
+            round_number=round_number,
+            rounds=rounds,
+        )
+    known = None
+    if stage.allocation.by_layer:
+        known = totals or element_totals(stage.allocation, weights, scores, masks)
+        if totals is not None:
+            totals.update(known)
+    return select_elements(
+        scores, stage.allocation, round_number=round_number, rounds=rounds, totals=known
+    )
 
 
 def apply_masks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:

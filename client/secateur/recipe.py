@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from secateur.recipe_allocation import Allocation, Scope
+from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
+from secateur.recipe_granularity import (
+    allocation_or_pattern,
+    check_allocation,
+    check_pattern,
+    without_default,
+)
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_schedule import Iterative, OneShot, Schedule
 from secateur.recipe_training import FinetuneOptions, Optimizer
@@ -24,6 +30,7 @@ __all__ = [
     "Allocation",
     "Constraints",
     "Criterion",
+    "Distribution",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
@@ -39,7 +46,13 @@ __all__ = [
     "Stage",
 ]
 
-_REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
+_REMOVED = {
+    "channel": "channels",
+    "head": "heads",
+    "layer": "layers",
+    "element": "weights",
+    "n_m": "weights",
+}
 _OF_LAYERS = ("output_effect", "block_influence")
 """Criteria that judge whole residual branches."""
 
@@ -49,6 +62,10 @@ class PruneStage(RecipeModel):
 
     stage: Literal["prune"]
     granularity: Granularity = "channel"
+    n: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Granularity `n_m`: weights that are kept of every `m`."""
+    m: Annotated[int, Field(ge=2, le=256)] | None = None
+    """Granularity `n_m`: neighbours along a layer's inputs that make a group."""
     criterion: Criterion = "l1_norm"
     """What goes first; left out, it is `output_effect` for granularity `layer`."""
     aggregate: Aggregate = "sum"
@@ -56,7 +73,9 @@ class PruneStage(RecipeModel):
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global."""
-    allocation: Allocation
+    allocation: Allocation = Field(
+        default=None, validate_default=True, json_schema_extra=without_default
+    )
     schedule: Schedule = OneShot()
     exclude: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
         default=[], max_length=256
@@ -64,6 +83,25 @@ class PruneStage(RecipeModel):
     """Glob patterns over layer names; the outputs of matching layers are left whole."""
     round_to: Annotated[int, Field(ge=1, le=256)] | None = None
     """Channels: keep a multiple of this many in every layer."""
+    remove_dead: bool = False
+    """Weights: once all are masked, take out neurons and filters that have no input or no output
+    left."""
+
+    @field_validator("allocation", mode="before")
+    @classmethod
+    def _some_allocation(cls, allocation: Any, info: ValidationInfo) -> Any:
+        return allocation_or_pattern(allocation, info.data)
+
+    @model_validator(mode="after")
+    def _fields_fit_the_granularity(self) -> Self:
+        check_pattern(self.granularity, self.n, self.m, self.allocation)
+        check_allocation(self.granularity, self.criterion, self.allocation)
+        if self.remove_dead and self.granularity != "element":
+            raise ValueError(
+                "`remove_dead` follows the masking of single weights; granularity is "
+                f"`{self.granularity}`"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -162,6 +162,7 @@ def _check_patterns(recipe: Recipe, layers: Sequence[str]) -> None:
         if isinstance(stage, PruneStage):
             try:
                 match_layers(layers, stage.exclude)
+                match_layers(layers, list(stage.allocation.layers or ()), "allocation.layers")
             except PatternMatchesNothing as error:
                 raise PatternMatchesNothing(
                     error.title, hint=error.hint, where=f"recipe.stages.{index}.{error.where}"

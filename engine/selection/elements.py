@@ -11,11 +11,16 @@ import torch
 from secateur.recipe import Allocation
 from torch import Tensor
 
-from engine.selection.schedule import removed_after
+from engine.selection.schedule import removed_after, removed_of
 
 
 def select_elements(
-    scores: Mapping[str, Tensor], allocation: Allocation, *, round_number: int = 1, rounds: int = 1
+    scores: Mapping[str, Tensor],
+    allocation: Allocation,
+    *,
+    round_number: int = 1,
+    rounds: int = 1,
+    totals: Mapping[str, int] | None = None,
 ) -> dict[str, Tensor]:
     """Masks by tensor name: True where the weight stays.
 
@@ -26,9 +31,15 @@ def select_elements(
         allocation: how much, over what.
         round_number: this round, from 1.
         rounds: all rounds.
+        totals: what each weight loses in the whole stage, where its size alone does not say.
     """
     flat = {name: score.reshape(-1).double() for name, score in scores.items()}
-    if allocation.scope == "local":
+    if totals is not None:
+        counts = {
+            name: removed_of(totals[name], score.numel(), round_number, rounds)
+            for name, score in flat.items()
+        }
+    elif allocation.scope == "local":
         counts = {
             name: removed_after(allocation, score.numel(), round_number, rounds)
             for name, score in flat.items()

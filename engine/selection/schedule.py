@@ -29,7 +29,11 @@ def removed_after(allocation: Allocation, units: int, round_number: int, rounds:
 
     Never decreases with the round, never exceeds `units`, and is exact after the last.
     """
-    final = final_count(allocation, units)
+    return removed_of(final_count(allocation, units), units, round_number, rounds)
+
+
+def removed_of(final: int, units: int, round_number: int, rounds: int) -> int:
+    """The same where it is known how many are to go in the end."""
     if round_number >= rounds or final >= units:
         return final if round_number >= rounds else round(final * round_number / rounds)
     kept: float = (1 - final / units) ** (round_number / rounds)
@@ -40,5 +44,12 @@ def final_count(allocation: Allocation, units: int) -> int:
     """How many of `units` go in all: the count, or the fraction rounded half up."""
     if allocation.count is not None:
         return min(allocation.count, units)
-    share = Decimal(str(allocation.amount)) * units
+    if allocation.amount is None:
+        raise ValueError("neither `amount` nor `count`: the number depends on the layer")
+    return share_of(allocation.amount, units)
+
+
+def share_of(amount: float, units: int) -> int:
+    """A fraction of `units`, rounded half up as the fraction is written in decimals."""
+    share = Decimal(str(amount)) * units
     return int(share.to_integral_value(rounding=ROUND_HALF_UP))

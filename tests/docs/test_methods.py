@@ -18,16 +18,24 @@ from engine import scores
 BY_NAME = {method.name: method for method in METHODS}
 
 
+ALONE: dict[str, Any] = {
+    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5}
+}  # fmt: skip
+"""Allocations that are a field of their own, with a value."""
+
+
 def _literals(model: type[BaseModel], field: str) -> set[str]:
     return set(get_args(model.model_fields[field].annotation))
 
 
 ACCEPTED: dict[str, set[str]] = {
-    "granularity": set(get_args(recipe.Granularity)),
+    # A second way out, after single weights.
+    "granularity": set(get_args(recipe.Granularity)) | {"remove_dead"},
     "criterion": set(get_args(recipe.Criterion)),
     # `of` is no way to allocate; it spells out what the amounts count.
     "allocation": set(get_args(recipe.Scope))
-    | (set(recipe.Allocation.model_fields) - {"scope", "of"}),
+    | set(get_args(recipe.Distribution))
+    | (set(recipe.Allocation.model_fields) - {"scope", "distribution", "of"}),
     "schedule": {
         name
         for schedule in get_args(get_args(recipe.Schedule)[0])
@@ -83,10 +91,15 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     finetune: dict[str, Any] = {"stage": "finetune"}
     if method.kind == "allocation":
         prune["allocation"] = {"amount": 0.5, **fields}
-        if method.name in {"amount", "count"}:
-            prune["allocation"] = {method.name: 1 if method.name == "count" else 0.5}
+        if method.name in ALONE:
+            prune["allocation"] = {method.name: ALONE[method.name]}
+            prune["granularity"] = "element"
     elif method.kind == "schedule":
         prune["schedule"] = fields
+    elif method.name == "remove_dead":
+        prune.update(fields, remove_dead=True)
+    elif method.name == "n_m":
+        prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
     else:
