@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from secateur.recipe import PruneStage
 
-from engine.errors import NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import JobInput
 from engine.masks import prune_elements
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.pipeline.layers import judging_inputs, plan_layers
 from engine.pipeline.prune import in_stage, plan_channels
+from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
 from engine.seeds import derive
@@ -45,10 +46,18 @@ def plan(job: JobInput) -> dict[str, Any]:
         return _channels(bench, index, stage, seed)
     except NothingPruned as error:
         raise in_stage(error, f"recipe.stages.{index}") from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, f"recipe.stages.{index}") from error
 
 
 def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
-    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed)
+    planned = plan_channels(
+        bench.original,
+        stage,
+        bench.inputs,
+        seed=seed,
+        evidence=evidence_for(bench, stage, seed),
+    )
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
     for number, group in enumerate(coupling.groups):
@@ -113,7 +122,8 @@ def _finite(score: float | None) -> float | None:
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
-    masks, removed = prune_elements(masked, {}, stage, seed=seed)
+    judged = judge_elements(bench, masked, stage, seed)
+    masks, removed = prune_elements(masked, {}, stage, seed=seed, saliency=judged.saliency)
     if removed == 0:
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight",
@@ -132,7 +142,7 @@ def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
     return {
         **_costs(bench, index, stage, masked),
         "groups": groups,
-        "frozen": [],
+        "frozen": [item.model_dump() for item in judged.frozen],
         "mixed_by": [],
     }
 

@@ -19,8 +19,9 @@ from engine.compaction.conflict import CompactionConflict
 from engine.comparison import failure
 from engine.coupling import Coupling, couple
 from engine.errors import NothingPruned
+from engine.evidence import Evidence
 from engine.masks import Masks
-from engine.scores import component_scores, criterion
+from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
 from engine.torchscript.program import Program
 
@@ -56,13 +57,18 @@ def plan_channels(
     originals: Originals | None = None,
     round_number: int = 1,
     rounds: int = 1,
+    evidence: Evidence | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
 
     Where the graph cannot express a removal, the components that meet there are frozen and the
     round is planned again.
 
+    Args:
+        evidence: what the criterion may look at besides weights.
+
     Raises:
+        CriterionDoesNotFit: the criterion finds nothing to look at.
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
     coupling = couple(
@@ -73,15 +79,18 @@ def plan_channels(
     )
     before = originals or Originals.of(coupling.groups)
     target = Target(stage.allocation, before, round_number, rounds)
+    judge = criterion(stage.criterion)
     scores = component_scores(
         coupling,
         coupling.methods.join(program).tensors(),
-        criterion(stage.criterion),
+        judge,
         aggregate=stage.aggregate,
         normalize=stage.normalize,
         seed=seed,
+        program=program,
+        evidence=evidence,
     )
-    frozen = list(coupling.frozen)
+    frozen = [*coupling.frozen, *unscored(coupling, scores, judge)]
     for _ in range(_MOST_CONFLICTS):
         plan = select_channels(coupling, scores, target, round_to=stage.round_to)
         if plan.removed.size == 0:

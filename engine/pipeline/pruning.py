@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from engine.errors import NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import Listener
 from engine.masks import prune_elements
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
 from engine.seeds import derive
@@ -25,17 +26,21 @@ def prune(
     seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
     try:
         if step.stage.granularity == "element":
-            return _elements(state, step, seed), []
+            return _elements(bench, state, step, seed), []
         if step.stage.granularity == "layer":
             return _layers(bench, state, step, seed, listener)
         return _channels(bench, state, step, seed, listener), []
     except NothingPruned as error:
         raise in_stage(error, step.field) from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, step.field) from error
 
 
-def _elements(state: JobState, step: PruneStep, seed: int) -> int:
+def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
+    judged = judge_elements(bench, program, step.stage, seed)
+    state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
     state.masks, removed = prune_elements(
         program,
         state.masks,
@@ -43,6 +48,7 @@ def _elements(state: JobState, step: PruneStep, seed: int) -> int:
         seed=seed,
         round_number=step.round_number,
         rounds=step.rounds,
+        saliency=judged.saliency,
     )
     state.program = program
     gone = removed + sum(
@@ -70,6 +76,7 @@ def _channels(
         originals=None if known is None else Originals(known),
         round_number=step.round_number,
         rounds=step.rounds,
+        evidence=evidence_for(bench, step.stage, seed),
     )
     state.originals[step.stage_index] = dict(planned.originals.by_group)
     if known is None:
