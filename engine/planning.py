@@ -56,7 +56,7 @@ def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
         stage,
         bench.inputs,
         seed=seed,
-        evidence=evidence_for(bench, stage, seed),
+        evidence=evidence_for(bench, stage, seed, f"recipe.stages.{index}"),
     )
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
@@ -122,7 +122,7 @@ def _finite(score: float | None) -> float | None:
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
-    judged = judge_elements(bench, masked, stage, seed)
+    judged = judge_elements(bench, masked, stage, seed, f"recipe.stages.{index}")
     masks, removed = prune_elements(masked, {}, stage, seed=seed, saliency=judged.saliency)
     if removed == 0:
         raise NothingPruned(

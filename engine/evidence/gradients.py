@@ -45,7 +45,7 @@ def gradients(program: Program, evidence: Evidence) -> Iterator[tuple[float, int
     """
     own, parameters = _differentiable(program)
     for number, (share, batch) in enumerate(evidence.stream(program)):
-        with _differentiated():
+        with _differentiated(evidence.field):
             found = torch.autograd.grad(
                 _loss(own, batch, number, evidence), list(parameters.values()), allow_unused=True
             )
@@ -73,7 +73,7 @@ def curvature_along(
     own, parameters = _differentiable(program)
     weights = list(parameters.values())
     for number, (share, batch) in enumerate(evidence.stream(program)):
-        with _differentiated():
+        with _differentiated(evidence.field):
             loss = _loss(own, batch, number, evidence)
             found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
             along = sum(
@@ -102,7 +102,7 @@ def _differentiable(program: Program) -> tuple[Program, Maps]:
 
 
 @contextmanager
-def _differentiated() -> Iterator[None]:
+def _differentiated(field: str) -> Iterator[None]:
     """Kernels with a second derivative, and failures of autograd in the user's words."""
     with plain_execution(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         try:
@@ -114,12 +114,12 @@ def _differentiated() -> Iterator[None]:
                 f"the program cannot be differentiated: {str(error).strip().splitlines()[-1]}",
                 hint="an operator in it has no gradient; use a criterion that takes none, or "
                 "export the model without `detach`, `no_grad` or fused inference operators",
-                where="criterion",
+                where=f"{field}.criterion",
             ) from error
 
 
 def _loss(program: Program, batch: Batch, number: int, evidence: Evidence) -> Tensor:
-    output = call(program.module, batch.inputs, where="scoring.batch_size")
+    output = call(program.module, batch.inputs, where=f"{evidence.field}.scoring.batch_size")
     logits = output_tensor(output)
     if logits.dim() < 2:
         raise CriterionDoesNotFit(
@@ -149,9 +149,8 @@ def _targets(batch: Batch, number: int, evidence: Evidence) -> Tensor:
     if evidence.teacher is None:
         raise ValueError("evidence with `target: teacher` has no teacher")
     with torch.no_grad():
-        logits = output_tensor(
-            call(evidence.teacher.twin().module, batch.inputs, where="scoring.batch_size")
-        )
+        where = f"{evidence.field}.scoring.batch_size"
+        logits = output_tensor(call(evidence.teacher.twin().module, batch.inputs, where=where))
     likely = logits.detach().double().softmax(dim=1).movedim(1, -1).cpu()
     source = generator(evidence.seed, "teacher", number)
     drawn = torch.multinomial(likely.reshape(-1, likely.shape[-1]), 1, generator=source)

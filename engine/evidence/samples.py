@@ -36,6 +36,7 @@ class Evidence:
         teacher: the upload, for `target: teacher`.
         seed: decides which samples, and what labels a teacher draws.
         device: where the program lies.
+        field: path of the recipe's stage, for errors.
     """
 
     example: tuple[Any, ...]
@@ -46,6 +47,7 @@ class Evidence:
     teacher: Program | None = None
     seed: int = 0
     device: str = "cpu"
+    field: str = "recipe.stages"
 
     def stream(self, program: Program) -> Iterator[tuple[float, Batch]]:
         """Each batch's share of all samples, and the batch; one is in memory at a time.

@@ -39,7 +39,7 @@ def prune(
 def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
-    judged = judge_elements(bench, program, step.stage, seed)
+    judged = judge_elements(bench, program, step.stage, seed, step.field)
     state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
     state.masks, removed = prune_elements(
         program,
@@ -76,7 +76,7 @@ def _channels(
         originals=None if known is None else Originals(known),
         round_number=step.round_number,
         rounds=step.rounds,
-        evidence=evidence_for(bench, step.stage, seed),
+        evidence=evidence_for(bench, step.stage, seed, step.field),
     )
     state.originals[step.stage_index] = dict(planned.originals.by_group)
     if known is None:

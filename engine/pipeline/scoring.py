@@ -16,7 +16,7 @@ from engine.scores import criterion, element_saliency
 from engine.torchscript.program import Program
 
 
-def evidence_for(bench: Workbench, stage: PruneStage, seed: int) -> Evidence:
+def evidence_for(bench: Workbench, stage: PruneStage, seed: int, field: str) -> Evidence:
     """The example, and samples of the training split where the criterion needs them.
 
     Raises:
@@ -26,7 +26,7 @@ def evidence_for(bench: Workbench, stage: PruneStage, seed: int) -> Evidence:
     split = None
     if stage.needs_samples and bench.dataset is not None:
         take = bench.dataset.require if stage.needs_targets else bench.dataset.require_inputs
-        split = take("train", "criterion")
+        split = take("train", f"{field}.criterion")
     return Evidence(
         example=tuple(bench.inputs),
         split=split,
@@ -36,6 +36,7 @@ def evidence_for(bench: Workbench, stage: PruneStage, seed: int) -> Evidence:
         teacher=bench.original,
         seed=seed,
         device=bench.job.device,
+        field=field,
     )
 
 
@@ -53,11 +54,11 @@ class JudgedElements:
 
 
 def judge_elements(
-    bench: Workbench, program: Program, stage: PruneStage, seed: int
+    bench: Workbench, program: Program, stage: PruneStage, seed: int, field: str
 ) -> JudgedElements:
     """Run the criterion on the weights that element pruning works on."""
     judge = criterion(stage.criterion)
-    saliency = element_saliency(program, judge, evidence_for(bench, stage, seed))
+    saliency = element_saliency(program, judge, evidence_for(bench, stage, seed, field))
     if saliency is None:
         return JudgedElements(None, [])
     weights = maskable(program, stage.exclude)

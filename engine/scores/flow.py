@@ -51,7 +51,7 @@ def _synflow(program: Program, evidence: Evidence) -> Iterator[tuple[float, Maps
             raise UnsupportedOperator(
                 "the program cannot be differentiated: no output depends on a parameter",
                 hint="use a criterion that takes no gradient",
-                where="criterion",
+                where=f"{evidence.field}.criterion",
             )
         flow = torch.stack(passed).sum()
         if not bool(torch.isfinite(flow)):
@@ -67,7 +67,7 @@ def _synflow(program: Program, evidence: Evidence) -> Iterator[tuple[float, Maps
             raise UnsupportedOperator(
                 f"the program cannot be differentiated: {str(error).strip().splitlines()[-1]}",
                 hint="use a criterion that takes no gradient",
-                where="criterion",
+                where=f"{evidence.field}.criterion",
             ) from error
     yield (
         1.0,
