@@ -98,3 +98,9 @@ class OutOfMemory(EngineError):
     """The device ran out of memory."""
 
     type = "out-of-memory"
+
+
+class CriterionDoesNotFit(EngineError):
+    """The model has nothing that the criterion looks at."""
+
+    type = "criterion-does-not-fit"

@@ -10,6 +10,7 @@ zero under every optimiser.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from engine.selection.units import element_totals
 from engine.torchscript.program import Program, memory_of
 
 Masks = dict[str, Tensor]
-_MASKED_SCORE = -1.0
+_MASKED_SCORE = -inf
 """Below every score: what is masked already counts towards the amount first."""
 
 
@@ -60,6 +61,7 @@ def prune_elements(
     rounds: int = 1,
     totals: dict[str, int] | None = None,
     dimensions: Mapping[str, int] | None = None,
+    saliency: Mapping[str, Tensor] | None = None,
 ) -> tuple[Masks, int]:
     """Choose masks for this round and zero the weights they remove.
 
@@ -68,6 +70,8 @@ def prune_elements(
             weight by more than their sizes. The first round finds it and writes it here.
         dimensions: granularity `n_m`: the weights that get the pattern, with their dimension of
             inputs.
+        saliency: what the criterion worked out for every weight it can judge, see
+            `engine.scores.element_saliency`; other weights stay whole.
 
     Returns:
         The masks of the whole program, earlier ones included, and how many weights went now.
@@ -90,6 +94,14 @@ def prune_elements(
         weights = {name: weights[name] for name in dimensions}
     judge = criterion(stage.criterion)
     scores = {}
+    if saliency is not None:
+        weights = {name: weight for name, weight in weights.items() if name in saliency}
+        if not weights:
+            raise NothingPruned(
+                f"no weight can be masked: `{stage.criterion}` can judge none of them",
+                hint=f"{judge.lacking}; {judge.remedy}",
+                where="criterion",
+            )
     for name, weight in weights.items():
         if holds_nan(weight):
             raise WeightsNotNumbers(
@@ -97,7 +109,14 @@ def prune_elements(
                 hint="upload a model that was trained to numbers, or `exclude` the layer",
                 where=name,
             )
-        score = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed).double()
+        score = element_scores(
+            name,
+            weight,
+            judge,
+            normalize=stage.normalize,
+            seed=seed,
+            saliency=None if saliency is None else saliency[name],
+        ).double()
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score

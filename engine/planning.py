@@ -9,7 +9,7 @@ import numpy as np
 from secateur.recipe import PruneStage
 from secateur.report import Frozen
 
-from engine.errors import NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import JobInput
 from engine.masks import prune_elements
 from engine.measure.macs import count_macs
@@ -17,6 +17,7 @@ from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.patterns import pattern_dimensions
 from engine.pipeline.layers import judging_inputs, plan_layers
 from engine.pipeline.prune import in_stage, plan_channels
+from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
 from engine.seeds import derive
@@ -47,12 +48,21 @@ def plan(job: JobInput) -> dict[str, Any]:
         return _channels(bench, index, stage, seed)
     except NothingPruned as error:
         raise in_stage(error, f"recipe.stages.{index}") from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, f"recipe.stages.{index}") from error
 
 
 def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     scans = stage.allocation.distribution == "sensitivity"
     judged = judging_inputs(bench, bench.original) if scans else None
-    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed, judged=judged)
+    planned = plan_channels(
+        bench.original,
+        stage,
+        bench.inputs,
+        seed=seed,
+        judged=judged,
+        evidence=evidence_for(bench, stage, seed, f"recipe.stages.{index}"),
+    )
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
     for number, group in enumerate(coupling.groups):
@@ -117,11 +127,14 @@ def _finite(score: float | None) -> float | None:
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
+    judged = judge_elements(bench, masked, stage, seed, f"recipe.stages.{index}")
     dimensions: dict[str, int] | None = None
     whole: list[Frozen] = []
     if stage.granularity == "n_m":
         dimensions, whole = pattern_dimensions(masked, stage, bench.inputs)
-    masks, removed = prune_elements(masked, {}, stage, seed=seed, dimensions=dimensions)
+    masks, removed = prune_elements(
+        masked, {}, stage, seed=seed, dimensions=dimensions, saliency=judged.saliency
+    )
     if removed == 0:
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight",
@@ -140,7 +153,7 @@ def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
     return {
         **_costs(bench, index, stage, masked),
         "groups": groups,
-        "frozen": [item.model_dump() for item in whole],
+        "frozen": [item.model_dump() for item in (*judged.frozen, *whole)],
         "mixed_by": [],
     }
 

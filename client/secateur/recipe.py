@@ -14,7 +14,19 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
-from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
+from secateur.recipe_criterion import (
+    COMPARABLE_CRITERIA,
+    GRADIENT_CRITERIA,
+    INPUT_CRITERIA,
+    LAYER_CRITERIA,
+    Aggregate,
+    Criterion,
+    Granularity,
+    Normalize,
+    Scoring,
+    granularity_fault,
+    scoring_fault,
+)
 from secateur.recipe_granularity import (
     allocation_or_pattern,
     check_allocation,
@@ -43,6 +55,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Scope",
+    "Scoring",
     "Stage",
 ]
 
@@ -53,8 +66,6 @@ _REMOVED = {
     "element": "weights",
     "n_m": "weights",
 }
-_OF_LAYERS = ("output_effect", "block_influence")
-"""Criteria that judge whole residual branches."""
 
 
 class PruneStage(RecipeModel):
@@ -72,7 +83,10 @@ class PruneStage(RecipeModel):
     """Channels: how the scores of coupled slices become one score."""
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
-    is global."""
+    is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`."""
+    scoring: Scoring | None = None
+    """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
         default=None, validate_default=True, json_schema_extra=without_default
     )
@@ -105,19 +119,39 @@ class PruneStage(RecipeModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _layers_by_their_effect(cls, stage: Any) -> Any:
-        if isinstance(stage, dict) and stage.get("granularity") == "layer":
-            return {"criterion": _OF_LAYERS[0], **stage}
+    def _defaults_of_the_method(cls, stage: Any) -> Any:
+        if not isinstance(stage, dict):
+            return stage
+        if stage.get("granularity") == "layer":
+            stage = {"criterion": LAYER_CRITERIA[0], **stage}
+        if stage.get("criterion") in COMPARABLE_CRITERIA:
+            stage = {"normalize": "none", **stage}
         return stage
 
     @model_validator(mode="after")
-    def _effects_are_those_of_layers(self) -> Self:
-        if self.criterion in _OF_LAYERS and self.granularity != "layer":
+    def _criterion_judges_what_is_removed(self) -> Self:
+        fault = granularity_fault(self.criterion, self.granularity)
+        if fault is None and self.scoring is not None:
+            fault = scoring_fault(self.criterion, self.scoring)
+        if fault is not None:
+            raise ValueError(fault)
+        if self.criterion == "taylor" and self.aggregate != "sum":
             raise ValueError(
-                f"`criterion: {self.criterion}` judges whole layers; granularity is "
-                f"`{self.granularity}`"
+                "`criterion: taylor` adds up the slices of a channel with their signs and squares "
+                f"the sum; `aggregate` must be `sum` (or left out), not `{self.aggregate}`"
             )
         return self
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether importance is judged on samples of the training split."""
+        return self.criterion in (*INPUT_CRITERIA, *GRADIENT_CRITERIA)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether those samples must have targets."""
+        target = None if self.scoring is None else self.scoring.target
+        return self.criterion in GRADIENT_CRITERIA and target != "teacher"
 
     @model_validator(mode="after")
     def _amount_counts_what_is_removed(self) -> Self:
@@ -193,8 +227,21 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
+            if stage.needs_samples:
+                return f"stages.{index}.criterion"
             if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
                 return f"stages.{index}.schedule.finetune"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
+        return None
+
+    def needs_targets(self) -> str | None:
+        """Path of the first field that needs a training split with targets, or None."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                return f"stages.{index}"
+            if stage.needs_targets:
+                return f"stages.{index}.criterion"
+            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+                return f"stages.{index}.schedule.finetune"
         return None

@@ -19,9 +19,10 @@ from engine.compaction.conflict import CompactionConflict
 from engine.comparison import failure
 from engine.coupling import Coupling, couple
 from engine.errors import NothingPruned
+from engine.evidence import Evidence
 from engine.masks import Masks
 from engine.pipeline.sensitivity import scan_channels
-from engine.scores import component_scores, criterion
+from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
 from engine.selection.schedule import final_count
 from engine.selection.sensitivity import Curves, equal_drift
@@ -66,6 +67,7 @@ def plan_channels(
     rounds: int = 1,
     totals: Mapping[str, int] | None = None,
     judged: Sequence[Any] | None = None,
+    evidence: Evidence | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
 
@@ -78,7 +80,11 @@ def plan_channels(
     Where the graph cannot express a removal, the components that meet there are frozen and the
     round is planned again.
 
+    Args:
+        evidence: what the criterion may look at besides weights.
+
     Raises:
+        CriterionDoesNotFit: the criterion finds nothing to look at.
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
     coupling = couple(
@@ -89,13 +95,16 @@ def plan_channels(
     )
     before = originals or Originals.of(coupling.groups)
     tensors = coupling.methods.join(program).tensors()
+    judge = criterion(stage.criterion)
     scores = component_scores(
         coupling,
         tensors,
-        criterion(stage.criterion),
+        judge,
         aggregate=stage.aggregate,
         normalize=stage.normalize,
         seed=seed,
+        program=program,
+        evidence=evidence,
     )
     curves: Curves = {}
     if stage.allocation.distribution == "sensitivity" and totals is None:
@@ -106,7 +115,7 @@ def plan_channels(
     elif stage.allocation.by_layer and totals is None:
         totals = channel_totals(stage.allocation, coupling, tensors, scores)
     target = Target(stage.allocation, before, round_number, rounds, totals)
-    frozen = list(coupling.frozen)
+    frozen = [*coupling.frozen, *unscored(coupling, scores, judge)]
     for _ in range(_MOST_CONFLICTS):
         plan = select_channels(coupling, scores, target, round_to=stage.round_to)
         if plan.removed.size == 0:

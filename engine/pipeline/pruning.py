@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import Listener
 from engine.masks import prune_elements
 from engine.patterns import pattern_dimensions
@@ -12,6 +12,7 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.dead_neurons import remove_dead
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
 from engine.seeds import derive
@@ -36,6 +37,8 @@ def prune(
         return _channels(bench, state, step, seed, listener), []
     except NothingPruned as error:
         raise in_stage(error, step.field) from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, step.field) from error
 
 
 def _elements(
@@ -44,6 +47,8 @@ def _elements(
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
     totals = state.totals.setdefault(step.stage_index, {})
+    judged = judge_elements(bench, program, step.stage, seed, step.field)
+    state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
     dimensions = None
     if step.stage.granularity == "n_m":
         dimensions, whole = pattern_dimensions(program, step.stage, bench.inputs)
@@ -57,6 +62,7 @@ def _elements(
         rounds=step.rounds,
         totals=totals,
         dimensions=dimensions,
+        saliency=judged.saliency,
     )
     state.program = program
     gone = removed + sum(
@@ -101,6 +107,7 @@ def _channels(
         rounds=step.rounds,
         totals=state.totals.get(step.stage_index),
         judged=_judged(bench, state, step),
+        evidence=evidence_for(bench, step.stage, seed, step.field),
     )
     if planned.curves:
         listener.log(

@@ -179,7 +179,10 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
             hint="send a dataset with `train/inputs/0`, `train/targets/0` and a validation split",
             where=f"recipe.{needing}",
         )
-    if needing != "constraints.max_accuracy_drop":
-        dataset.require("train", needing)
+    labelled = recipe.needs_targets()
+    if labelled is not None:
+        dataset.require("train", labelled)
+    elif needing != "constraints.max_accuracy_drop":
+        dataset.require_inputs("train", needing)
     if recipe.constraints.max_accuracy_drop is not None:
         dataset.require("validation", "constraints.max_accuracy_drop")

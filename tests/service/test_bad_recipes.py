@@ -230,6 +230,23 @@ def test_a_missing_split_is_named(api: Api, model_id: str, recipe: Any) -> None:
     assert "recipe.constraints.max_accuracy_drop" in fields["dataset_id"]
 
 
+def test_criteria_of_data_need_what_they_look_at(api: Api, model_id: str, recipe: Any) -> None:
+    recipe["stages"] = [{"stage": "prune", "criterion": "apoz", "allocation": {"amount": 0.5}}]
+    fields = refusal(api, model_id=model_id, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs a dataset" in fields["dataset_id"]
+    no_train = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=no_train, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs `train/inputs/0`" in fields["dataset_id"]
+
+    unlabelled = dataset(api, **{"train/targets/0": None, "validation/targets/0": None})
+    recipe["stages"][0]["criterion"] = "taylor"
+    fields = refusal(api, model_id=model_id, dataset_id=unlabelled, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs `train/targets/0`" in fields["dataset_id"]
+    recipe["stages"][0]["scoring"] = {"target": "teacher"}
+    body = {"model_id": model_id, "dataset_id": unlabelled, "recipe": recipe}
+    assert api.client.post("/v1/jobs", json=body).status_code == 202
+
+
 def test_a_pattern_that_matches_no_layer(api: Api, model_id: str, recipe: Any) -> None:
     recipe["stages"][0]["exclude"] = ["features.*", "clasifier"]
     response = api.client.post("/v1/jobs", json={"model_id": model_id, "recipe": recipe})
