@@ -89,11 +89,17 @@ def prune_elements(
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score
-    chosen = select_elements(scores, stage.allocation, round_number=round_number, rounds=rounds)
+    chosen = select_elements(
+        scores,
+        stage.allocation,
+        round_number=round_number,
+        rounds=rounds,
+        schedule=stage.schedule,
+    )
     combined = dict(masks)
     for name, mask in chosen.items():
         combined[name] = mask & masks[name] if name in masks else mask
-    removed = _masked(combined) - _masked(masks)
+    removed = masked_count(combined) - masked_count(masks)
     apply_masks(program.parameters(), combined)
     return combined, removed
 
@@ -119,5 +125,6 @@ def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: mask.contiguous() for name, mask in masks.items()}, path)
 
 
-def _masked(masks: Mapping[str, Tensor]) -> int:
+def masked_count(masks: Mapping[str, Tensor]) -> int:
+    """How many weights are held at zero."""
     return sum(int((~mask).sum()) for mask in masks.values())

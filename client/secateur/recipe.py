@@ -8,6 +8,7 @@ the field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,11 +17,21 @@ from secateur.recipe_allocation import Allocation, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
 from secateur.recipe_inputs import Input, check_extent
-from secateur.recipe_schedule import Iterative, OneShot, Schedule
-from secateur.recipe_training import FinetuneOptions, Optimizer
+from secateur.recipe_schedule import (
+    Agp,
+    Iterative,
+    LrRewind,
+    OneShot,
+    Rigl,
+    Schedule,
+    misfit,
+    training_of,
+)
+from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
     "Aggregate",
+    "Agp",
     "Allocation",
     "Constraints",
     "Criterion",
@@ -28,15 +39,19 @@ __all__ = [
     "FinetuneStage",
     "Granularity",
     "Iterative",
+    "LrRewind",
     "Measure",
     "Normalize",
     "OneShot",
     "Optimizer",
+    "Penalty",
     "PruneStage",
     "Recipe",
+    "Rigl",
     "Schedule",
     "Scope",
     "Stage",
+    "training_of",
 ]
 
 _REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
@@ -89,6 +104,13 @@ class PruneStage(RecipeModel):
                 f"`allocation.of` must be `{removed}` (or left out) for granularity "
                 f"`{self.granularity}`; it is `{self.allocation.of}`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        fault = misfit(self.schedule, self.granularity, self.allocation)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -150,12 +172,23 @@ class Recipe(RecipeModel):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
 
+    def layer_patterns(self) -> Iterator[tuple[str, list[str]]]:
+        """Every list of layer patterns with the path of its field."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                yield f"stages.{index}.freeze", stage.freeze
+                continue
+            yield f"stages.{index}.exclude", stage.exclude
+            training = training_of(stage.schedule)
+            if training is not None:
+                yield f"stages.{index}.schedule.finetune.freeze", training.freeze
+
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
-            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+            if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.finetune"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"

@@ -22,7 +22,7 @@ from engine.masks import Masks
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointUnusable(EngineError):

@@ -72,7 +72,7 @@ def plan_channels(
         granularity="head" if stage.granularity == "head" else "channel",
     )
     before = originals or Originals.of(coupling.groups)
-    target = Target(stage.allocation, before, round_number, rounds)
+    target = Target(stage.allocation, before, round_number, rounds, stage.schedule)
     scores = component_scores(
         coupling,
         coupling.methods.join(program).tensors(),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from secateur.recipe import Allocation
+from secateur.recipe import Allocation, Schedule
 
 from engine.coupling import Coupling, Group
 from engine.scores.groups import group_keys
@@ -57,16 +57,18 @@ class Target:
         originals: channels before the stage, which the amounts refer to.
         round_number: this round, from 1.
         rounds: all rounds.
+        schedule: how the amount grows over them.
     """
 
     allocation: Allocation
     originals: Originals
     round_number: int = 1
     rounds: int = 1
+    schedule: Schedule | None = None
 
     def gone_of(self, units: int) -> int:
         """How many of `units` original channels are gone after this round."""
-        return removed_after(self.allocation, units, self.round_number, self.rounds)
+        return removed_after(self.allocation, units, self.round_number, self.rounds, self.schedule)
 
 
 @dataclass(frozen=True)

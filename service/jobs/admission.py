@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from secateur.recipe import FinetuneStage, PruneStage, Recipe
+from secateur.recipe import FinetuneStage, Recipe, training_of
 from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
@@ -93,7 +93,7 @@ def _trains(recipe: Recipe) -> str | None:
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage, FinetuneStage):
             return f"stages.{index}"
-        if stage.schedule.kind == "iterative" and stage.schedule.finetune is not None:
+        if training_of(stage.schedule) is not None:
             return f"stages.{index}.schedule.finetune"
     return None
 
@@ -107,15 +107,13 @@ def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:
     layers = (model.info or {}).get("layers")
     if not layers:
         return  # not inspected yet: the engine will look
-    for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, PruneStage):
-            continue
-        for number, pattern in enumerate(stage.exclude):
+    for field, patterns in recipe.layer_patterns():
+        for number, pattern in enumerate(patterns):
             if not any(fnmatchcase(layer, pattern) for layer in layers):
                 shown = ", ".join(f"`{layer}`" for layer in layers[:12])
                 more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
                 yield FieldProblem(
-                    field=f"recipe.stages.{index}.exclude.{number}",
+                    field=f"recipe.{field}.{number}",
                     message=f"`{pattern}` matches no layer of the model; its layers are "
                     f"{shown}{more}.",
                 )

@@ -38,7 +38,10 @@ ACCEPTED: dict[str, set[str]] = {
     | _literals(recipe.FinetuneOptions, "loss")
     | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
     | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
-    | {"label_smoothing"},
+    | {f"dropout_{mode}" for mode in _literals(recipe.FinetuneOptions, "dropout")}
+    # `bn_scale` is also a criterion, which has the name.
+    | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
+    | {"label_smoothing", "warmup_epochs", "freeze"},
 }
 
 
@@ -86,7 +89,10 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         if method.name in {"amount", "count"}:
             prune["allocation"] = {method.name: 1 if method.name == "count" else 0.5}
     elif method.kind == "schedule":
-        prune["schedule"] = fields
+        required = set(method.schema_.get("required", []))
+        prune["schedule"] = fields | {name: {} for name in required & {"finetune"}}
+        if method.name == "rigl":
+            prune["granularity"] = "element"
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
     else:
