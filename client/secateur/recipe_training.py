@@ -28,7 +28,10 @@ class Optimizer(RecipeModel):
 
 
 class Penalty(RecipeModel):
-    """Terms added to the loss. At least one strength is above 0."""
+    """Terms added to the loss that is minimised, not to the loss that is reported.
+
+    At least one strength is above 0.
+    """
 
     l1: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Strength of the L1 penalty on weights of two or more dimensions: drives many to zero."""

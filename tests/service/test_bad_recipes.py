@@ -269,6 +269,21 @@ def test_a_pattern_that_matches_no_layer(api: Api, model_id: str, recipe: Any) -
     assert "`classifier`" in error["message"]
 
 
+def test_patterns_of_frozen_layers_that_match_none(api: Api, model_id: str) -> None:
+    with api.backend.database.session() as session:
+        model = session.get_one(ModelRecord, model_id)
+        model.status, model.info = "ready", {"layers": ["fc1", "fc3"]}
+    recipe = copy.deepcopy(RECIPE)
+    recipe["stages"][0]["schedule"]["finetune"]["freeze"] = ["stem.*"]
+    recipe["stages"][1]["freeze"] = ["fc*", "head"]
+    fields = refusal(api, model_id=model_id, dataset_id=dataset(api), recipe=recipe)
+    assert set(fields) == {
+        "recipe.stages.0.schedule.finetune.freeze.0",
+        "recipe.stages.1.freeze.1",
+    }
+    assert "`head` matches no layer" in fields["recipe.stages.1.freeze.1"]
+
+
 def test_ids_that_are_not_there(api: Api, model_id: str, recipe: Any) -> None:
     for body in (
         {"model_id": "mdl_none", "recipe": recipe},

@@ -57,6 +57,32 @@ def test_masked_layers_by_hand(tmp_path):
     assert rescaled(dense, dense, {"last.weight": mask}) == pytest.approx([0.5, 0.1])
 
 
+class Branches(nn.Module):
+    """Whole channels are dropped, before two convolutions whose results are added."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.drop = nn.Dropout2d(0.6)
+        self.wide = nn.Conv2d(width, 2, 3, padding=1)
+        self.narrow = nn.Conv2d(width, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(self.first(x))
+        return (self.wide(x) + self.narrow(torch.relu(x))).flatten(1)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_connections_of_several_layers_are_added(tmp_path, traced):
+    # 9 x 4 x 2 + 4 x 2 = 80 before. Now 9 x 1 x 2, of which 18 - 13 = 5 live, and 1 x 2: 7 of 80
+    dense = make_program(tmp_path / "d.pt", Branches(4), traced=traced)
+    small = make_program(tmp_path / "s.pt", Branches(1), traced=traced)
+    mask = torch.zeros(2, 1, 3, 3, dtype=torch.bool)
+    mask.view(-1)[:5] = True
+    assert rescaled(small, dense) == pytest.approx([0.3])  # sqrt(20 / 80) = 1 / 2
+    assert rescaled(small, dense, {"wide.weight": mask}) == pytest.approx([0.1774824])
+
+
 class OneDrop(nn.Module):
     def __init__(self) -> None:
         super().__init__()
