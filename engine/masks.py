@@ -133,7 +133,7 @@ def prune_elements(
     combined = dict(masks)
     for name, mask in chosen.items():
         combined[name] = mask & masks[name] if name in masks else mask
-    removed = _masked(combined) - _masked(masks)
+    removed = masked_count(combined) - masked_count(masks)
     apply_masks(program.parameters(), combined)
     return combined, removed
 
@@ -164,7 +164,12 @@ def _chosen(
         if totals is not None:
             totals.update(known)
     return select_elements(
-        scores, stage.allocation, round_number=round_number, rounds=rounds, totals=known
+        scores,
+        stage.allocation,
+        round_number=round_number,
+        rounds=rounds,
+        totals=known,
+        schedule=stage.schedule,
     )
 
 
@@ -189,5 +194,6 @@ def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: mask.contiguous() for name, mask in masks.items()}, path)
 
 
-def _masked(masks: Mapping[str, Tensor]) -> int:
+def masked_count(masks: Mapping[str, Tensor]) -> int:
+    """How many weights are held at zero."""
     return sum(int((~mask).sum()) for mask in masks.values())

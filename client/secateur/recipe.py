@@ -8,6 +8,7 @@ the field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -19,6 +20,7 @@ from secateur.recipe_criterion import (
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
     LAYER_CRITERIA,
+    RUNNING_CRITERIA,
     Aggregate,
     Criterion,
     Granularity,
@@ -34,11 +36,21 @@ from secateur.recipe_granularity import (
     without_default,
 )
 from secateur.recipe_inputs import Input, check_extent
-from secateur.recipe_schedule import Iterative, OneShot, Schedule
-from secateur.recipe_training import FinetuneOptions, Optimizer
+from secateur.recipe_schedule import (
+    Agp,
+    Iterative,
+    LrRewind,
+    OneShot,
+    Rigl,
+    Schedule,
+    misfit,
+    training_of,
+)
+from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
     "Aggregate",
+    "Agp",
     "Allocation",
     "Constraints",
     "Criterion",
@@ -47,16 +59,20 @@ __all__ = [
     "FinetuneStage",
     "Granularity",
     "Iterative",
+    "LrRewind",
     "Measure",
     "Normalize",
     "OneShot",
     "Optimizer",
+    "Penalty",
     "PruneStage",
     "Recipe",
+    "Rigl",
     "Schedule",
     "Scope",
     "Scoring",
     "Stage",
+    "training_of",
 ]
 
 _REMOVED = {
@@ -164,6 +180,26 @@ class PruneStage(RecipeModel):
         return self
 
     @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        fault = misfit(self.schedule, self.granularity, self.allocation)
+        if fault is not None:
+            raise ValueError(fault)
+        # Masks that grow within a run are chosen step by step, by the weights as they are then.
+        ramp = isinstance(self.schedule, Agp) and self.granularity in ("element", "n_m")
+        if ramp and self.criterion not in RUNNING_CRITERIA:
+            raise ValueError(
+                f"`criterion: {self.criterion}` gathers evidence before a stage, and "
+                "`schedule.kind: agp` chooses single weights while training; use "
+                f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
+            )
+        if ramp and (self.granularity == "n_m" or self.allocation.amount is None):
+            raise ValueError(
+                "`schedule.kind: agp` on single weights needs `granularity: element` and "
+                "`allocation.amount`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _round_to_needs_channels(self) -> Self:
         if self.round_to is not None and self.granularity != "channel":
             raise ValueError(
@@ -222,6 +258,18 @@ class Recipe(RecipeModel):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
 
+    def layer_patterns(self) -> Iterator[tuple[str, list[str]]]:
+        """Every list of layer patterns with the path of its field."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                yield f"stages.{index}.freeze", stage.freeze
+                continue
+            yield f"stages.{index}.exclude", stage.exclude
+            yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
+            training = training_of(stage.schedule)
+            if training is not None:
+                yield f"stages.{index}.schedule.finetune.freeze", training.freeze
+
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
@@ -229,7 +277,7 @@ class Recipe(RecipeModel):
                 return f"stages.{index}"
             if stage.needs_samples:
                 return f"stages.{index}.criterion"
-            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+            if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.finetune"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
@@ -242,6 +290,6 @@ class Recipe(RecipeModel):
                 return f"stages.{index}"
             if stage.needs_targets:
                 return f"stages.{index}.criterion"
-            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+            if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.finetune"
         return None

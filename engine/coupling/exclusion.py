@@ -16,8 +16,8 @@ def match_layers(
 
     Args:
         layers: names.
-        patterns: in order.
-        field: of the recipe that holds the patterns.
+        patterns: of the recipe.
+        field: of the recipe that holds them, for errors.
 
     Raises:
         PatternMatchesNothing: naming the pattern's position and the closest layer names.

@@ -27,9 +27,9 @@ from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
+from engine.pipeline.training import train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
-from engine.training.finetune import TrainingRun, finetune
 from engine.training.state import TrainingState
 
 
@@ -116,13 +116,13 @@ class _Job:
         if isinstance(step, PruneStep):
             removed, layers = prune(bench, state, step, self._listener)
         else:
-            self._finetune(bench, state, step, started)
-            removed, layers = 0, []
+            observer = _Observer(self, bench, state, step, started)
+            removed, layers = train_step(bench, state, step, observer, self._listener), []
         measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
         state.reports.append(
             StageReport(
                 **measurement.model_dump(),
-                stage="prune" if isinstance(step, PruneStep) else "finetune",
+                stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
                 label=step.label,
                 stage_index=step.stage_index,
                 round=step.shown_round,
@@ -134,30 +134,6 @@ class _Job:
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
-
-    def _finetune(
-        self, bench: Workbench, state: JobState, step: FinetuneStep, started: float
-    ) -> None:
-        dataset = bench.dataset
-        if dataset is None:
-            raise ValueError("fine-tuning without a dataset; `prepare` refuses that")
-        if step.options.keep == "best" and bench.validation is None:
-            self._listener.log(
-                f"{step.label}: without a validation split the last epoch is kept, not the best"
-            )
-        run = TrainingRun(
-            options=step.options,
-            train=dataset.require("train", step.field),
-            validation=bench.validation,
-            masks=state.masks,
-            seed=bench.recipe.seed,
-            purpose=f"finetune/{step.stage_index}/{step.round_number or 0}",
-            field=step.field,
-            device=self._job.device,
-            example_batch=bench.example_batch,
-        )
-        observer = _Observer(self, bench, state, step, started)
-        state.program = finetune(state.program, run, observer, resume=state.training)
 
     def _finish(self, bench: Workbench, state: JobState) -> CompressResult:
         index = len(bench.recipe.stages)

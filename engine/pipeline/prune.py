@@ -114,7 +114,7 @@ def plan_channels(
         totals = equal_drift(curves, sizes, total)
     elif stage.allocation.by_layer and totals is None:
         totals = channel_totals(stage.allocation, coupling, tensors, scores)
-    target = Target(stage.allocation, before, round_number, rounds, totals)
+    target = Target(stage.allocation, before, round_number, rounds, totals, stage.schedule)
     frozen = [*coupling.frozen, *unscored(coupling, scores, judge)]
     for _ in range(_MOST_CONFLICTS):
         plan = select_channels(coupling, scores, target, round_to=stage.round_to)

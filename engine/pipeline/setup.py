@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.recipe import PruneStage, Recipe
+from secateur.recipe import Recipe
 
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
@@ -20,7 +20,7 @@ from engine.data.arguments import arrange_split, fit_inputs, without_dataset
 from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
 from engine.data.splits import Dataset, Split, open_dataset
-from engine.errors import CertificateFailed, DatasetInvalid, EngineError, PatternMatchesNothing
+from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
@@ -158,15 +158,8 @@ def _check_device(device: str) -> None:
 
 
 def _check_patterns(recipe: Recipe, layers: Sequence[str]) -> None:
-    for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, PruneStage):
-            try:
-                match_layers(layers, stage.exclude)
-                match_layers(layers, list(stage.allocation.layers or ()), "allocation.layers")
-            except PatternMatchesNothing as error:
-                raise PatternMatchesNothing(
-                    error.title, hint=error.hint, where=f"recipe.stages.{index}.{error.where}"
-                ) from error
+    for field, patterns in recipe.layer_patterns():
+        match_layers(layers, patterns, field=f"recipe.{field}")
 
 
 def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from secateur.recipe import Allocation
+from secateur.recipe import Allocation, Schedule
 
 from engine.coupling import Coupling, Group
 from engine.scores.groups import group_keys
@@ -60,6 +60,7 @@ class Target:
         rounds: all rounds.
         totals: channels each group loses in the whole stage, where that differs from group to
             group by more than their sizes (see `engine.selection.by_layer`).
+        schedule: how the amount grows over them.
     """
 
     allocation: Allocation
@@ -67,16 +68,18 @@ class Target:
     round_number: int = 1
     rounds: int = 1
     totals: Mapping[str, int] | None = None
+    schedule: Schedule | None = None
 
     def gone_of(self, units: int) -> int:
         """How many of `units` original channels are gone after this round."""
-        return removed_after(self.allocation, units, self.round_number, self.rounds)
+        return removed_after(self.allocation, units, self.round_number, self.rounds, self.schedule)
 
     def gone_of_group(self, key: str, units: int) -> int:
         """The same of one group, by its key."""
         if self.totals is None:
             return self.gone_of(units)
-        return removed_of(self.totals.get(key, 0), units, self.round_number, self.rounds)
+        done = self.totals.get(key, 0)
+        return removed_of(done, units, self.round_number, self.rounds, self.schedule)
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,13 @@ def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:
     layers = (model.info or {}).get("layers")
     if not layers:
         return  # not inspected yet: the engine will look
-    for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, PruneStage):
-            continue
-        for number, pattern in enumerate(stage.exclude):
+    for field, patterns in recipe.layer_patterns():
+        for number, pattern in enumerate(patterns):
             if not any(fnmatchcase(layer, pattern) for layer in layers):
                 shown = ", ".join(f"`{layer}`" for layer in layers[:12])
                 more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
                 yield FieldProblem(
-                    field=f"recipe.stages.{index}.exclude.{number}",
+                    field=f"recipe.{field}.{number}",
                     message=f"`{pattern}` matches no layer of the model; its layers are "
                     f"{shown}{more}.",
                 )

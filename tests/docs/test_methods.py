@@ -46,7 +46,10 @@ ACCEPTED: dict[str, set[str]] = {
     | _literals(recipe.FinetuneOptions, "loss")
     | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
     | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
-    | {"label_smoothing"},
+    | {f"dropout_{mode}" for mode in _literals(recipe.FinetuneOptions, "dropout")}
+    # `bn_scale` is also a criterion, which has the name.
+    | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
+    | {"label_smoothing", "warmup_epochs", "freeze"},
 }
 
 
@@ -95,7 +98,10 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
             prune["allocation"] = {method.name: ALONE[method.name]}
             prune["granularity"] = "element"
     elif method.kind == "schedule":
-        prune["schedule"] = fields
+        required = set(method.schema_.get("required", []))
+        prune["schedule"] = fields | {name: {} for name in required & {"finetune"}}
+        if method.name == "rigl":
+            prune["granularity"] = "element"
     elif method.name == "remove_dead":
         prune.update(fields, remove_dead=True)
     elif method.name == "n_m":

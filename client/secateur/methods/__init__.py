@@ -9,8 +9,9 @@ from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
+from secateur.methods.training_rules import TRAINING_RULES
 
-METHODS = [*GRANULARITIES, *CRITERIA, *ALLOCATIONS, *SCHEDULES, *TRAINING]
+METHODS = [*GRANULARITIES, *CRITERIA, *ALLOCATIONS, *SCHEDULES, *TRAINING, *TRAINING_RULES]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 
 __all__ = ["METHODS", "schema_of"]
