@@ -7,6 +7,7 @@ from engine.job import Listener
 from engine.masks import prune_elements
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
+from engine.pipeline.masked import measure_zeroed
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
@@ -83,6 +84,7 @@ def _channels(
         state.certificates.append(certificate)
         if certificate.detail and certificate.detail not in state.warnings:
             state.warnings.append(certificate.detail)
+    state.masked = measure_zeroed(bench, state.program, planned, step, listener)
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
     return int(planned.plan.removed.size)

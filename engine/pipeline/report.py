@@ -14,6 +14,7 @@ from secateur.recipe import Recipe
 from secateur.report import Certificate, Measurement, Provenance, Report
 
 from engine.job import JobInput
+from engine.measure.curve import accuracy_curve
 from engine.measure.latency import LatencyComparison
 from engine.measure.size import histogram, layer_reports, weight_range, weights_of
 from engine.pipeline.checkpoint import JobState
@@ -54,6 +55,8 @@ def build_report(
         layers=layer_reports(dense, small),
         histogram_before=histogram(dense, limits),
         histogram_after=histogram(small, limits),
+        weights=state.weights,
+        curve=accuracy_curve(state.before, state.reports),
         verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
         provenance=provenance(bench.job, model),
     )
