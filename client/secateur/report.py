@@ -198,8 +198,12 @@ class Verdict(ReportModel):
     file_ratio: float
     """File bytes before / after."""
     theoretical_speedup: float
-    """MACs before / after (Blalock et al. 2020), as dense kernels carry them out: weights set to
-    zero are multiplied all the same."""
+    """MACs before / after, as dense kernels carry them out: weights set to zero are multiplied all
+    the same."""
+    nonzero_theoretical_speedup: float | None = None
+    """MACs before / MACs after without those of zeros in weights, which only a kernel that skips
+    every zero would save (Blalock et al. 2020); null where they could not be counted and in older
+    reports."""
     measured_speedup: dict[str, float]
     """Median latency before / after, by batch size."""
     accuracy_change: float | None

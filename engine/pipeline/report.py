@@ -16,6 +16,7 @@ from secateur.report import Certificate, Measurement, Provenance, Report
 from engine.job import JobInput
 from engine.measure.curve import accuracy_curve
 from engine.measure.latency import LatencyComparison
+from engine.measure.macs import count_nonzero_macs
 from engine.measure.size import histogram, layer_reports, weight_range, weights_of
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.measuring import with_latency
@@ -57,7 +58,13 @@ def build_report(
         histogram_after=histogram(small, limits),
         weights=state.weights,
         curve=accuracy_curve(state.before, state.reports),
-        verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
+        verdict=judge(
+            before,
+            after,
+            broken,
+            [*state.warnings, *comparison.warnings],
+            nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
+        ),
         provenance=provenance(bench.job, model),
     )
 

@@ -69,6 +69,10 @@ def test_curve_and_distributions_of_an_iterative_job(run, lenet, little_data):
     ]  # fmt: skip
     assert report.curve[1].kept_fraction == second.nonzero_parameters / report.before.parameters
 
+    # Each layer keeps a fifth of its weights; dense kernels multiply the zeros as well.
+    assert report.verdict.theoretical_speedup == 1
+    assert report.verdict.nonzero_theoretical_speedup == pytest.approx(5, rel=0.01)
+
     states = report.weights.states
     assert [state.state for state in states] == ["original", "pruned", "retrained"]
     assert states[1].label == "prune round 2 of 2"
