@@ -91,11 +91,13 @@ def _histogram(name: str, tensor: Tensor, limit: float) -> LayerHistogram:
     counts = torch.zeros(BINS, dtype=torch.int64)
     zeros = not_finite = 0
     for chunk in _chunks(tensor):
-        finite = chunk[torch.isfinite(chunk)]
-        weights = finite[finite != 0]
-        zeros += finite.numel() - weights.numel()
+        finite = _finite(chunk)
+        zeros += finite.numel() - int(torch.count_nonzero(finite))
         not_finite += chunk.numel() - finite.numel()
-        counts += torch.histc(weights.clamp(-limit, limit), BINS, -limit, limit).long()
+        counts += torch.histc(finite.clamp(-limit, limit), BINS, -limit, limit).long()
+    # The middle of the range is computed exactly, for the bins are a power of two: zeros lie
+    # in the first bin of the right half.
+    counts[BINS // 2] -= zeros
     return LayerHistogram(name=name, counts=counts.tolist(), zeros=zeros, not_finite=not_finite)
 
 
@@ -103,13 +105,21 @@ def _limit(weights: Mapping[str, Tensor]) -> float:
     largest, squares, count = 0.0, 0.0, 0
     for tensor in weights.values():
         for chunk in _chunks(tensor):
-            finite = chunk[torch.isfinite(chunk)]
+            finite = _finite(chunk)
             if finite.numel():
-                largest = max(largest, float(finite.abs().max()))
-                squares += float(finite.square().sum())
+                low, high = torch.aminmax(finite)
+                largest = max(largest, -float(low), float(high))
+                squares += float(torch.dot(finite, finite))
                 count += finite.numel()
     limit = min(largest, _RANGE * math.sqrt(squares / count)) if count else 0.0
     return limit if 0.0 < limit < math.inf else 1.0
+
+
+def _finite(chunk: Tensor) -> Tensor:
+    """What is finite; the chunk itself where all is, which one sum tells of almost any."""
+    if math.isfinite(float(chunk.sum())):
+        return chunk
+    return chunk[torch.isfinite(chunk)]
 
 
 def _chunks(tensor: Tensor) -> Iterator[Tensor]:
