@@ -14,6 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from secateur.report import Report
 
 from reporting import formatting, plots, tables
+from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
+from reporting.stage_table import stage_rows
+from reporting.weight_plots import layers_plot, total_plot, weight_rows
 
 MAX_OPEN_ROWS = 24
 """Tables longer than this start folded."""
@@ -21,6 +24,7 @@ MAX_OPEN_ROWS = 24
 
 def render(report: Report) -> str:
     """The report as an HTML document."""
+    weights = report.weights
     return (
         _environment()
         .get_template("report.html.j2")
@@ -31,12 +35,24 @@ def render(report: Report) -> str:
             latencies=tables.latencies(report.before, report.after),
             frozen=tables.frozen(report.frozen),
             layers=[tables.layer(row) for row in report.layers],
+            stage_rows=stage_rows(report),
+            has_masked=any(stage.masked is not None for stage in report.stages),
+            curve_rows=curve_rows(report.curve),
+            curve_missing=missing_points(report.curve),
+            least_curve=LEAST_POINTS,
+            weight_rows=[] if weights is None else weight_rows(weights),
+            any_not_finite=weights is not None and any(s.total.not_finite for s in weights.states),
             max_open_rows=MAX_OPEN_ROWS,
             plots={
                 "latency": plots.latency(report.before, report.after),
                 "stages": plots.stages(report),
                 "layers": plots.layers(report.layers),
-                "histogram": plots.histogram(report.histogram_before, report.histogram_after),
+                "curve": curve_plot(report.before, report.curve),
+                # Older reports have one histogram before and one after.
+                "histogram": plots.histogram(report.histogram_before, report.histogram_after)
+                if weights is None
+                else total_plot(weights),
+                "layer_histograms": None if weights is None else layers_plot(weights),
             },
             recipe=yaml.safe_dump(
                 report.provenance.recipe,
@@ -63,6 +79,7 @@ def _environment() -> Environment:
         "integer": formatting.integer,
         "loss": formatting.loss,
         "percent": formatting.percent,
+        "ratio": formatting.ratio,
         "scientific": formatting.scientific,
         "short": formatting.short,
         "size": formatting.size,

@@ -73,6 +73,7 @@ class LayerRow:
     shape_after: str
     kept: int
     total: int
+    ratio: str
     removed: float
 
 
@@ -262,12 +263,14 @@ def frozen(entries: list[Frozen]) -> list[FrozenGroup]:
 
 def layer(row: LayerReport) -> LayerRow:
     """One line of the layer table."""
+    total = prod(row.shape_before)
     return LayerRow(
         row.name,
         _shape(row.shape_before),
         _shape(row.shape_after),
         row.nonzero_after,
-        prod(row.shape_before),
+        total,
+        formatting.ratio(total / row.nonzero_after) if row.nonzero_after else MISSING,
         row.removed_fraction,
     )
 

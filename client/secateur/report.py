@@ -39,6 +39,8 @@ class Measurement(ReportModel):
     """One state of the model."""
 
     file_bytes: int
+    memory_bytes: int | None = None
+    """Parameters, buffers and constants in memory, tied ones once; null in older reports."""
     parameters: int
     nonzero_parameters: int
     macs: int
@@ -46,12 +48,33 @@ class Measurement(ReportModel):
     """Average validation loss; null without a dataset."""
     accuracy: Accuracy | None
     """Null without a dataset."""
+    evaluation_ms: float | None = None
+    """Wall-clock milliseconds of the run over the validation split; null without a dataset and in
+    older reports."""
     latency_ms: list[Latency]
     """Empty where latency was not measured (intermediate stages)."""
 
 
+class Masked(Measurement):
+    """What a prune step removes, only masked yet: the state before the step took effect."""
+
+    form: Literal["mask_beside_weight", "zeroed_slices"]
+    """`mask_beside_weight` (single weights): the weights are whole, and masks of their dtype are
+    stored beside them and multiplied at each run, as `torch.nn.utils.prune` does; the non-zero
+    parameters are those stored. `zeroed_slices` (channels and heads): zeros in the old shapes."""
+    elapsed_ms: float
+    """Making, saving and measuring this state; not part of the step's own time."""
+
+
 class StageReport(Measurement):
     """State of the model after one step of one stage."""
+
+    state: Literal["permanent", "compacted", "finetuned"] | None = None
+    """What the step made of the model: zeros written into the weights, a smaller model, or a
+    trained one. Null in older reports."""
+    masked: Masked | None = None
+    """Measured at the last round of a prune stage; null elsewhere, for whole layers, for models
+    over 2 GiB, and where the job's log says why not."""
 
     stage: str
     """`prune` or `finetune`."""
@@ -115,6 +138,55 @@ class Histogram(ReportModel):
     counts: list[int]
 
 
+class LayerHistogram(ReportModel):
+    """Distribution of one weight tensor, or of all of them together."""
+
+    name: str
+    """Of the tensor; empty for all together."""
+    counts: list[int]
+    """`counts[i]` finite weights other than zero lie in `edges[i]..edges[i+1]`, the first and the
+    last bin with everything beyond them."""
+    zeros: int
+    not_finite: int = 0
+    """NaN and infinities."""
+
+
+class DistributionState(ReportModel):
+    """The weights at one point of the job."""
+
+    state: Literal["original", "pruned", "retrained"]
+    label: str
+    """Of the step after which it was taken."""
+    total: LayerHistogram
+    layers: list[LayerHistogram]
+    """The largest tensors of the original, in its order; those that are gone are left out."""
+
+
+class WeightDistribution(ReportModel):
+    """Weights of two or more dimensions before, after the last pruning and after the last
+    retraining, all in the same bins."""
+
+    edges: list[float]
+    """Of equal bins, symmetric around zero."""
+    states: list[DistributionState]
+    """In the order of the job."""
+    unlisted_layers: int = 0
+    """Smaller tensors of the original that count in the total only."""
+
+
+class CurvePoint(ReportModel):
+    """One prune round on the curve of accuracy against size."""
+
+    stage_index: int
+    label: str
+    kept_fraction: float
+    """Non-zero parameters after the round over the parameters of the original."""
+    pruned: Accuracy | None
+    """After pruning, before any training; null without a dataset."""
+    retrained: Accuracy | None
+    """After the training that followed before the next round; null where none did."""
+
+
 class LayerReport(ReportModel):
     """One weight tensor before and after."""
 
@@ -124,6 +196,8 @@ class LayerReport(ReportModel):
     nonzero_after: int
     removed_fraction: float
     """1 - nonzero_after / elements before."""
+    compression_ratio: float | None = None
+    """Elements before / nonzero_after; null where nothing is left and in older reports."""
 
 
 class Verdict(ReportModel):
@@ -138,7 +212,12 @@ class Verdict(ReportModel):
     file_ratio: float
     """File bytes before / after."""
     theoretical_speedup: float
-    """MACs before / after."""
+    """MACs before / after, as dense kernels carry them out: weights set to zero are multiplied all
+    the same."""
+    nonzero_theoretical_speedup: float | None = None
+    """MACs before / MACs after without those of zeros in weights, which only a kernel that skips
+    every zero would save (Blalock et al. 2020); null where they could not be counted and in older
+    reports."""
     measured_speedup: dict[str, float]
     """Median latency before / after, by batch size."""
     accuracy_change: float | None
@@ -174,5 +253,9 @@ class Report(ReportModel):
     """Of weights that a stage of granularity `n_m` masked."""
     histogram_before: Histogram
     histogram_after: Histogram
+    weights: WeightDistribution | None = None
+    """Null in older reports."""
+    curve: list[CurvePoint] = []
+    """Accuracy against size, a point for each prune round; empty in older reports."""
     verdict: Verdict
     provenance: Provenance

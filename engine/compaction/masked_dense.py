@@ -10,7 +10,7 @@ weights are kept for the length of a run, for a loop reads them in every round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,8 +90,32 @@ class MaskedDense(PlainVisitor):
             tensor = tensor.to(torch.complex128)
         if kept and tensor is given:
             tensor = tensor.clone()
-        for dim, indices in kept.items():
-            gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-            gone[indices.to(tensor.device)] = False
-            tensor.index_fill_(dim, gone.nonzero().flatten(), 0)
-        return tensor
+        return _zero_(tensor, kept)
+
+
+@torch.no_grad()
+def zeroed(program: Program, coupling: Coupling, removed: Components) -> Program:
+    """The masked-dense program in its own precision, to be measured: a twin with zeroed slices.
+
+    Tensors baked into the graph stay as they are.
+    """
+    survivors = Survivors(coupling, removed)
+    masked = program.twin(share=True)
+    held = masked.attributes()
+    for canonical, names in coupling.tape.aliases.items():
+        kept = survivors.kept(canonical)
+        tied = [name for name in names if name in held]
+        if kept and tied:
+            tensor = _zero_(held[tied[0]].detach().clone(), kept)
+            for name in tied:
+                masked.set_tensor(name, tensor)
+    return masked
+
+
+def _zero_(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """Zero in place what is not kept."""
+    for dim, indices in kept.items():
+        gone = torch.ones(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
+        gone[indices.to(tensor.device)] = False
+        tensor.index_fill_(dim, gone.nonzero().flatten(), 0)
+    return tensor

@@ -1,4 +1,4 @@
-"""Parameters, their histograms and their shapes."""
+"""Parameters: their number, their bytes, their shapes, and the range of their values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from secateur.report import Histogram, LayerReport
 from torch import Tensor
 
-from engine.torchscript.program import Program
+from engine.torchscript.program import Program, memory_of
 
 BINS = 64
 
@@ -38,6 +38,12 @@ def parameter_count(weights: Mapping[str, Tensor]) -> int:
 def nonzero_count(weights: Mapping[str, Tensor]) -> int:
     """Elements that are not zero."""
     return sum(int(torch.count_nonzero(tensor)) for tensor in weights.values())
+
+
+def memory_bytes(program: Program) -> int:
+    """Bytes of parameters, buffers and baked constants in memory, tied ones once."""
+    held = {memory_of(tensor): tensor for tensor in program.tensors().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in held.values())
 
 
 def weight_range(weights: Mapping[str, Tensor]) -> tuple[float, float]:
@@ -85,6 +91,7 @@ def layer_reports(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
                 shape_after=list(after[name].shape),
                 nonzero_after=left,
                 removed_fraction=1 - left / max(dense.numel(), 1),
+                compression_ratio=dense.numel() / left if left else None,
             )
         )
     return reports

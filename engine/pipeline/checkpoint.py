@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.report import Certificate, Frozen, Measurement, StageReport
+from secateur.report import (
+    Certificate,
+    Frozen,
+    Masked,
+    Measurement,
+    StageReport,
+    WeightDistribution,
+)
 
 from engine.errors import EngineError
 from engine.masks import Masks
@@ -49,6 +56,8 @@ class JobState:
         warnings: what the verdict must say.
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
+        weights: how they were distributed so far; None in checkpoints of older versions.
+        masked: what the prune step under way measured before it took effect; not kept.
     """
 
     program: Program
@@ -63,6 +72,8 @@ class JobState:
     warnings: list[str] = field(default_factory=list)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
+    weights: WeightDistribution | None = None
+    masked: Masked | None = None
 
 
 def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerprint: str) -> None:
@@ -89,6 +100,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "warnings": state.warnings,
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
+        "weights": None if state.weights is None else state.weights.model_dump_json(),
     }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as target:
@@ -129,7 +141,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
             hint="resume with the inputs of the job that wrote it, or start anew",
             where=path.name,
         )
-    training = plain["training"]
+    training, weights = plain["training"], plain.get("weights")
     program = original
     if plain["program"] is not None:
         program = Program.load(plain["program"].numpy().tobytes(), device=original.device)
@@ -148,6 +160,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         warnings=plain["warnings"],
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
+        weights=None if weights is None else WeightDistribution.model_validate_json(weights),
     )
 
 

@@ -19,13 +19,17 @@ from secateur.report import Report, StageReport
 from engine.errors import ConstraintUnmet, OutOfMemory
 from engine.job import JobInput, Listener, ProducedArtifact
 from engine.masks import save_masks
+from engine.measure.distribution import start_distribution
 from engine.measure.latency import compare_latency
+from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
+from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
 from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
+from engine.pipeline.stage_states import distribution_after, state_after
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
 from engine.pipeline.training import train_step
 from engine.pipeline.verdict import broken_constraints
@@ -96,7 +100,8 @@ class _Job:
             return state
         self._listener.stage_started(0, "measure the original")
         before = measure(bench, bench.original, file_bytes=self._job.model.stat().st_size)
-        state = JobState(program=bench.original, before=before)
+        weights = start_distribution(weights_of(bench.original))
+        state = JobState(program=bench.original, before=before, weights=weights)
         if before.macs == 0:
             state.warnings.append(
                 "no convolution, matrix product or attention ran in the model: MACs are 0 and the "
@@ -114,14 +119,22 @@ class _Job:
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
         if isinstance(step, PruneStep):
+            given = state.program
             removed, layers = prune(bench, state, step, self._listener)
+            if step.stage.granularity in ("element", "n_m"):
+                state.masked = measure_masks_beside(bench, given, state.masks, step, self._listener)
         else:
             observer = _Observer(self, bench, state, step, started)
             removed, layers = train_step(bench, state, step, observer, self._listener), []
         measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
+        masked, state.masked = state.masked, None
+        # What was measured of the masked model is not the step's own time.
+        started += 0.0 if masked is None else masked.elapsed_ms / 1000
         state.reports.append(
             StageReport(
                 **measurement.model_dump(),
+                state=state_after(step, state, measurement),
+                masked=masked,
                 stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
                 label=step.label,
                 stage_index=step.stage_index,
@@ -131,6 +144,7 @@ class _Job:
                 elapsed_ms=(time.monotonic() - started) * 1000,
             )
         )
+        state.weights = distribution_after(bench, state, position)
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from secateur.report import Latency, Measurement
 
 from engine.measure.macs import count_macs
-from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.measure.size import memory_bytes, nonzero_count, parameter_count, weights_of
 from engine.pipeline.setup import Workbench
 from engine.torchscript.program import Program
 from engine.training.evaluation import evaluate
@@ -33,6 +34,7 @@ def with_latency(measurement: Measurement, latencies: Sequence[Latency]) -> Meas
 def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, Any]:
     weights = weights_of(program)
     validation = bench.validation
+    started = time.monotonic()
     evaluation = (
         None
         if validation is None
@@ -41,11 +43,14 @@ def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, An
             program.twin(), validation, device=bench.job.device, example_batch=bench.example_batch
         )
     )
+    elapsed = (time.monotonic() - started) * 1000
     return {
         "file_bytes": file_bytes,
+        "memory_bytes": memory_bytes(program),
         "parameters": parameter_count(weights),
         "nonzero_parameters": nonzero_count(weights),
         "macs": count_macs(program, bench.inputs),
         "loss": None if evaluation is None else evaluation.loss,
         "accuracy": None if evaluation is None else evaluation.accuracy,
+        "evaluation_ms": None if evaluation is None else elapsed,
     }

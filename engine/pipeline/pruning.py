@@ -11,6 +11,7 @@ from engine.patterns import pattern_dimensions
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.dead_neurons import remove_dead
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
+from engine.pipeline.masked import measure_zeroed
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
@@ -129,6 +130,7 @@ def _channels(
         state.certificates.append(certificate)
         if certificate.detail and certificate.detail not in state.warnings:
             state.warnings.append(certificate.detail)
+    state.masked = measure_zeroed(bench, state.program, planned, step, listener)
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
     return int(planned.plan.removed.size)

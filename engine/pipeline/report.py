@@ -14,7 +14,9 @@ from secateur.recipe import PruneStage, Recipe
 from secateur.report import Certificate, Measurement, Provenance, Report
 
 from engine.job import JobInput
+from engine.measure.curve import accuracy_curve
 from engine.measure.latency import LatencyComparison
+from engine.measure.macs import count_nonzero_macs
 from engine.measure.size import histogram, layer_reports, weight_range, weights_of
 from engine.patterns import broken_patterns, held_patterns
 from engine.pipeline.checkpoint import JobState
@@ -59,7 +61,15 @@ def build_report(
         patterns=patterns,
         histogram_before=histogram(dense, limits),
         histogram_after=histogram(small, limits),
-        verdict=judge(before, after, broken, warnings),
+        weights=state.weights,
+        curve=accuracy_curve(state.before, state.reports),
+        verdict=judge(
+            before,
+            after,
+            broken,
+            warnings,
+            nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
+        ),
         provenance=provenance(bench.job, model),
     )
 

@@ -69,8 +69,14 @@ def judge(
     after: Measurement,
     broken: Sequence[BrokenConstraint],
     remarks: Sequence[str],
+    *,
+    nonzero_macs: int | None = None,
 ) -> Verdict:
-    """The verdict; `remarks` are warnings from earlier in the job."""
+    """The verdict; `remarks` are warnings from earlier in the job.
+
+    Args:
+        nonzero_macs: of the result without zeros in weights, where they could be counted.
+    """
     change = accuracy_change(before, after)
     faster = speedups(before, after)
     warnings = [item.text for item in broken]
@@ -98,6 +104,7 @@ def judge(
         compression_ratio=before.parameters / max(after.nonzero_parameters, 1),
         file_ratio=before.file_bytes / after.file_bytes,
         theoretical_speedup=before.macs / after.macs if after.macs else 1.0,
+        nonzero_theoretical_speedup=before.macs / nonzero_macs if nonzero_macs else None,
         measured_speedup=faster,
         accuracy_change=change,
         constraints_met=not broken,

@@ -1,14 +1,20 @@
-"""The command line without a server: usage, recipe mistakes, exit codes."""
+"""The command line: usage, recipe mistakes, exit codes, and the catalogue of a real server."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from secateur.methods import METHODS
 
+import migrations
+from tests.service.live_server import LiveServer, live_server
 from tests.services import free_port
 
 RECIPE = "version: 1\nstages:\n  - stage: prune\n    allocation: {amount: 0.5}\n"
@@ -95,3 +101,43 @@ def test_client_without_server_distribution(folder: Path) -> None:
         [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=False
     )
     check(done, 2, "the client only", "secateur-server")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("catalogue")
+    migrations.upgrade(f"sqlite:///{folder / 'secateur.db'}")
+    with live_server(folder) as server:
+        yield server
+
+
+def ask(running: LiveServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    key = running.headers["Authorization"].removeprefix("Bearer ")
+    done = secateur(folder, *arguments, SECATEUR_URL=running.url, SECATEUR_API_KEY=key)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_methods_as_json_are_the_answer_of_the_server(running: LiveServer, folder: Path) -> None:
+    answer = httpx.get(f"{running.url}/v1/methods", headers=running.headers).json()
+    for command in (("methods", "--json"), ("methods", "list", "--json")):
+        printed = json.loads(ask(running, folder, *command).stdout)
+        assert printed == answer
+        assert list(printed) == list(answer)
+    names = [method["name"] for method in answer["data"]]
+    assert names == [method.name for method in METHODS]
+    assert all(method["schema"] for method in answer["data"])
+
+
+def test_methods_are_listed_and_shown(running: LiveServer, folder: Path) -> None:
+    listed = ask(running, folder, "methods").stdout
+    assert listed == ask(running, folder, "methods", "list").stdout
+    lines = [line.split() for line in listed.splitlines()]
+    assert lines[0] == ["kind", "name", "summary", "data"]
+    assert [line[:2] for line in lines[1:]] == [[one.kind, one.name] for one in METHODS]
+    assert "Li" in ask(running, folder, "methods", "show", "l1_norm").stdout
+
+
+def test_methods_with_options_in_the_wrong_place(folder: Path) -> None:
+    check(secateur(folder, "methods", "--json", "show", "l1_norm"), 2, "methods show ... --json")
+    check(secateur(folder, "methods"), 3, "no server was named")

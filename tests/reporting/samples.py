@@ -9,15 +9,20 @@ import numpy as np
 from secateur.report import (
     Accuracy,
     Certificate,
+    CurvePoint,
+    DistributionState,
     Frozen,
     Histogram,
     Latency,
+    LayerHistogram,
     LayerReport,
+    Masked,
     Measurement,
     Provenance,
     Report,
     StageReport,
     Verdict,
+    WeightDistribution,
 )
 
 HOSTILE = "<script>alert(1)</script>\"'&$x_1$ {{ 7*7 }}"
@@ -70,6 +75,76 @@ def _bell(width: float, total: int) -> Histogram:
     density = np.exp(-((middles / width) ** 2))
     return Histogram(
         edges=edges.tolist(), counts=(density / density.sum() * total).astype(int).tolist()
+    )
+
+
+def staged_report() -> Report:
+    """Everything newer reports have: masked states, distributions of two layers, the curve."""
+    base = small_report()
+    masked = Masked(
+        **_state(1, 346, None)
+        | {"file_bytes": 503_486, "memory_bytes": 484_496, "evaluation_ms": 12.6},
+        form="mask_beside_weight",
+        elapsed_ms=35.9,
+    )
+    permanent = base.stages[0].model_copy(
+        update={
+            "state": "permanent",
+            "masked": masked,
+            "memory_bytes": 242_816,
+            "evaluation_ms": 11.0,
+        }
+    )
+    trained = base.stages[1].model_copy(update={"state": "finetuned"})
+    points = [
+        CurvePoint(
+            stage_index=0,
+            label=f"prune round {number} of 3",
+            kept_fraction=kept,
+            pruned=Accuracy(correct=pruned, total=360, top1=pruned / 360),
+            retrained=None
+            if retrained is None
+            else Accuracy(correct=retrained, total=360, top1=retrained / 360),
+        )
+        for number, kept, pruned, retrained in (
+            (1, 0.5, 340, 356),
+            (2, 0.25, 310, 351),
+            (3, 0.125, 250, None),
+        )
+    ]
+    bell = [int(900 * math.exp(-((index - 15.5) ** 2) / 40)) for index in range(32)]
+    states = [
+        ("original", "original", bell, 0),
+        (
+            "pruned",
+            "prune round 3 of 3",
+            [0 if 12 < i < 19 else n for i, n in enumerate(bell)],
+            5300,
+        ),
+        ("retrained", "finetune", [0 if 12 < i < 19 else n + 9 for i, n in enumerate(bell)], 5084),
+    ]
+    weights = WeightDistribution(
+        edges=np.linspace(-0.4, 0.4, 33).tolist(),
+        states=[
+            DistributionState(
+                state=state,
+                label=label,
+                total=LayerHistogram(name="", counts=[2 * n for n in counts], zeros=2 * zeros),
+                layers=[
+                    LayerHistogram(name=name, counts=counts, zeros=zeros)
+                    for name in ("conv1.weight", f"fc.{HOSTILE}.weight")
+                ],
+            )
+            for state, label, counts, zeros in states
+        ],
+        unlisted_layers=3,
+    )
+    return base.model_copy(
+        update={
+            "stages": [permanent, trained, *base.stages[2:]],
+            "curve": points,
+            "weights": weights,
+        }
     )
 
 

@@ -16,6 +16,7 @@ from secateur.cli.console import byte_size, magnitude, out, print_json
 from secateur.cli.tables import before_after, certificate_line, jobs_table
 from secateur.client import Secateur
 from secateur.errors import SecateurError
+from secateur.resources import Method, Page
 
 Url = Annotated[
     str | None, typer.Option(help="Server; by default the one running on this machine.")
@@ -25,7 +26,7 @@ Limit = Annotated[int, typer.Option(min=1, help="At most so many, newest first."
 
 jobs = typer.Typer(no_args_is_help=True, help="List, show and cancel jobs.")
 models = typer.Typer(no_args_is_help=True, help="List and show models.")
-methods = typer.Typer(no_args_is_help=True, help="List and show what a recipe may say.")
+methods = typer.Typer(help="List and show what a recipe may say.")
 
 
 def _dump(item: BaseModel) -> Any:
@@ -123,17 +124,33 @@ def show_model(model_id: str, url: Url = None, as_json: AsJson = False) -> None:
         out.print("layers: " + escape(", ".join(model.info.layers)))
 
 
+@methods.callback(invoke_without_command=True)
+def catalogue(context: typer.Context, url: Url = None, as_json: AsJson = False) -> None:
+    """List every name a recipe may use; `--json` prints what `GET /v1/methods` answers."""
+    if context.invoked_subcommand is None:
+        _print_catalogue(url, as_json=as_json)
+    elif url is not None or as_json:
+        raise SecateurError(
+            "options stand after the name of the command",
+            hint=f"write `secateur methods {context.invoked_subcommand} ... --json`",
+        )
+
+
 @methods.command("list")
 def list_methods(url: Url = None, as_json: AsJson = False) -> None:
-    """List every name a recipe may use."""
+    """The same, by its own name."""
+    _print_catalogue(url, as_json=as_json)
+
+
+def _print_catalogue(url: str | None, *, as_json: bool) -> None:
     with Secateur(url) as client:
         found = client.methods()
     if as_json:
-        _print_json(found)
+        _print_json(Page[Method](data=found))
         return
     table = Table("kind", "name", "summary", "data", box=None)
     for method in found:
-        table.add_row(method.kind, method.name, method.summary, method.data)
+        table.add_row(method.kind, method.name, escape(method.summary), method.data)
     out.print(table)
 
 

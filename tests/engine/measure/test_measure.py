@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.errors import InputsDoNotFit
 from engine.measure import latency
 from engine.measure.latency import compare_latency
-from engine.measure.macs import count_macs
+from engine.measure.macs import count_macs, count_nonzero_macs
 from engine.measure.size import (
     histogram,
     layer_reports,
@@ -45,6 +45,49 @@ def test_macs_by_hand(tmp_path):
     expected = 8 * 8 * 8 * 27 + 8 * 5
     assert count_macs(program, (torch.zeros(1, 3, 16, 16),)) == expected
     assert count_macs(program, (torch.zeros(6, 3, 16, 16),)) == expected
+
+
+class Product(nn.Module):
+    """A product with a transposed weight, added to zeros, and one of activations alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 4))
+        self.added = nn.Parameter(torch.zeros(1, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.addmm(self.added, x, self.weight.t())
+        return torch.matmul(y.t(), y)
+
+
+def test_macs_without_zeros_by_hand(tmp_path):
+    model = ConvThenLinear()
+    with torch.no_grad():
+        model.conv.weight[0] = 0  # 27 of 216
+        model.conv.weight[1, 0, 0] = 0  # and 3
+        model.linear.weight.fill_(1.0)
+        model.linear.weight[0, :4] = 0  # 4 of 40
+    program = load(tmp_path / "m.pt", model)
+    for batch in (1, 6):
+        image = (torch.zeros(batch, 3, 16, 16),)
+        assert count_nonzero_macs(program, image) == 8 * 8 * (216 - 30) + (40 - 4)
+        assert count_macs(program, image) == 8 * 8 * 216 + 40
+
+    product = Product()
+    with torch.no_grad():
+        product.weight[:3] = 0
+    program = load(tmp_path / "p.pt", product)
+    assert count_nonzero_macs(program, (torch.zeros(1, 4),)) == 3 * 4 + 6 * 6
+    assert count_macs(program, (torch.zeros(1, 4),)) == 6 * 4 + 6 * 6
+
+
+def test_macs_without_zeros_of_a_fixed_batch_and_of_what_meta_cannot_run(tmp_path):
+    fixed = load(tmp_path / "f.pt", FixedBatch())
+    with torch.no_grad():
+        fixed.parameters()["linear.weight"].fill_(1.0)[0] = 0
+    assert count_nonzero_macs(fixed, (torch.zeros(2, 4),)) == 8
+    deciding = load(tmp_path / "d.pt", Deciding())
+    assert count_nonzero_macs(deciding, (torch.ones(1, 4),)) is None
 
 
 class Counts(nn.Module):

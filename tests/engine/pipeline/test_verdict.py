@@ -38,6 +38,9 @@ def test_ratios_by_hand():
     assert got.ok
     assert got.warnings == []
     assert got.compression_ratio == 4
+    assert got.nonzero_theoretical_speedup is None
+    after = measured(250, 100, 189, {1: 1.0, 32: 2.0})
+    assert judge(BEFORE, after, [], [], nonzero_macs=40).nonzero_theoretical_speedup == 12.5
     assert got.file_ratio == 2.5
     assert got.theoretical_speedup == 5
     assert got.measured_speedup == {"1": 2.0, "32": 4.0}

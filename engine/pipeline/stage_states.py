@@ -1,0 +1,49 @@
+"""What a step made of the model, and of the distribution of its weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from secateur.report import Measurement, WeightDistribution
+
+from engine.measure.distribution import add_state
+from engine.measure.size import weights_of
+from engine.pipeline.checkpoint import JobState
+from engine.pipeline.setup import Workbench
+from engine.pipeline.steps import PruneStep, Step, steps_of
+
+
+def state_after(
+    step: Step, state: JobState, measurement: Measurement
+) -> Literal["permanent", "compacted", "finetuned"]:
+    """Whether a step wrote zeros into the weights, made the model smaller, or trained it.
+
+    Args:
+        step: that is over.
+        state: with the reports of the steps before it.
+        measurement: of the model after it.
+    """
+    if not isinstance(step, PruneStep):
+        return "finetuned"
+    before = state.reports[-1] if state.reports else state.before
+    shrank = measurement.parameters < before.parameters
+    return (
+        "permanent" if step.stage.granularity in ("element", "n_m") and not shrank else "compacted"
+    )
+
+
+def distribution_after(
+    bench: Workbench, state: JobState, position: int
+) -> WeightDistribution | None:
+    """The distribution with the weights as they are, where no later step is of the same kind.
+
+    None in a job that goes on from a checkpoint of a version without distributions.
+    """
+    if state.weights is None:
+        return None
+    steps = steps_of(bench.recipe)
+    step, pruned = steps[position], isinstance(steps[position], PruneStep)
+    if any(isinstance(later, PruneStep) == pruned for later in steps[position + 1 :]):
+        return state.weights
+    kind: Literal["pruned", "retrained"] = "pruned" if pruned else "retrained"
+    return add_state(state.weights, kind, step.label, weights_of(state.program))
