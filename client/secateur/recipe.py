@@ -16,6 +16,7 @@ from secateur.recipe_allocation import Allocation, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
 from secateur.recipe_inputs import Input, check_extent
+from secateur.recipe_lottery import TICKETS, Imp, ImpRewind
 from secateur.recipe_schedule import Iterative, OneShot, Schedule
 from secateur.recipe_training import FinetuneOptions, Optimizer
 
@@ -27,6 +28,8 @@ __all__ = [
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
+    "Imp",
+    "ImpRewind",
     "Iterative",
     "Measure",
     "Normalize",
@@ -67,6 +70,13 @@ class PruneStage(RecipeModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _tickets_of_elements(cls, stage: Any) -> Any:
+        schedule = stage.get("schedule") if isinstance(stage, dict) else None
+        kind = schedule.get("kind") if isinstance(schedule, dict) else None
+        return {"granularity": "element", **stage} if kind in TICKETS else stage
+
+    @model_validator(mode="before")
+    @classmethod
     def _layers_by_their_effect(cls, stage: Any) -> Any:
         if isinstance(stage, dict) and stage.get("granularity") == "layer":
             return {"criterion": _OF_LAYERS[0], **stage}
@@ -88,6 +98,15 @@ class PruneStage(RecipeModel):
             raise ValueError(
                 f"`allocation.of` must be `{removed}` (or left out) for granularity "
                 f"`{self.granularity}`; it is `{self.allocation.of}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tickets_are_masks(self) -> Self:
+        if isinstance(self.schedule, Imp | ImpRewind) and self.granularity != "element":
+            raise ValueError(
+                f"`schedule.kind: {self.schedule.kind}` rewinds single weights and needs "
+                f"`granularity: element`; it is `{self.granularity}`"
             )
         return self
 
@@ -157,6 +176,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}"
             if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
                 return f"stages.{index}.schedule.finetune"
+            if isinstance(stage.schedule, Imp | ImpRewind):
+                return f"stages.{index}.schedule.training"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None

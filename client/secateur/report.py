@@ -112,6 +112,47 @@ class LayerReport(ReportModel):
     """1 - nonzero_after / elements before."""
 
 
+class TicketRound(ReportModel):
+    """A network of a ticket stage, trained from the rewinding point."""
+
+    round: int
+    """Prune rounds before it; 0 is the dense network."""
+    weights_left: int
+    """Weights that no mask holds at zero, of those that the stage may mask."""
+    share_left: float
+    """The same as a fraction of all that the stage may mask."""
+    loss: float | None
+    accuracy: Accuracy | None
+
+
+class Barrier(ReportModel):
+    """The line between two trained copies of a ticket."""
+
+    first: int
+    second: int
+    """Copies, numbered from 1; the first is the result."""
+    errors: list[float]
+    """Share of wrong answers at a W_first + (1 - a) W_second for a = 0, 0.1 .. 1."""
+    barrier: float
+    """Highest error minus the mean of both ends; about 0 where the network is stable."""
+
+
+class TicketReport(ReportModel):
+    """How a ticket was found."""
+
+    stage_index: int
+    schedule: str
+    initial: Literal["job", "uploaded"]
+    """Whether the job kept the initial weights itself or they came with it."""
+    rewound_to_step: int
+    """Optimiser steps of the weights gone back to."""
+    rounds: list[TicketRound]
+    copies: list[Accuracy]
+    """Accuracy of every copy of the ticket, the result first; empty without copies."""
+    stability: list[Barrier]
+    """Between every two copies."""
+
+
 class Verdict(ReportModel):
     """The result in one place; `ok` is false when the job got slower, lost accuracy or broke a
     constraint."""
@@ -158,5 +199,7 @@ class Report(ReportModel):
     layers: list[LayerReport]
     histogram_before: Histogram
     histogram_after: Histogram
+    tickets: list[TicketReport] = []
+    """One for each stage that looked for a ticket."""
     verdict: Verdict
     provenance: Provenance

@@ -18,11 +18,12 @@ import torch
 from secateur.report import Certificate, Frozen, Measurement, StageReport
 
 from engine.errors import EngineError
+from engine.lottery.state import LotteryState
 from engine.masks import Masks
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointUnusable(EngineError):
@@ -45,6 +46,7 @@ class JobState:
         certificates: of the prune steps.
         frozen: channels that could not be removed, as the first prune step found them.
         warnings: what the verdict must say.
+        lottery: of the stages that look for tickets.
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
     """
@@ -58,6 +60,7 @@ class JobState:
     certificates: list[Certificate] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    lottery: LotteryState = field(default_factory=LotteryState)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
 
@@ -83,6 +86,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "certificates": [certificate.model_dump_json() for certificate in state.certificates],
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
         "warnings": state.warnings,
+        "lottery": state.lottery.to_plain(),
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
     }
@@ -141,6 +145,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
         warnings=plain["warnings"],
+        lottery=LotteryState.from_plain(plain["lottery"]),
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
     )

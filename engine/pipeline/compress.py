@@ -26,7 +26,8 @@ from engine.pipeline.pruning import prune
 from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
-from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
+from engine.pipeline.steps import PruneStep, Step, TrainStep, steps_of
+from engine.pipeline.tickets import begin_stage, keep_trained, note, part_of, program_to_train
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
 from engine.training.finetune import TrainingRun, finetune
@@ -77,7 +78,7 @@ class _Job:
 
     def run(self) -> CompressResult:
         bench = prepare(self._job)
-        steps = steps_of(bench.recipe)
+        steps = steps_of(bench.recipe, initial_given=self._job.initial is not None)
         state = self._begin(bench)
         for position in range(state.next_step, len(steps)):
             self._step(bench, state, steps[position], position)
@@ -113,31 +114,37 @@ class _Job:
     def _step(self, bench: Workbench, state: JobState, step: Step, position: int) -> None:
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
+        begin_stage(bench, state, step)
+        aside = False
         if isinstance(step, PruneStep):
             removed, layers = prune(bench, state, step, self._listener)
+            program = state.program
         else:
-            self._finetune(bench, state, step, started)
-            removed, layers = 0, []
-        measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
-        state.reports.append(
-            StageReport(
-                **measurement.model_dump(),
-                stage="prune" if isinstance(step, PruneStep) else "finetune",
-                label=step.label,
-                stage_index=step.stage_index,
-                round=step.shown_round,
-                removed=removed,
-                removed_layers=layers,
-                elapsed_ms=(time.monotonic() - started) * 1000,
+            program = self._finetune(bench, state, step, started)
+            removed, layers, aside = 0, [], step.aside
+        measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
+        if not isinstance(step, PruneStep):
+            note(state, step, measurement)
+        if not aside:
+            state.reports.append(
+                StageReport(
+                    **measurement.model_dump(),
+                    stage="prune" if isinstance(step, PruneStep) else "finetune",
+                    label=step.label,
+                    stage_index=step.stage_index,
+                    round=step.shown_round,
+                    removed=removed,
+                    removed_layers=layers,
+                    elapsed_ms=(time.monotonic() - started) * 1000,
+                )
             )
-        )
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
 
     def _finetune(
-        self, bench: Workbench, state: JobState, step: FinetuneStep, started: float
-    ) -> None:
+        self, bench: Workbench, state: JobState, step: TrainStep, started: float
+    ) -> Program:
         dataset = bench.dataset
         if dataset is None:
             raise ValueError("fine-tuning without a dataset; `prepare` refuses that")
@@ -145,19 +152,24 @@ class _Job:
             self._listener.log(
                 f"{step.label}: without a validation split the last epoch is kept, not the best"
             )
-        run = TrainingRun(
-            options=step.options,
-            train=dataset.require("train", step.field),
-            validation=bench.validation,
-            masks=state.masks,
-            seed=bench.recipe.seed,
-            purpose=f"finetune/{step.stage_index}/{step.round_number or 0}",
-            field=step.field,
-            device=self._job.device,
-            example_batch=bench.example_batch,
+        run = part_of(
+            step,
+            TrainingRun(
+                options=step.options,
+                train=dataset.require("train", step.field),
+                validation=bench.validation,
+                masks=state.masks,
+                seed=bench.recipe.seed,
+                purpose=step.purpose,
+                field=step.field,
+                device=self._job.device,
+                example_batch=bench.example_batch,
+            ),
         )
         observer = _Observer(self, bench, state, step, started)
-        state.program = finetune(state.program, run, observer, resume=state.training)
+        trained = finetune(program_to_train(state, step), run, observer, resume=state.training)
+        keep_trained(bench, state, step, trained)
+        return trained
 
     def _finish(self, bench: Workbench, state: JobState) -> CompressResult:
         index = len(bench.recipe.stages)
@@ -247,7 +259,7 @@ class _Observer:
     """Passes on what a training run says, with the name of its step."""
 
     def __init__(
-        self, job: _Job, bench: Workbench, state: JobState, step: FinetuneStep, started: float
+        self, job: _Job, bench: Workbench, state: JobState, step: TrainStep, started: float
     ) -> None:
         self._job = job
         self._bench = bench

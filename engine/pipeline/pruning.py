@@ -10,6 +10,7 @@ from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
+from engine.pipeline.tickets import rewound
 from engine.seeds import derive
 from engine.selection.channels import Originals
 
@@ -44,7 +45,7 @@ def _elements(state: JobState, step: PruneStep, seed: int) -> int:
         round_number=step.round_number,
         rounds=step.rounds,
     )
-    state.program = program
+    state.program = rewound(state, step, program)
     gone = removed + sum(
         report.removed for report in state.reports if report.stage_index == step.stage_index
     )

@@ -54,6 +54,7 @@ def build_report(
         layers=layer_reports(dense, small),
         histogram_before=histogram(dense, limits),
         histogram_after=histogram(small, limits),
+        tickets=list(state.lottery.reports.values()),
         verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
         provenance=provenance(bench.job, model),
     )
@@ -81,10 +82,11 @@ def provenance(job: JobInput, model: Path) -> Provenance:
 
 
 def fingerprint_of(job: JobInput) -> str:
-    """Names what a checkpoint belongs to: the bytes of model and dataset, and the recipe."""
+    """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe."""
     parts = [
         file_sha256(job.model),
         "" if job.dataset is None else file_sha256(job.dataset),
+        "" if job.initial is None else file_sha256(job.initial),
         json.dumps(job.recipe.model_dump(mode="json"), sort_keys=True),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

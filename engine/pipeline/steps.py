@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.recipe import FinetuneOptions, Iterative, PruneStage, Recipe
+from secateur.recipe import FinetuneOptions, Imp, ImpRewind, Iterative, PruneStage, Recipe
 
+from engine.lottery.steps import TicketStep, after_rounds, before_round
 from engine.selection.schedule import rounds_of
 
 
@@ -61,20 +62,41 @@ class FinetuneStep:
         """The round in reports."""
         return self.round_number
 
+    @property
+    def purpose(self) -> str:
+        """Names the run for its seeds."""
+        return f"finetune/{self.stage_index}/{self.round_number or 0}"
 
-Step = PruneStep | FinetuneStep
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return False
 
 
-def steps_of(recipe: Recipe) -> list[Step]:
-    """Every step of the recipe, in order."""
+TrainStep = FinetuneStep | TicketStep
+Step = PruneStep | TrainStep
+
+
+def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
+    """Every step of the recipe, in order.
+
+    Args:
+        recipe: of the job.
+        initial_given: initial weights came with the job, so that the upload is trained already.
+    """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
         rounds = rounds_of(stage.schedule)
+        ticket = isinstance(stage.schedule, Imp | ImpRewind)
         for number in range(1, rounds + 1):
+            if ticket:
+                steps.extend(before_round(index, stage, number, given=initial_given))
             steps.append(PruneStep(index, stage, number, rounds))
             if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
                 steps.append(FinetuneStep(index, stage.schedule.finetune, number, rounds))
+        if ticket:
+            steps.extend(after_rounds(index, stage))
     return steps

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
 
-from secateur.recipe import Allocation, Iterative, Schedule
+from secateur.recipe import Allocation, Imp, ImpRewind, Iterative, Schedule
 
 
 def rounds_of(schedule: Schedule) -> int:
     """Number of prune steps."""
-    return schedule.rounds if isinstance(schedule, Iterative) else 1
+    return schedule.rounds if isinstance(schedule, Iterative | Imp | ImpRewind) else 1
 
 
 def removed_after(allocation: Allocation, units: int, round_number: int, rounds: int) -> int:

@@ -62,6 +62,8 @@ class TrainingRun:
         field: path of the recipe field, for errors.
         device: where the program lies.
         example_batch: samples in the example inputs.
+        first_step: optimiser steps that count as taken already.
+        stop_step: the run ends after this many steps in all; None for the options' epochs.
     """
 
     options: FinetuneOptions
@@ -73,6 +75,25 @@ class TrainingRun:
     field: str
     device: str = "cpu"
     example_batch: int = 1
+    first_step: int = 0
+    stop_step: int | None = None
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return len(bounds(self.train.samples, self.options.batch_size))
+
+    @property
+    def epochs(self) -> range:
+        """The epochs it takes part in, from 0; the first and the last may be parts of one."""
+        end = self.options.epochs
+        if self.stop_step is not None:
+            end = min(end, -(-self.stop_step // self.per_epoch))
+        return range(self.first_step // self.per_epoch, end)
+
+    def includes(self, step: int) -> bool:
+        """Whether it takes this step of the whole training."""
+        return self.first_step <= step and (self.stop_step is None or step < self.stop_step)
 
 
 @dataclass(frozen=True)
@@ -113,13 +134,13 @@ def finetune(
         parameter.requires_grad_(True)
     optimizer = build_optimizer(run.options.optimizer, parameters.values())
     best: Best | None = None
-    finished = 0
+    finished = run.epochs.start
     if resume is not None:
         _copy_tensors(resume.tensors, student.attributes())
         optimizer.load_state_dict(resume.optimizer)
         best, finished = resume.best, resume.epoch
     masks = {name: mask.to(run.device) for name, mask in run.masks.items()}
-    for epoch in range(finished, run.options.epochs):
+    for epoch in range(finished, run.epochs.stop):
         with flushed_denormals(), plain_execution():
             _train_epoch(_Student(student, optimizer, masks), run, epoch, observer)
         zero_subnormal(student.attributes())
@@ -142,7 +163,7 @@ def _train_epoch(
     student: _Student, run: TrainingRun, epoch: int, observer: TrainingObserver
 ) -> None:
     options, split = run.options, run.train
-    per_epoch = len(bounds(split.samples, options.batch_size))
+    per_epoch = run.per_epoch
     steps = per_epoch * options.epochs
     torch.manual_seed(derive(run.seed, run.purpose, "dropout", epoch))
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
@@ -155,6 +176,8 @@ def _train_epoch(
         batches(split, options.batch_size, device=run.device, order=order)
     ):
         step = epoch * per_epoch + number
+        if not run.includes(step):
+            continue
         set_rate(student.optimizer, learning_rate(options, step, steps))
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
         logits, targets = output_tensor(output), batch.targets

@@ -86,7 +86,9 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         if method.name in {"amount", "count"}:
             prune["allocation"] = {method.name: 1 if method.name == "count" else 0.5}
     elif method.kind == "schedule":
-        prune["schedule"] = fields
+        # A rewinding point has no default.
+        point = {"rewind_step": 1} if method.name == "imp_rewind" else {}
+        prune["schedule"] = {**point, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
     else:

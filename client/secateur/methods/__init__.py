@@ -6,11 +6,19 @@
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
+from secateur.methods.lottery import LOTTERY_SCHEDULES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
 
-METHODS = [*GRANULARITIES, *CRITERIA, *ALLOCATIONS, *SCHEDULES, *TRAINING]
+METHODS = [
+    *GRANULARITIES,
+    *CRITERIA,
+    *ALLOCATIONS,
+    *SCHEDULES,
+    *LOTTERY_SCHEDULES,
+    *TRAINING,
+]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 
 __all__ = ["METHODS", "schema_of"]
