@@ -16,13 +16,14 @@ from secateur.recipe_allocation import Allocation, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
 from secateur.recipe_inputs import Input, check_extent
-from secateur.recipe_lottery import TICKETS, Imp, ImpRewind
+from secateur.recipe_lottery import TICKETS, Baseline, Imp, ImpRewind
 from secateur.recipe_schedule import Iterative, OneShot, Schedule
 from secateur.recipe_training import FinetuneOptions, Optimizer
 
 __all__ = [
     "Aggregate",
     "Allocation",
+    "Baseline",
     "Constraints",
     "Criterion",
     "FinetuneOptions",
@@ -155,6 +156,8 @@ class Recipe(RecipeModel):
     stages: list[Stage] = Field(min_length=1, max_length=32)
     constraints: Constraints = Constraints()
     measure: Measure = Measure()
+    baselines: list[Baseline] = Field(default=[], max_length=8)
+    """Controls to report beside the result."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -169,6 +172,29 @@ class Recipe(RecipeModel):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
 
+    @model_validator(mode="after")
+    def _baselines_train_somehow(self) -> Self:
+        for index, baseline in enumerate(self.baselines):
+            if baseline.training is None and not self.trainings():
+                raise ValueError(
+                    f"`baselines.{index}` has no `training`, and no stage of the recipe trains; "
+                    "say how the baseline is to be trained"
+                )
+        return self
+
+    def trainings(self) -> list[FinetuneOptions]:
+        """The training runs of its stages, in order."""
+        found: list[FinetuneOptions] = []
+        for stage in self.stages:
+            if isinstance(stage, FinetuneStage):
+                found.append(stage)
+            elif isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
+                found.extend([stage.schedule.finetune] * stage.schedule.rounds)
+            elif isinstance(stage.schedule, Imp | ImpRewind):
+                # The rounds look for the ticket; its own training is what a control repeats.
+                found.append(stage.schedule.training)
+        return found
+
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
@@ -178,6 +204,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.schedule.finetune"
             if isinstance(stage.schedule, Imp | ImpRewind):
                 return f"stages.{index}.schedule.training"
+        if self.baselines:
+            return "baselines.0"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None

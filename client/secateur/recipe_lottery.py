@@ -52,3 +52,14 @@ class ImpRewind(RecipeModel):
                 f"({self.training.epochs} epochs)"
             )
         return self
+
+
+class Baseline(RecipeModel):
+    """A control beside the result: the pruned architecture, trained from new random weights
+    (Liu et al. 2019). It is reported and not kept."""
+
+    kind: Literal["scratch_e", "scratch_b"]
+    """`scratch_e` trains the same number of epochs, `scratch_b` as many as take the same
+    computation as those epochs of the original."""
+    training: FinetuneOptions | None = None
+    """How it trains; null takes the recipe's last training, with the epochs of all of them."""

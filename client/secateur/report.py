@@ -153,6 +153,18 @@ class TicketReport(ReportModel):
     """Between every two copies."""
 
 
+class BaselineReport(ReportModel):
+    """A control: the result's architecture trained from new random weights."""
+
+    kind: str
+    epochs: int
+    """That it trained for."""
+    loss: float | None
+    accuracy: Accuracy | None
+    drawn_by_distribution: list[str]
+    """Tensors whose role the graph does not tell: drawn with the mean and deviation they had."""
+
+
 class Verdict(ReportModel):
     """The result in one place; `ok` is false when the job got slower, lost accuracy or broke a
     constraint."""
@@ -201,5 +213,7 @@ class Report(ReportModel):
     histogram_after: Histogram
     tickets: list[TicketReport] = []
     """One for each stage that looked for a ticket."""
+    baselines: list[BaselineReport] = []
+    """The controls the recipe asks for."""
     verdict: Verdict
     provenance: Provenance

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.report import Certificate, Frozen, Measurement, StageReport
+from secateur.report import BaselineReport, Certificate, Frozen, Measurement, StageReport
 
 from engine.errors import EngineError
 from engine.lottery.state import LotteryState
@@ -47,6 +47,7 @@ class JobState:
         frozen: channels that could not be removed, as the first prune step found them.
         warnings: what the verdict must say.
         lottery: of the stages that look for tickets.
+        baselines: controls that are finished.
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
     """
@@ -61,6 +62,7 @@ class JobState:
     frozen: list[Frozen] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lottery: LotteryState = field(default_factory=LotteryState)
+    baselines: list[BaselineReport] = field(default_factory=list)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
 
@@ -87,6 +89,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
         "warnings": state.warnings,
         "lottery": state.lottery.to_plain(),
+        "baselines": [baseline.model_dump_json() for baseline in state.baselines],
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
     }
@@ -146,6 +149,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
         warnings=plain["warnings"],
         lottery=LotteryState.from_plain(plain["lottery"]),
+        baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
     )

@@ -124,7 +124,7 @@ class _Job:
             removed, layers, aside = 0, [], step.aside
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         if not isinstance(step, PruneStep):
-            note(state, step, measurement)
+            note(bench, state, step, measurement)
         if not aside:
             state.reports.append(
                 StageReport(
@@ -153,6 +153,7 @@ class _Job:
                 f"{step.label}: without a validation split the last epoch is kept, not the best"
             )
         run = part_of(
+            state,
             step,
             TrainingRun(
                 options=step.options,
@@ -167,7 +168,9 @@ class _Job:
             ),
         )
         observer = _Observer(self, bench, state, step, started)
-        trained = finetune(program_to_train(state, step), run, observer, resume=state.training)
+        trained = finetune(
+            program_to_train(bench, state, step), run, observer, resume=state.training
+        )
         keep_trained(bench, state, step, trained)
         return trained
 

@@ -55,6 +55,7 @@ def build_report(
         histogram_before=histogram(dense, limits),
         histogram_after=histogram(small, limits),
         tickets=list(state.lottery.reports.values()),
+        baselines=state.baselines,
         verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
         provenance=provenance(bench.job, model),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from secateur.recipe import FinetuneOptions, Imp, ImpRewind, Iterative, PruneStage, Recipe
 
+from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketStep, after_rounds, before_round
 from engine.selection.schedule import rounds_of
 
@@ -73,7 +74,7 @@ class FinetuneStep:
         return False
 
 
-TrainStep = FinetuneStep | TicketStep
+TrainStep = FinetuneStep | TicketStep | BaselineStep
 Step = PruneStep | TrainStep
 
 
@@ -99,4 +100,13 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
                 steps.append(FinetuneStep(index, stage.schedule.finetune, number, rounds))
         if ticket:
             steps.extend(after_rounds(index, stage))
+    for index, baseline in enumerate(recipe.baselines):
+        options = baseline.training or _as_the_stages_train(recipe.trainings())
+        steps.append(BaselineStep(len(recipe.stages), index, baseline, options))
     return steps
+
+
+def _as_the_stages_train(trainings: list[FinetuneOptions]) -> FinetuneOptions:
+    """The last training, with the epochs of all of them."""
+    epochs = sum(options.epochs for options in trainings)
+    return trainings[-1].model_copy(update={"epochs": epochs})

@@ -14,12 +14,14 @@ from secateur.report import Accuracy, Measurement, TicketReport, TicketRound
 from torch import Tensor
 
 from engine.data.batches import bounds
+from engine.lottery.baselines import BaselineStep
 from engine.lottery.initial import InitialWeightsInvalid, load_initial
 from engine.lottery.rewinding import rewind, snapshot
 from engine.lottery.stability import barriers
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.scratch import as_long_as, from_scratch, note_baseline
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
 from engine.torchscript.program import Program
@@ -27,8 +29,10 @@ from engine.training.evaluation import evaluate
 from engine.training.finetune import TrainingRun
 
 
-def part_of(step: TrainStep, run: TrainingRun) -> TrainingRun:
+def part_of(state: JobState, step: TrainStep, run: TrainingRun) -> TrainingRun:
     """The part of a training that a step stands for: before the rewinding point, or after it."""
+    if isinstance(step, BaselineStep):
+        return as_long_as(state, step, run)
     if not isinstance(step, TicketStep):
         return run
     k = step.rewinding_step(run.per_epoch)
@@ -43,7 +47,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
             that reaches the stage.
     """
     index = step.stage_index
-    if isinstance(step, FinetuneStep) or index in state.lottery.reports:
+    if isinstance(step, FinetuneStep | BaselineStep) or index in state.lottery.reports:
         return
     if not isinstance(step.stage.schedule, Imp | ImpRewind):
         return
@@ -99,8 +103,10 @@ def _given(bench: Workbench, program: Program, index: int) -> dict[str, Tensor]:
     return found
 
 
-def program_to_train(state: JobState, step: TrainStep) -> Program:
+def program_to_train(bench: Workbench, state: JobState, step: TrainStep) -> Program:
     """What a training run starts from."""
+    if isinstance(step, BaselineStep):
+        return from_scratch(bench, state, step).program
     if isinstance(step, TicketStep) and step.part == "copy":
         return rewind(state.program, state.lottery.initial[step.stage_index], state.masks)
     return state.program
@@ -129,8 +135,10 @@ def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Pr
             _compare_copies(bench, state, index)
 
 
-def note(state: JobState, step: TrainStep, measured: Measurement) -> None:
-    """Write a trained network of a ticket stage into its report."""
+def note(bench: Workbench, state: JobState, step: TrainStep, measured: Measurement) -> None:
+    """Write a trained network of a ticket stage, or a control, into the report."""
+    if isinstance(step, BaselineStep):
+        note_baseline(bench, state, step, measured)
     if not isinstance(step, TicketStep) or step.part not in ("round", "ticket"):
         return
     rounds = step.schedule.rounds if step.part == "ticket" else step.number - 1

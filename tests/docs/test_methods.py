@@ -39,6 +39,7 @@ ACCEPTED: dict[str, set[str]] = {
     | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
     | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
     | {"label_smoothing"},
+    "baseline": _literals(recipe.Baseline, "kind"),
 }
 
 
@@ -91,6 +92,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune["schedule"] = {**point, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
+    elif method.kind == "baseline":
+        return {"stages": [prune, finetune], "baselines": [fields]}
     else:
         prune.update(fields)
     return {"stages": [prune, finetune]}

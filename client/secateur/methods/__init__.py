@@ -6,7 +6,7 @@
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
-from secateur.methods.lottery import LOTTERY_SCHEDULES
+from secateur.methods.lottery import BASELINES, LOTTERY_SCHEDULES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
@@ -18,6 +18,7 @@ METHODS = [
     *SCHEDULES,
     *LOTTERY_SCHEDULES,
     *TRAINING,
+    *BASELINES,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import Imp, ImpRewind
+from secateur.recipe import Baseline, Imp, ImpRewind
 from secateur.resources import Method
 
 LOTTERY_SCHEDULES: list[Method] = [
@@ -41,5 +41,34 @@ LOTTERY_SCHEDULES: list[Method] = [
             "weights, and 11 evaluations for every pair of copies"
         ),
         schema=schema_of(ImpRewind),
+    ),
+]
+
+BASELINES: list[Method] = [
+    Method(
+        name="scratch_e",
+        kind="baseline",
+        summary=(
+            "The result's architecture, with its masks, trained from new random weights for the "
+            "same number of epochs. Where it reaches what fine-tuning reaches, the architecture "
+            "was worth keeping, not the weights."
+        ),
+        formula="W ~ the initialisation of each layer; E epochs",
+        source="Liu et al. 2019, Rethinking the Value of Network Pruning (ICLR)",
+        data="training",
+        cost="training.epochs epochs of training",
+        schema=schema_of(Baseline, ["training"], kind="scratch_e"),
+    ),
+    Method(
+        name="scratch_b",
+        kind="baseline",
+        summary=(
+            "The same, for as many epochs as take the computation of those epochs on the original."
+        ),
+        formula="W ~ the initialisation of each layer; ceil(E * MACs_before / MACs_after) epochs",
+        source="Liu et al. 2019, Rethinking the Value of Network Pruning (ICLR)",
+        data="training",
+        cost="the computation of training.epochs epochs on the original",
+        schema=schema_of(Baseline, ["training"], kind="scratch_b"),
     ),
 ]
