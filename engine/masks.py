@@ -9,7 +9,8 @@ zero under every optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from engine.selection.elements import select_elements
 from engine.torchscript.program import Program, memory_of
 
 Masks = dict[str, Tensor]
-_MASKED_SCORE = -1.0
+_MASKED_SCORE = -inf
 """Below every score: what is masked already counts towards the amount first."""
 
 
@@ -56,8 +57,18 @@ def prune_elements(
     seed: int,
     round_number: int = 1,
     rounds: int = 1,
+    score_of: Callable[[str, Tensor], Tensor] | None = None,
 ) -> tuple[Masks, int]:
     """Choose masks for this round and zero the weights they remove.
+
+    Args:
+        program: whose weights are zeroed.
+        masks: that hold already.
+        stage: of the recipe.
+        seed: for random scores.
+        round_number: this round, from 1.
+        rounds: all rounds.
+        score_of: scores a weight by its name and value; None for the stage's criterion alone.
 
     Returns:
         The masks of the whole program, earlier ones included, and how many weights went now.
@@ -85,7 +96,11 @@ def prune_elements(
                 hint="upload a model that was trained to numbers, or `exclude` the layer",
                 where=name,
             )
-        score = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed).double()
+        if score_of is not None:
+            score = score_of(name, weight).double()
+        else:
+            found = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed)
+            score = found.double()
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score

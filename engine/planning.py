@@ -14,6 +14,7 @@ from engine.masks import prune_elements
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.pipeline.layers import judging_inputs, plan_layers
+from engine.pipeline.masking import planned_scores
 from engine.pipeline.prune import in_stage, plan_channels
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
@@ -113,7 +114,8 @@ def _finite(score: float | None) -> float | None:
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
-    masks, removed = prune_elements(masked, {}, stage, seed=seed)
+    scores = planned_scores(bench, stage)
+    masks, removed = prune_elements(masked, {}, stage, seed=seed, score_of=scores)
     if removed == 0:
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight",

@@ -16,7 +16,7 @@ from secateur.recipe_allocation import Allocation, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
 from secateur.recipe_inputs import Input, check_extent
-from secateur.recipe_lottery import TICKETS, Baseline, Imp, ImpRewind
+from secateur.recipe_lottery import TICKET_CRITERIA, TICKETS, Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_schedule import Iterative, OneShot, Schedule
 from secateur.recipe_training import FinetuneOptions, Optimizer
 
@@ -41,6 +41,7 @@ __all__ = [
     "Schedule",
     "Scope",
     "Stage",
+    "Supermask",
 ]
 
 _REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
@@ -104,10 +105,15 @@ class PruneStage(RecipeModel):
 
     @model_validator(mode="after")
     def _tickets_are_masks(self) -> Self:
-        if isinstance(self.schedule, Imp | ImpRewind) and self.granularity != "element":
+        if self.schedule.kind in TICKETS and self.granularity != "element":
             raise ValueError(
                 f"`schedule.kind: {self.schedule.kind}` rewinds single weights and needs "
                 f"`granularity: element`; it is `{self.granularity}`"
+            )
+        if self.criterion in TICKET_CRITERIA and self.schedule.kind not in TICKETS:
+            raise ValueError(
+                f"`criterion: {self.criterion}` compares weights with initial ones, which only the "
+                f"schedules {', '.join(f'`{kind}`' for kind in TICKETS)} keep"
             )
         return self
 
@@ -173,6 +179,17 @@ class Recipe(RecipeModel):
         return self
 
     @model_validator(mode="after")
+    def _nothing_follows_weights_that_no_mask_holds(self) -> Self:
+        for index, stage in enumerate(self.stages[:-1]):
+            schedule = stage.schedule if isinstance(stage, PruneStage) else None
+            if isinstance(schedule, Supermask) and schedule.removed != "zero":
+                raise ValueError(
+                    f"`stages.{index}.schedule.removed: {schedule.removed}` leaves removed weights "
+                    "at values that no mask holds: no stage may follow; use `removed: zero`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _baselines_train_somehow(self) -> Self:
         for index, baseline in enumerate(self.baselines):
             if baseline.training is None and not self.trainings():
@@ -202,7 +219,7 @@ class Recipe(RecipeModel):
                 return f"stages.{index}"
             if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
                 return f"stages.{index}.schedule.finetune"
-            if isinstance(stage.schedule, Imp | ImpRewind):
+            if isinstance(stage.schedule, Imp | ImpRewind | Supermask):
                 return f"stages.{index}.schedule.training"
         if self.baselines:
             return "baselines.0"

@@ -9,8 +9,20 @@ from pydantic import Field, model_validator
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_training import FinetuneOptions
 
-TICKETS = ("imp", "imp_rewind")
+TICKETS = ("imp", "imp_rewind", "supermask")
 """Schedules that mask single weights; the granularity need not be said."""
+TICKET_CRITERIA = (
+    "large_final",
+    "small_final",
+    "large_init",
+    "small_init",
+    "large_init_large_final",
+    "small_init_small_final",
+    "magnitude_increase",
+    "init_movement",
+    "large_final_same_sign",
+)
+"""Criteria that compare initial and final weights; only those schedules have both."""
 
 
 class Imp(RecipeModel):
@@ -50,6 +62,38 @@ class ImpRewind(RecipeModel):
             raise ValueError(
                 f"`rewind_epoch` {self.rewind_epoch} must lie before the end of `training` "
                 f"({self.training.epochs} epochs)"
+            )
+        return self
+
+
+class Supermask(RecipeModel):
+    """Mask the untrained weights and train none of them (Zhou et al. 2019)."""
+
+    kind: Literal["supermask"]
+    mask: Literal["trained", "learned"] = "trained"
+    """`trained`: the stage's criterion judges a trained copy; `learned`: the mask itself is
+    trained, by a probability for every weight."""
+    training: FinetuneOptions = FinetuneOptions()
+    """Training of the copy, or of the mask; a mask wants a far higher learning rate than weights
+    (`adamw` at 0.1) and no weight decay."""
+    values: Literal["init", "constant", "reshuffled", "reinitialised"] = "init"
+    """Magnitudes of the kept weights: their initial ones; the standard deviation of the layer's
+    initial weights; the layer's kept ones in random order; drawn anew."""
+    signs: Literal["init", "random"] = "init"
+    """Signs of the kept weights."""
+    removed: Literal["zero", "init", "zero_if_shrunk"] = "zero"
+    """What removed weights are: zero; their initial values; or zero where training made them
+    smaller and initial elsewhere. Only zeros are masks that later stages hold."""
+    rescale: bool = False
+    """Multiply the kept weights of a layer by all / kept (dynamic weight rescaling)."""
+
+    @model_validator(mode="after")
+    def _learned_masks_are_of_initial_weights(self) -> Self:
+        other = (self.values, self.signs, self.removed) != ("init", "init", "zero")
+        if self.mask == "learned" and other:
+            raise ValueError(
+                "`mask: learned` is learned for the initial weights: leave `values`, `signs` and "
+                "`removed` out"
             )
         return self
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from secateur.recipe_base import RecipeModel
-from secateur.recipe_lottery import Imp, ImpRewind
+from secateur.recipe_lottery import Imp, ImpRewind, Supermask
 from secateur.recipe_training import FinetuneOptions
 
 
@@ -26,4 +26,4 @@ class Iterative(RecipeModel):
     """Training after every round; null prunes in rounds without training."""
 
 
-Schedule = Annotated[OneShot | Iterative | Imp | ImpRewind, Field(discriminator="kind")]
+Schedule = Annotated[OneShot | Iterative | Imp | ImpRewind | Supermask, Field(discriminator="kind")]

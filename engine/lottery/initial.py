@@ -28,7 +28,8 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
         program: the upload.
 
     Returns:
-        Parameters and buffers by name, on the CPU, each with the type of the upload's own.
+        Parameters and buffers by every name of the upload, on the CPU, each with the type of its
+        own.
 
     Raises:
         InitialWeightsInvalid: not a safetensors file, or names or shapes differ.
@@ -44,7 +45,7 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
     own = program.attributes()
     needed = {name for name, tensor in own.items() if tensor.is_floating_point()}
     # Tied weights are saved under one of their names.
-    held = {memory_of(own[name]) for name in found if name in own}
+    held = {memory_of(own[name]): tensor for name, tensor in found.items() if name in own}
     missing = sorted(name for name in needed if memory_of(own[name]) not in held)
     if missing:
         raise InitialWeightsInvalid(
@@ -68,4 +69,8 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
                 hint="initial weights must be of the uploaded model itself",
                 where=name,
             )
-    return {name: tensor.to(own[name].dtype) for name, tensor in found.items()}
+    return {
+        name: held[memory_of(tensor)].to(tensor.dtype)
+        for name, tensor in own.items()
+        if memory_of(tensor) in held
+    }

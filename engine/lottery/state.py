@@ -16,11 +16,13 @@ class LotteryState:
     Attributes:
         initial: the weights to go back to.
         copies: the trained copies of the ticket, the result first.
+        logits: of learned masks, by weight.
         reports: what the job's report says of each stage.
     """
 
     initial: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     copies: dict[int, list[dict[str, Tensor]]] = field(default_factory=dict)
+    logits: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     reports: dict[int, TicketReport] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
@@ -28,6 +30,7 @@ class LotteryState:
         return {
             "initial": self.initial,
             "copies": self.copies,
+            "logits": self.logits,
             "reports": {index: report.model_dump_json() for index, report in self.reports.items()},
         }
 
@@ -37,6 +40,7 @@ class LotteryState:
         return cls(
             initial=data["initial"],
             copies=data["copies"],
+            logits=data["logits"],
             reports={
                 index: TicketReport.model_validate_json(text)
                 for index, text in data["reports"].items()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from secateur.recipe import FinetuneOptions, Imp, ImpRewind, PruneStage
+from secateur.recipe import FinetuneOptions, Imp, ImpRewind, PruneStage, Supermask
 
-Part = Literal["start", "round", "ticket", "copy"]
+Part = Literal["start", "round", "ticket", "copy", "mask"]
+TicketSchedule = Imp | ImpRewind | Supermask
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class TicketStep:
         stage_index: of the prune stage.
         stage: the prune stage.
         part: `start` up to the rewinding point, `round` before a prune round, `ticket` at the end,
-            `copy` the same with another order of the data.
+            `copy` the same with another order of the data, `mask` of a mask over frozen weights.
         number: of the round or copy, from 1.
     """
 
@@ -28,18 +29,25 @@ class TicketStep:
     number: int = 1
 
     @property
-    def schedule(self) -> Imp | ImpRewind:
+    def schedule(self) -> TicketSchedule:
         """The stage's schedule."""
         schedule = self.stage.schedule
-        if not isinstance(schedule, Imp | ImpRewind):
+        if not isinstance(schedule, TicketSchedule):
             raise TypeError(f"a stage with schedule `{schedule.kind}` has no tickets")
         return schedule
 
     @property
     def options(self) -> FinetuneOptions:
-        """How it trains. What comes before the rewinding point is kept as it ends."""
+        """How it trains. A rewinding point and a mask are kept as they end."""
         options = self.schedule.training
-        return options.model_copy(update={"keep": "last"}) if self.part == "start" else options
+        last = self.part in ("start", "mask")
+        return options.model_copy(update={"keep": "last"}) if last else options
+
+    @property
+    def rounds(self) -> int:
+        """Prune rounds of the stage."""
+        schedule = self.schedule
+        return 1 if isinstance(schedule, Supermask) else schedule.rounds
 
     @property
     def label(self) -> str:
@@ -47,6 +55,10 @@ class TicketStep:
         schedule = self.schedule
         if self.part == "start":
             return "train to the rewinding point"
+        if self.part == "mask":
+            return "learn the mask"
+        if isinstance(schedule, Supermask):
+            return "train a copy for the mask"
         if self.part == "round":
             return f"train before round {self.number} of {schedule.rounds}"
         if self.part == "ticket":
@@ -76,7 +88,7 @@ class TicketStep:
 
     def rewinding_step(self, per_epoch: int) -> int:
         """k in optimiser steps."""
-        if isinstance(self.schedule, Imp):
+        if not isinstance(self.schedule, ImpRewind):
             return 0
         return self.schedule.rewind_step or (self.schedule.rewind_epoch or 0) * per_epoch
 
@@ -90,6 +102,8 @@ def before_round(index: int, stage: PruneStage, number: int, *, given: bool) -> 
         number: of the round, from 1.
         given: the initial weights came with the job, and the upload was trained from them.
     """
+    if isinstance(stage.schedule, Supermask) and stage.schedule.mask == "learned":
+        return [TicketStep(index, stage, "mask")]
     if number > 1:
         return [TicketStep(index, stage, "round", number)]
     if given:
@@ -101,6 +115,8 @@ def before_round(index: int, stage: PruneStage, number: int, *, given: bool) -> 
 
 def after_rounds(index: int, stage: PruneStage) -> list[TicketStep]:
     """The training of the ticket, and of its copies."""
+    if isinstance(stage.schedule, Supermask):
+        return []
     copies = stage.schedule.copies if isinstance(stage.schedule, ImpRewind) else 1
     return [
         TicketStep(index, stage, "ticket"),

@@ -27,7 +27,14 @@ from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.steps import PruneStep, Step, TrainStep, steps_of
-from engine.pipeline.tickets import begin_stage, keep_trained, note, part_of, program_to_train
+from engine.pipeline.tickets import (
+    begin_stage,
+    keep_trained,
+    note,
+    note_pruned,
+    part_of,
+    program_to_train,
+)
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
 from engine.training.finetune import TrainingRun, finetune
@@ -123,7 +130,9 @@ class _Job:
             program = self._finetune(bench, state, step, started)
             removed, layers, aside = 0, [], step.aside
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
-        if not isinstance(step, PruneStep):
+        if isinstance(step, PruneStep):
+            note_pruned(state, step, measurement, removed)
+        else:
             note(bench, state, step, measurement)
         if not aside:
             state.reports.append(

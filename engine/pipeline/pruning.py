@@ -7,10 +7,10 @@ from engine.job import Listener
 from engine.masks import prune_elements
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
+from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
-from engine.pipeline.tickets import rewound
 from engine.seeds import derive
 from engine.selection.channels import Originals
 
@@ -26,7 +26,7 @@ def prune(
     seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
     try:
         if step.stage.granularity == "element":
-            return _elements(state, step, seed), []
+            return _elements(bench, state, step, seed), []
         if step.stage.granularity == "layer":
             return _layers(bench, state, step, seed, listener)
         return _channels(bench, state, step, seed, listener), []
@@ -34,18 +34,19 @@ def prune(
         raise in_stage(error, step.field) from error
 
 
-def _elements(state: JobState, step: PruneStep, seed: int) -> int:
+def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
-    state.masks, removed = prune_elements(
+    masks, removed = prune_elements(
         program,
         state.masks,
         step.stage,
         seed=seed,
         round_number=step.round_number,
         rounds=step.rounds,
+        score_of=score_of(state, step),
     )
-    state.program = rewound(state, step, program)
+    state.program, state.masks = gone_back(bench, state, step, program, masks)
     gone = removed + sum(
         report.removed for report in state.reports if report.stage_index == step.stage_index
     )

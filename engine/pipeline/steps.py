@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.recipe import FinetuneOptions, Imp, ImpRewind, Iterative, PruneStage, Recipe
+from secateur.recipe import FinetuneOptions, Iterative, PruneStage, Recipe
 
 from engine.lottery.baselines import BaselineStep
-from engine.lottery.steps import TicketStep, after_rounds, before_round
+from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
 from engine.selection.schedule import rounds_of
 
 
@@ -91,7 +91,7 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
             steps.append(FinetuneStep(index, stage))
             continue
         rounds = rounds_of(stage.schedule)
-        ticket = isinstance(stage.schedule, Imp | ImpRewind)
+        ticket = isinstance(stage.schedule, TicketSchedule)
         for number in range(1, rounds + 1):
             if ticket:
                 steps.extend(before_round(index, stage, number, given=initial_given))

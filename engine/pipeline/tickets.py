@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from secateur.recipe import Imp, ImpRewind
+from secateur.recipe import ImpRewind, Supermask
 from secateur.report import Accuracy, Measurement, TicketReport, TicketRound
 from torch import Tensor
 
@@ -18,9 +18,10 @@ from engine.lottery.baselines import BaselineStep
 from engine.lottery.initial import InitialWeightsInvalid, load_initial
 from engine.lottery.rewinding import rewind, snapshot
 from engine.lottery.stability import barriers
-from engine.lottery.steps import TicketStep
+from engine.lottery.steps import TicketSchedule, TicketStep
 from engine.masks import maskable
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.masking import keep_learned, learns_masks
 from engine.pipeline.scratch import as_long_as, from_scratch, note_baseline
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
@@ -30,11 +31,13 @@ from engine.training.finetune import TrainingRun
 
 
 def part_of(state: JobState, step: TrainStep, run: TrainingRun) -> TrainingRun:
-    """The part of a training that a step stands for: before the rewinding point, or after it."""
+    """The part of a training that a step stands for, and what moves in it."""
     if isinstance(step, BaselineStep):
         return as_long_as(state, step, run)
     if not isinstance(step, TicketStep):
         return run
+    if step.part == "mask":
+        return replace(run, optimizer=learns_masks(state, step, run))
     k = step.rewinding_step(run.per_epoch)
     return replace(run, stop_step=k) if step.part == "start" else replace(run, first_step=k)
 
@@ -49,7 +52,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
     index = step.stage_index
     if isinstance(step, FinetuneStep | BaselineStep) or index in state.lottery.reports:
         return
-    if not isinstance(step.stage.schedule, Imp | ImpRewind):
+    if not isinstance(step.stage.schedule, TicketSchedule):
         return
     first = step if isinstance(step, TicketStep) else TicketStep(index, step.stage, "round")
     given = bench.job.initial
@@ -107,15 +110,9 @@ def program_to_train(bench: Workbench, state: JobState, step: TrainStep) -> Prog
     """What a training run starts from."""
     if isinstance(step, BaselineStep):
         return from_scratch(bench, state, step).program
-    if isinstance(step, TicketStep) and step.part == "copy":
+    if isinstance(step, TicketStep) and step.part in ("copy", "mask"):
         return rewind(state.program, state.lottery.initial[step.stage_index], state.masks)
     return state.program
-
-
-def rewound(state: JobState, step: PruneStep, pruned: Program) -> Program:
-    """The pruned program with its survivors gone back, where the stage looks for a ticket."""
-    initial = state.lottery.initial.get(step.stage_index)
-    return pruned if initial is None else rewind(pruned, initial, state.masks)
 
 
 def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Program) -> None:
@@ -127,6 +124,8 @@ def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Pr
     index = step.stage_index
     if step.part == "start":
         state.lottery.initial[index] = snapshot(trained)
+    if step.part == "mask":
+        keep_learned(state, step)
     copies = step.schedule.copies if isinstance(step.schedule, ImpRewind) else 1
     if copies > 1 and step.part in ("ticket", "copy"):
         kept = state.lottery.copies.setdefault(index, [])
@@ -141,15 +140,25 @@ def note(bench: Workbench, state: JobState, step: TrainStep, measured: Measureme
         note_baseline(bench, state, step, measured)
     if not isinstance(step, TicketStep) or step.part not in ("round", "ticket"):
         return
-    rounds = step.schedule.rounds if step.part == "ticket" else step.number - 1
+    rounds = step.rounds if step.part == "ticket" else step.number - 1
     _note(state, step, rounds, measured)
 
 
-def _note(state: JobState, step: TicketStep, rounds: int, measured: Measurement) -> None:
+def note_pruned(state: JobState, step: PruneStep, measured: Measurement, removed: int) -> None:
+    """Write a supermask, which is not trained, into the report."""
+    if isinstance(step.stage.schedule, Supermask):
+        # Where removed weights are not zero, no mask of the job tells of them.
+        unheld = 0 if step.stage.schedule.removed == "zero" else removed
+        _note(state, TicketStep(step.stage_index, step.stage, "round"), 1, measured, unheld)
+
+
+def _note(
+    state: JobState, step: TicketStep, rounds: int, measured: Measurement, unheld: int = 0
+) -> None:
     report = state.lottery.reports[step.stage_index]
     weights = maskable(state.program, step.stage.exclude)
     total = sum(weight.numel() for weight in weights.values())
-    held = sum(int((~mask).sum()) for name, mask in state.masks.items() if name in weights)
+    held = unheld + sum(int((~mask).sum()) for name, mask in state.masks.items() if name in weights)
     report.rounds.append(
         TicketRound(
             round=rounds,

@@ -1,6 +1,6 @@
 """Importance: how much each channel or weight matters, by criterion."""
 
-from engine.scores import baselines, branches, norms
+from engine.scores import baselines, branches, norms, tickets
 from engine.scores.channels import component_scores
 from engine.scores.elements import element_scores
 from engine.scores.registry import Criterion, criterion, names
@@ -14,4 +14,5 @@ __all__ = [
     "element_scores",
     "names",
     "norms",
+    "tickets",
 ]

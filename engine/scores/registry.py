@@ -15,6 +15,8 @@ SliceScore = Callable[[Tensor], Tensor]
 """[slices, elements of a slice] to [slices]."""
 ElementScore = Callable[[Tensor], Tensor]
 """A weight to a score of the same shape, 0 or more."""
+TicketScore = Callable[[Tensor, Tensor], Tensor]
+"""Initial and final weights to a score of the same shape, of any sign."""
 Draw = Callable[[int, torch.Generator], Tensor]
 """Number of scores and a generator to scores in [0, 1)."""
 
@@ -28,6 +30,7 @@ class Criterion:
         slices: score of every output slice of a weight; None when it looks at no weight.
         elements: score of every weight; None when it looks at no weight.
         draw: scores without looking at weights; None when it looks at them.
+        of_tickets: score of every weight from what it was before training and is after.
         of_layers: judges whole residual branches by running them (`engine.layers.scores`).
     """
 
@@ -35,13 +38,16 @@ class Criterion:
     slices: SliceScore | None = None
     elements: ElementScore | None = None
     draw: Draw | None = None
+    of_tickets: TicketScore | None = None
     of_layers: bool = False
 
     def __post_init__(self) -> None:
         looks = self.slices is not None and self.elements is not None
-        if looks + (self.draw is not None) + self.of_layers != 1:
+        ways = (looks, self.draw is not None, self.of_tickets is not None, self.of_layers)
+        if sum(ways) != 1:
             raise ValueError(
-                f"criterion `{self.name}` must score weights, draw without them, or judge layers"
+                f"criterion `{self.name}` must score weights, compare them with initial ones, draw "
+                "without them, or judge layers"
             )
 
 

@@ -9,7 +9,7 @@ other rounding: a resumed process would differ from an undisturbed one in the la
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Protocol
@@ -62,6 +62,7 @@ class TrainingRun:
         field: path of the recipe field, for errors.
         device: where the program lies.
         example_batch: samples in the example inputs.
+        optimizer: makes what moves the parameters, by name; None for the optimiser of the options.
         first_step: optimiser steps that count as taken already.
         stop_step: the run ends after this many steps in all; None for the options' epochs.
     """
@@ -75,6 +76,7 @@ class TrainingRun:
     field: str
     device: str = "cpu"
     example_batch: int = 1
+    optimizer: Callable[[Mapping[str, Tensor]], torch.optim.Optimizer] | None = None
     first_step: int = 0
     stop_step: int | None = None
 
@@ -132,7 +134,11 @@ def finetune(
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
     for parameter in parameters.values():
         parameter.requires_grad_(True)
-    optimizer = build_optimizer(run.options.optimizer, parameters.values())
+    optimizer = (
+        build_optimizer(run.options.optimizer, parameters.values())
+        if run.optimizer is None
+        else run.optimizer(parameters)
+    )
     best: Best | None = None
     finished = run.epochs.start
     if resume is not None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from secateur import recipe
 from secateur.methods import METHODS, schema_of
+from secateur.recipe_lottery import TICKET_CRITERIA
 from secateur.resources import Method
 
 from docs import generate_methods
@@ -96,6 +97,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:
         prune.update(fields)
+        if method.name in TICKET_CRITERIA:
+            prune["schedule"] = {"kind": "imp"}
     return {"stages": [prune, finetune]}
 
 

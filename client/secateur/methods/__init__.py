@@ -6,7 +6,7 @@
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
-from secateur.methods.lottery import BASELINES, LOTTERY_SCHEDULES
+from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
@@ -14,6 +14,7 @@ from secateur.methods.training import TRAINING
 METHODS = [
     *GRANULARITIES,
     *CRITERIA,
+    *LOTTERY_CRITERIA,
     *ALLOCATIONS,
     *SCHEDULES,
     *LOTTERY_SCHEDULES,

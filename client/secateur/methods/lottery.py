@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import Baseline, Imp, ImpRewind
+from secateur.recipe import Baseline, Imp, ImpRewind, PruneStage, Supermask
 from secateur.resources import Method
 
 LOTTERY_SCHEDULES: list[Method] = [
@@ -41,6 +41,83 @@ LOTTERY_SCHEDULES: list[Method] = [
             "weights, and 11 evaluations for every pair of copies"
         ),
         schema=schema_of(ImpRewind),
+    ),
+    Method(
+        name="supermask",
+        kind="schedule",
+        summary=(
+            "Mask the untrained weights and train none of them. The mask comes from a trained copy "
+            "(criterion large_final_same_sign in the paper) or is learned by gradient; kept "
+            "weights may take other magnitudes and signs, removed ones other values than zero."
+        ),
+        formula=(
+            "W = m . W_0;  learned: m ~ Bernoulli(sigmoid(v)), dL/dv = dL/dW . W_0 . "
+            "sigmoid(v) (1 - sigmoid(v))"
+        ),
+        source=(
+            "Zhou et al. 2019, Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask "
+            "(NeurIPS)"
+        ),
+        data="training",
+        cost="training.epochs epochs of training, and two copies of the weights",
+        schema=schema_of(Supermask),
+    ),
+]
+
+
+def _mask_criterion(name: str, summary: str, formula: str) -> Method:
+    return Method(
+        name=name,
+        kind="criterion",
+        summary=summary,
+        formula=formula,
+        source=(
+            "Zhou et al. 2019, Deconstructing Lottery Tickets: Zeros, Signs, and the Supermask "
+            "(NeurIPS)"
+        ),
+        data="training",
+        cost="one copy of the initial weights, kept by the schedules imp, imp_rewind, supermask",
+        schema=schema_of(PruneStage, ["normalize"], criterion=name),
+    )
+
+
+LOTTERY_CRITERIA: list[Method] = [
+    _mask_criterion("large_final", "Elements that are large after training stay.", "s = |w_final|"),
+    _mask_criterion(
+        "small_final",
+        "Elements that are small after training stay: a control.",
+        "s = -|w_final|",
+    ),
+    _mask_criterion("large_init", "Elements that were large before training stay.", "s = |w_init|"),
+    _mask_criterion(
+        "small_init",
+        "Elements that were small before training stay: a control.",
+        "s = -|w_init|",
+    ),
+    _mask_criterion(
+        "large_init_large_final",
+        "Elements that were large and still are stay.",
+        "s = min(|w_final|, |w_init|)",
+    ),
+    _mask_criterion(
+        "small_init_small_final",
+        "Elements that were small and still are stay: a control.",
+        "s = -max(|w_final|, |w_init|)",
+    ),
+    _mask_criterion(
+        "magnitude_increase",
+        "Elements that grew the most in training stay.",
+        "s = |w_final| - |w_init|",
+    ),
+    _mask_criterion(
+        "init_movement",
+        "Elements that moved the farthest in training stay.",
+        "s = |w_final - w_init|",
+    ),
+    _mask_criterion(
+        "large_final_same_sign",
+        "Elements that are large after training and kept their sign stay; for supermasks.",
+        "s = max(0, w_init w_final / |w_init|)",
     ),
 ]
 
