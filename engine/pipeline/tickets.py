@@ -14,6 +14,7 @@ from secateur.report import Accuracy, Measurement, TicketReport, TicketRound
 from torch import Tensor
 
 from engine.data.batches import bounds
+from engine.errors import EngineError
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.initial import InitialWeightsInvalid, load_initial
 from engine.lottery.rewinding import rewind, snapshot
@@ -28,6 +29,12 @@ from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
 from engine.torchscript.program import Program
 from engine.training.evaluation import evaluate
 from engine.training.finetune import TrainingRun
+
+
+class RewindingTooLate(EngineError):
+    """The rewinding point is not inside the training."""
+
+    type = "rewinding-too-late"
 
 
 def part_of(state: JobState, step: TrainStep, run: TrainingRun) -> TrainingRun:
@@ -46,6 +53,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
     """Keep the initial weights before the first step of a ticket stage; later ones find them.
 
     Raises:
+        RewindingTooLate: step k is not inside the training.
         InitialWeightsInvalid: those that came with the job are of other shapes than the program
             that reaches the stage.
     """
@@ -59,7 +67,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
     per_epoch = _steps_of_an_epoch(bench, first)
     k = first.rewinding_step(per_epoch)
     if k >= per_epoch * first.options.epochs:
-        raise InitialWeightsInvalid(
+        raise RewindingTooLate(
             f"`rewind_step: {k}` is not before the end of the training, which takes "
             f"{per_epoch * first.options.epochs} steps",
             hint="lower it, or train for more epochs",

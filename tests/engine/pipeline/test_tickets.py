@@ -16,6 +16,7 @@ from engine.lottery.rewinding import snapshot
 from engine.pipeline import compress
 from engine.pipeline.checkpoint import load_checkpoint
 from engine.pipeline.report import fingerprint_of
+from engine.pipeline.tickets import RewindingTooLate
 from engine.torchscript.program import Program
 from tests.engine.digits import Recorder, save_scripted
 from tests.engine.pipeline.conftest import prune
@@ -209,7 +210,7 @@ def test_recipes_that_cannot_be(make_job, untrained, little_data, tmp_path):
     assert "exactly one of `rewind_epoch` and `rewind_step`" in refused(ticket("imp_rewind"))
     assert "must lie before the end" in refused(ticket("imp_rewind", rewind_epoch=2))
     late = make_job(untrained, {"stages": [ticket("imp_rewind", rewind_step=8)]}, little_data)
-    with pytest.raises(InitialWeightsInvalid, match="which takes 8 steps"):
+    with pytest.raises(RewindingTooLate, match="which takes 8 steps"):
         compress(late, Recorder())
     with pytest.raises(DatasetInvalid, match=r"stages.0.schedule.training"):
         compress(make_job(untrained, {"stages": [ticket()]}), Recorder())
