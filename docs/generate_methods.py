@@ -25,7 +25,10 @@ SECTIONS = {
         "same channel of other layers. Every filter that produces the channel is scored; "
         "`aggregate` makes one score of them, and `normalize` divides it by the mean or maximum of "
         "the channels it competes with, so that layers compare when the scope is `global`. "
-        "`random` looks at no weight and needs neither.",
+        "`random` looks at no weight and needs neither. Criteria that need inputs or labelled data "
+        "run the model on samples of the `train` split, drawn by the seed (`scoring`); instead of "
+        "the dataset's labels, gradients can be taken towards labels drawn from what the upload "
+        "predicts (`scoring: {target: teacher}`), which needs inputs only.",
     ),
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),

@@ -88,6 +88,12 @@ class NothingToTrain(EngineError):
     type = "nothing-to-train"
 
 
+class TrainingRuleUnmet(EngineError):
+    """A training rule of the recipe finds nothing in the model, or no room in the run."""
+
+    type = "training-rule-unmet"
+
+
 class TrainingDiverged(EngineError):
     """The loss became NaN or infinite."""
 
@@ -98,3 +104,9 @@ class OutOfMemory(EngineError):
     """The device ran out of memory."""
 
     type = "out-of-memory"
+
+
+class CriterionDoesNotFit(EngineError):
+    """The model has nothing that the criterion looks at."""
+
+    type = "criterion-does-not-fit"

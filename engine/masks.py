@@ -23,6 +23,8 @@ from engine.errors import NothingPruned, WeightsNotNumbers
 from engine.not_a_number import holds_nan
 from engine.scores import criterion, element_scores
 from engine.selection.elements import select_elements
+from engine.selection.n_m import select_pattern
+from engine.selection.units import element_totals
 from engine.torchscript.program import Program, memory_of
 
 Masks = dict[str, Tensor]
@@ -57,6 +59,9 @@ def prune_elements(
     seed: int,
     round_number: int = 1,
     rounds: int = 1,
+    totals: dict[str, int] | None = None,
+    dimensions: Mapping[str, int] | None = None,
+    saliency: Mapping[str, Tensor] | None = None,
     score_of: Callable[[str, Tensor], Tensor] | None = None,
 ) -> tuple[Masks, int]:
     """Choose masks for this round and zero the weights they remove.
@@ -68,6 +73,12 @@ def prune_elements(
         seed: for random scores.
         round_number: this round, from 1.
         rounds: all rounds.
+        totals: what each weight loses in the whole stage, where that differs from weight to
+            weight by more than their sizes. The first round finds it and writes it here.
+        dimensions: granularity `n_m`: the weights that get the pattern, with their dimension of
+            inputs.
+        saliency: what the criterion worked out for every weight it can judge, see
+            `engine.scores.element_saliency`; other weights stay whole.
         score_of: scores a weight by its name and value; None for the stage's criterion alone.
 
     Returns:
@@ -87,8 +98,18 @@ def prune_elements(
             else "the program has no parameters of two or more dimensions",
             where="exclude",
         )
+    if dimensions is not None:
+        weights = {name: weights[name] for name in dimensions}
     judge = criterion(stage.criterion)
     scores = {}
+    if saliency is not None:
+        weights = {name: weight for name, weight in weights.items() if name in saliency}
+        if not weights:
+            raise NothingPruned(
+                f"no weight can be masked: `{stage.criterion}` can judge none of them",
+                hint=f"{judge.lacking}; {judge.remedy}",
+                where="criterion",
+            )
     for name, weight in weights.items():
         if holds_nan(weight):
             raise WeightsNotNumbers(
@@ -99,18 +120,68 @@ def prune_elements(
         if score_of is not None:
             score = score_of(name, weight).double()
         else:
-            found = element_scores(name, weight, judge, normalize=stage.normalize, seed=seed)
-            score = found.double()
+            score = element_scores(
+                name,
+                weight,
+                judge,
+                normalize=stage.normalize,
+                seed=seed,
+                saliency=None if saliency is None else saliency[name],
+            ).double()
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score
-    chosen = select_elements(scores, stage.allocation, round_number=round_number, rounds=rounds)
+    chosen = _chosen(
+        stage,
+        weights,
+        scores,
+        masks,
+        round_number=round_number,
+        rounds=rounds,
+        totals=totals,
+        dimensions=dimensions,
+    )
     combined = dict(masks)
     for name, mask in chosen.items():
         combined[name] = mask & masks[name] if name in masks else mask
-    removed = _masked(combined) - _masked(masks)
+    removed = masked_count(combined) - masked_count(masks)
     apply_masks(program.parameters(), combined)
     return combined, removed
+
+
+def _chosen(
+    stage: PruneStage,
+    weights: Mapping[str, Tensor],
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    round_number: int,
+    rounds: int,
+    totals: dict[str, int] | None,
+    dimensions: Mapping[str, int] | None,
+) -> Masks:
+    if dimensions is not None and stage.n is not None and stage.m is not None:
+        return select_pattern(
+            scores,
+            dimensions,
+            kept=stage.n,
+            group=stage.m,
+            round_number=round_number,
+            rounds=rounds,
+        )
+    known = None
+    if stage.allocation.by_layer:
+        known = totals or element_totals(stage.allocation, weights, scores, masks)
+        if totals is not None:
+            totals.update(known)
+    return select_elements(
+        scores,
+        stage.allocation,
+        round_number=round_number,
+        rounds=rounds,
+        totals=known,
+        schedule=stage.schedule,
+    )
 
 
 def apply_masks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
@@ -134,5 +205,6 @@ def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: mask.contiguous() for name, mask in masks.items()}, path)
 
 
-def _masked(masks: Mapping[str, Tensor]) -> int:
+def masked_count(masks: Mapping[str, Tensor]) -> int:
+    """How many weights are held at zero."""
     return sum(int((~mask).sum()) for mask in masks.values())

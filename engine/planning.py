@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 from secateur.recipe import PruneStage
+from secateur.report import Frozen
 
-from engine.errors import NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import JobInput
 from engine.masks import prune_elements
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.patterns import pattern_dimensions
 from engine.pipeline.layers import judging_inputs, plan_layers
 from engine.pipeline.masking import planned_scores
 from engine.pipeline.prune import in_stage, plan_channels
+from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
 from engine.seeds import derive
@@ -39,17 +42,28 @@ def plan(job: JobInput) -> dict[str, Any]:
     )
     seed = derive(bench.recipe.seed, "prune", index, 1)
     try:
-        if stage.granularity == "element":
+        if stage.granularity in ("element", "n_m"):
             return _elements(bench, index, stage, seed)
         if stage.granularity == "layer":
             return _layers(bench, index, stage, seed)
         return _channels(bench, index, stage, seed)
     except NothingPruned as error:
         raise in_stage(error, f"recipe.stages.{index}") from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, f"recipe.stages.{index}") from error
 
 
 def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
-    planned = plan_channels(bench.original, stage, bench.inputs, seed=seed)
+    scans = stage.allocation.distribution == "sensitivity"
+    judged = judging_inputs(bench, bench.original) if scans else None
+    planned = plan_channels(
+        bench.original,
+        stage,
+        bench.inputs,
+        seed=seed,
+        judged=judged,
+        evidence=evidence_for(bench, stage, seed, f"recipe.stages.{index}"),
+    )
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
     for number, group in enumerate(coupling.groups):
@@ -115,7 +129,25 @@ def _finite(score: float | None) -> float | None:
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
     scores = planned_scores(bench, stage)
-    masks, removed = prune_elements(masked, {}, stage, seed=seed, score_of=scores)
+    # Where weights are compared with initial ones, the criterion has nothing else to look at.
+    judged = (
+        judge_elements(bench, masked, stage, seed, f"recipe.stages.{index}")
+        if scores is None
+        else JudgedElements(None, [])
+    )
+    dimensions: dict[str, int] | None = None
+    whole: list[Frozen] = []
+    if stage.granularity == "n_m":
+        dimensions, whole = pattern_dimensions(masked, stage, bench.inputs)
+    masks, removed = prune_elements(
+        masked,
+        {},
+        stage,
+        seed=seed,
+        dimensions=dimensions,
+        saliency=judged.saliency,
+        score_of=scores,
+    )
     if removed == 0:
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight",
@@ -134,7 +166,7 @@ def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
     return {
         **_costs(bench, index, stage, masked),
         "groups": groups,
-        "frozen": [],
+        "frozen": [item.model_dump() for item in (*judged.frozen, *whole)],
         "mixed_by": [],
     }
 

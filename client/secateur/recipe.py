@@ -8,45 +8,86 @@ the field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from secateur.recipe_allocation import Allocation, Scope
+from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
-from secateur.recipe_criterion import Aggregate, Criterion, Granularity, Normalize
+from secateur.recipe_criterion import (
+    COMPARABLE_CRITERIA,
+    GRADIENT_CRITERIA,
+    INPUT_CRITERIA,
+    LAYER_CRITERIA,
+    RUNNING_CRITERIA,
+    Aggregate,
+    Criterion,
+    Granularity,
+    Normalize,
+    Scoring,
+    granularity_fault,
+    scoring_fault,
+)
+from secateur.recipe_granularity import (
+    allocation_or_pattern,
+    check_allocation,
+    check_pattern,
+    without_default,
+)
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import TICKET_CRITERIA, TICKETS, Baseline, Imp, ImpRewind, Supermask
-from secateur.recipe_schedule import Iterative, OneShot, Schedule
-from secateur.recipe_training import FinetuneOptions, Optimizer
+from secateur.recipe_schedule import (
+    Agp,
+    Iterative,
+    LrRewind,
+    OneShot,
+    Rigl,
+    Schedule,
+    misfit,
+    training_field,
+    training_of,
+)
+from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
     "Aggregate",
+    "Agp",
     "Allocation",
     "Baseline",
     "Constraints",
     "Criterion",
+    "Distribution",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
     "Imp",
     "ImpRewind",
     "Iterative",
+    "LrRewind",
     "Measure",
     "Normalize",
     "OneShot",
     "Optimizer",
+    "Penalty",
     "PruneStage",
     "Recipe",
+    "Rigl",
     "Schedule",
     "Scope",
+    "Scoring",
     "Stage",
     "Supermask",
+    "training_of",
 ]
 
-_REMOVED = {"channel": "channels", "head": "heads", "layer": "layers", "element": "weights"}
-_OF_LAYERS = ("output_effect", "block_influence")
-"""Criteria that judge whole residual branches."""
+_REMOVED = {
+    "channel": "channels",
+    "head": "heads",
+    "layer": "layers",
+    "element": "weights",
+    "n_m": "weights",
+}
 
 
 class PruneStage(RecipeModel):
@@ -54,14 +95,23 @@ class PruneStage(RecipeModel):
 
     stage: Literal["prune"]
     granularity: Granularity = "channel"
+    n: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Granularity `n_m`: weights that are kept of every `m`."""
+    m: Annotated[int, Field(ge=2, le=256)] | None = None
+    """Granularity `n_m`: neighbours along a layer's inputs that make a group."""
     criterion: Criterion = "l1_norm"
     """What goes first; left out, it is `output_effect` for granularity `layer`."""
     aggregate: Aggregate = "sum"
     """Channels: how the scores of coupled slices become one score."""
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
-    is global."""
-    allocation: Allocation
+    is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`."""
+    scoring: Scoring | None = None
+    """Criteria that run the model: the samples they judge on."""
+    allocation: Allocation = Field(
+        default=None, validate_default=True, json_schema_extra=without_default
+    )
     schedule: Schedule = OneShot()
     exclude: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
         default=[], max_length=256
@@ -69,29 +119,64 @@ class PruneStage(RecipeModel):
     """Glob patterns over layer names; the outputs of matching layers are left whole."""
     round_to: Annotated[int, Field(ge=1, le=256)] | None = None
     """Channels: keep a multiple of this many in every layer."""
+    remove_dead: bool = False
+    """Weights: once all are masked, take out neurons and filters that have no input or no output
+    left."""
 
-    @model_validator(mode="before")
+    @field_validator("allocation", mode="before")
     @classmethod
-    def _tickets_of_elements(cls, stage: Any) -> Any:
-        schedule = stage.get("schedule") if isinstance(stage, dict) else None
-        kind = schedule.get("kind") if isinstance(schedule, dict) else None
-        return {"granularity": "element", **stage} if kind in TICKETS else stage
-
-    @model_validator(mode="before")
-    @classmethod
-    def _layers_by_their_effect(cls, stage: Any) -> Any:
-        if isinstance(stage, dict) and stage.get("granularity") == "layer":
-            return {"criterion": _OF_LAYERS[0], **stage}
-        return stage
+    def _some_allocation(cls, allocation: Any, info: ValidationInfo) -> Any:
+        return allocation_or_pattern(allocation, info.data)
 
     @model_validator(mode="after")
-    def _effects_are_those_of_layers(self) -> Self:
-        if self.criterion in _OF_LAYERS and self.granularity != "layer":
+    def _fields_fit_the_granularity(self) -> Self:
+        check_pattern(self.granularity, self.n, self.m, self.allocation)
+        check_allocation(self.granularity, self.criterion, self.allocation)
+        if self.remove_dead and self.granularity != "element":
             raise ValueError(
-                f"`criterion: {self.criterion}` judges whole layers; granularity is "
+                "`remove_dead` follows the masking of single weights; granularity is "
                 f"`{self.granularity}`"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, stage: Any) -> Any:
+        if not isinstance(stage, dict):
+            return stage
+        schedule = stage.get("schedule")
+        if isinstance(schedule, dict) and schedule.get("kind") in TICKETS:
+            stage = {"granularity": "element", **stage}
+        if stage.get("granularity") == "layer":
+            stage = {"criterion": LAYER_CRITERIA[0], **stage}
+        if stage.get("criterion") in COMPARABLE_CRITERIA:
+            stage = {"normalize": "none", **stage}
+        return stage
+
+    @model_validator(mode="after")
+    def _criterion_judges_what_is_removed(self) -> Self:
+        fault = granularity_fault(self.criterion, self.granularity)
+        if fault is None and self.scoring is not None:
+            fault = scoring_fault(self.criterion, self.scoring)
+        if fault is not None:
+            raise ValueError(fault)
+        if self.criterion == "taylor" and self.aggregate != "sum":
+            raise ValueError(
+                "`criterion: taylor` adds up the slices of a channel with their signs and squares "
+                f"the sum; `aggregate` must be `sum` (or left out), not `{self.aggregate}`"
+            )
+        return self
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether importance is judged on samples of the training split."""
+        return self.criterion in (*INPUT_CRITERIA, *GRADIENT_CRITERIA)
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether those samples must have targets."""
+        target = None if self.scoring is None else self.scoring.target
+        return self.criterion in GRADIENT_CRITERIA and target != "teacher"
 
     @model_validator(mode="after")
     def _amount_counts_what_is_removed(self) -> Self:
@@ -105,15 +190,36 @@ class PruneStage(RecipeModel):
 
     @model_validator(mode="after")
     def _tickets_are_masks(self) -> Self:
-        if self.schedule.kind in TICKETS and self.granularity != "element":
-            raise ValueError(
-                f"`schedule.kind: {self.schedule.kind}` rewinds single weights and needs "
-                f"`granularity: element`; it is `{self.granularity}`"
-            )
-        if self.criterion in TICKET_CRITERIA and self.schedule.kind not in TICKETS:
+        ticket = self.schedule.kind in TICKETS
+        if self.criterion in TICKET_CRITERIA and not ticket:
             raise ValueError(
                 f"`criterion: {self.criterion}` compares weights with initial ones, which only the "
                 f"schedules {', '.join(f'`{kind}`' for kind in TICKETS)} keep"
+            )
+        if self.remove_dead and ticket:
+            raise ValueError(
+                f"`remove_dead` takes neurons out, and `schedule.kind: {self.schedule.kind}` goes "
+                "back to weights of the original shapes; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        fault = misfit(self.schedule, self.granularity, self.allocation)
+        if fault is not None:
+            raise ValueError(fault)
+        # Masks that grow within a run are chosen step by step, by the weights as they are then.
+        ramp = isinstance(self.schedule, Agp) and self.granularity in ("element", "n_m")
+        if ramp and self.criterion not in RUNNING_CRITERIA:
+            raise ValueError(
+                f"`criterion: {self.criterion}` gathers evidence before a stage, and "
+                "`schedule.kind: agp` chooses single weights while training; use "
+                f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
+            )
+        if ramp and (self.granularity == "n_m" or self.allocation.amount is None):
+            raise ValueError(
+                "`schedule.kind: agp` on single weights needs `granularity: element` and "
+                "`allocation.amount`"
             )
         return self
 
@@ -200,29 +306,70 @@ class Recipe(RecipeModel):
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
-        """The training runs of its stages, in order."""
+        """The training runs of its stages, in order, each with the epochs it takes."""
         found: list[FinetuneOptions] = []
         for stage in self.stages:
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
-            elif isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
-                found.extend([stage.schedule.finetune] * stage.schedule.rounds)
-            elif isinstance(stage.schedule, Imp | ImpRewind):
-                # The rounds look for the ticket; its own training is what a control repeats.
-                found.append(stage.schedule.training)
+                continue
+            schedule = stage.schedule
+            if isinstance(schedule, Supermask):
+                continue
+            training = training_of(schedule)
+            if training is None:
+                continue
+            if isinstance(schedule, LrRewind):
+                left = training.epochs - schedule.rewind_to_epoch
+                replayed = training.model_copy(update={"epochs": left})
+                found.extend([replayed] * schedule.rounds)
+            elif isinstance(schedule, Iterative) or (
+                isinstance(schedule, Agp) and stage.granularity != "element"
+            ):
+                found.extend([training] * schedule.rounds)
+            else:
+                # The rounds of `imp` look for the ticket; its own training is what a control
+                # repeats. `rigl`, and `agp` on single weights, train once.
+                found.append(training)
         return found
+
+    def layer_patterns(self) -> Iterator[tuple[str, list[str]]]:
+        """Every list of layer patterns with the path of its field."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                yield f"stages.{index}.freeze", stage.freeze
+                continue
+            yield f"stages.{index}.exclude", stage.exclude
+            yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
+            training = training_of(stage.schedule)
+            if training is not None:
+                field = training_field(stage.schedule)
+                yield f"stages.{index}.schedule.{field}.freeze", training.freeze
+        for index, baseline in enumerate(self.baselines):
+            if baseline.training is not None:
+                yield f"baselines.{index}.training.freeze", baseline.training.freeze
 
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
-            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
-                return f"stages.{index}.schedule.finetune"
-            if isinstance(stage.schedule, Imp | ImpRewind | Supermask):
-                return f"stages.{index}.schedule.training"
+            if stage.needs_samples:
+                return f"stages.{index}.criterion"
+            if training_of(stage.schedule) is not None:
+                return f"stages.{index}.schedule.{training_field(stage.schedule)}"
         if self.baselines:
             return "baselines.0"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None
+
+    def needs_targets(self) -> str | None:
+        """Path of the first field that needs a training split with targets, or None."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage):
+                return f"stages.{index}"
+            if stage.needs_targets:
+                return f"stages.{index}.criterion"
+            if training_of(stage.schedule) is not None:
+                return f"stages.{index}.schedule.{training_field(stage.schedule)}"
+        return "baselines.0" if self.baselines else None

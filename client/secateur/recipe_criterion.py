@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from secateur.recipe_base import RecipeModel
+from secateur.recipe_lottery import TICKET_CRITERIA
 
 Criterion = Literal[
     "l1_norm",
     "l2_norm",
+    "geometric_median",
+    "bn_scale",
+    "lamp",
+    "apoz",
+    "mean_activation",
+    "wanda",
+    "gradient",
+    "taylor",
+    "hessian",
+    "snip",
+    "grasp",
+    "synflow",
     "random",
     "output_effect",
     "block_influence",
@@ -20,6 +37,70 @@ Criterion = Literal[
     "init_movement",
     "large_final_same_sign",
 ]
-Granularity = Literal["channel", "head", "layer", "element"]
+Granularity = Literal["channel", "head", "layer", "element", "n_m"]
 Aggregate = Literal["sum", "mean", "max", "l2"]
 Normalize = Literal["none", "mean", "max"]
+
+LAYER_CRITERIA = ("output_effect", "block_influence")
+"""They judge whole residual branches and nothing else."""
+ANY_CRITERIA = ("l1_norm", "l2_norm", "random")
+"""They judge at every granularity, residual branches included."""
+CHANNEL_CRITERIA = {
+    "geometric_median": "a single weight has no neighbours to be near to",
+    "bn_scale": "BatchNorm scales channels",
+    "apoz": "activations belong to channels",
+    "mean_activation": "activations belong to channels",
+}
+"""They judge channels and heads only, and why not single weights."""
+INPUT_CRITERIA = ("apoz", "mean_activation", "wanda")
+"""They run the model on training inputs; targets are not needed."""
+GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp")
+"""They differentiate the loss on training samples."""
+RUNNING_CRITERIA = ("l1_norm", "l2_norm", "lamp", "random")
+"""They judge single weights by nothing but their values."""
+COMPARABLE_CRITERIA = ("bn_scale", "lamp", "taylor", "hessian", "snip", "grasp", "synflow")
+"""Their papers rank over the whole network as the scores stand."""
+
+
+class Scoring(RecipeModel):
+    """The samples that importance is judged on: drawn from the `train` split by the seed."""
+
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """As many as the split has, when it has fewer."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    target: Literal["labels", "teacher"] | None = None
+    """What gradients are taken towards: the dataset's targets, or labels drawn from what the
+    upload itself predicts (no targets needed). Left out, it is `labels`."""
+
+
+def granularity_fault(criterion: str, granularity: str) -> str | None:
+    """Why this criterion cannot judge at this granularity, or None."""
+    if granularity == "layer":
+        if criterion in (*LAYER_CRITERIA, *ANY_CRITERIA):
+            return None
+        return (
+            f"`criterion: {criterion}` does not judge whole layers; use "
+            f"{', '.join(f'`{name}`' for name in (*LAYER_CRITERIA, *ANY_CRITERIA))}"
+        )
+    if criterion in LAYER_CRITERIA:
+        return f"`criterion: {criterion}` judges whole layers; granularity is `{granularity}`"
+    if criterion in TICKET_CRITERIA and granularity != "element":
+        return (
+            f"`criterion: {criterion}` compares single weights with their initial values; "
+            f"granularity is `{granularity}`, and must be `element`"
+        )
+    if granularity in ("element", "n_m") and criterion in CHANNEL_CRITERIA:
+        return (
+            f"`criterion: {criterion}` judges channels and heads: {CHANNEL_CRITERIA[criterion]}; "
+            f"granularity is `{granularity}`"
+        )
+    return None
+
+
+def scoring_fault(criterion: str, scoring: Scoring) -> str | None:
+    """Why `scoring` says something that this criterion does not use, or None."""
+    if criterion not in (*INPUT_CRITERIA, *GRADIENT_CRITERIA):
+        return f"`scoring` is of no use to `criterion: {criterion}`, which looks at no samples"
+    if scoring.target is not None and criterion in INPUT_CRITERIA:
+        return f"`scoring.target` is of no use to `criterion: {criterion}`, which takes no gradient"
+    return None

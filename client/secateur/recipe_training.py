@@ -27,17 +27,66 @@ class Optimizer(RecipeModel):
         return self
 
 
+class Penalty(RecipeModel):
+    """Terms added to the loss that is minimised, not to the loss that is reported.
+
+    At least one strength is above 0.
+    """
+
+    l1: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Strength of the L1 penalty on weights of two or more dimensions: drives many to zero."""
+    l2: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Strength of the L2 penalty on the same weights. `optimizer.weight_decay` is the usual one, on
+    every parameter; set that to 0 to have this one alone."""
+    bn_scale: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Strength of the L1 penalty on BatchNorm scales (Network Slimming): channels that the model
+    can do without get a scale near zero, for a later prune stage."""
+
+    @model_validator(mode="after")
+    def _penalises_something(self) -> Self:
+        if self.l1 == self.l2 == self.bn_scale == 0:
+            raise ValueError("give at least one of `l1`, `l2` and `bn_scale` a value above 0")
+        return self
+
+
 class FinetuneOptions(RecipeModel):
     """How the uploaded program itself is trained between and after pruning."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     optimizer: Optimizer = Optimizer()
-    lr_schedule: Literal["constant", "cosine"] = "cosine"
-    """`cosine` decays the rate to zero over this run (Loshchilov & Hutter 2017, one cycle)."""
+    lr_schedule: Literal["constant", "cosine", "step"] = "cosine"
+    """`cosine` decays the rate to zero over this run (Loshchilov & Hutter 2017, one cycle); `step`
+    multiplies it by `lr_step_factor` every `lr_step_epochs` epochs."""
+    lr_step_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """`step` only."""
+    lr_step_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """`step` only."""
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Epochs at the start in which the rate rises evenly to its full value (Goyal et al. 2017)."""
     loss: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
     keep: Literal["best", "last"] = "best"
     """Weights to keep: of the best epoch on the validation split, or of the last."""
+    penalty: Penalty | None = None
+    """Terms added to the loss, beside the optimiser's weight decay."""
+    dropout: Literal["keep", "rescale"] = "keep"
+    """`rescale`: while training, each dropout probability shrinks with the square root of the share
+    of connections that the layer behind it has left (Han et al. 2015). The saved model keeps its
+    own."""
+    freeze: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
+        default=[], max_length=256
+    )
+    """Glob patterns over layer names: the parameters and BatchNorm statistics of matching layers
+    stay as they are."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends_before_the_run(self) -> Self:
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
+            raise ValueError(
+                f"`warmup_epochs` ({self.warmup_epochs}) must be fewer than `epochs` "
+                f"({self.epochs})"
+            )
+        return self

@@ -94,6 +94,20 @@ class Frozen(ReportModel):
     channels: int
 
 
+class Pattern(ReportModel):
+    """An n:m pattern, counted in the final weights."""
+
+    weight: str
+    n: int
+    """Weights that may be other than zero, of every `m`."""
+    m: int
+    dimension: int
+    """Of the weight's inputs, along which the groups lie."""
+    holds: bool
+    broken: int
+    """Groups with more than `n` weights that are not zero."""
+
+
 class Histogram(ReportModel):
     """Weight distribution: `counts[i]` weights lie in `edges[i]..edges[i+1]`."""
 
@@ -209,6 +223,8 @@ class Report(ReportModel):
     certificate: Certificate
     frozen: list[Frozen]
     layers: list[LayerReport]
+    patterns: list[Pattern] = []
+    """Of weights that a stage of granularity `n_m` masked."""
     histogram_before: Histogram
     histogram_after: Histogram
     tickets: list[TicketReport] = []

@@ -90,18 +90,27 @@ class Dataset:
         Raises:
             DatasetInvalid: it is missing, or has no targets.
         """
+        split = self.require_inputs(name, field)
+        if split.targets is None:
+            raise DatasetInvalid(
+                f"the `{name}` split has no targets, which `{field}` needs",
+                hint=f"add a tensor `{name}/targets/0` of class indices (int64)",
+                where=f"{name}/targets/0",
+            )
+        return split
+
+    def require_inputs(self, name: SplitName, field: str) -> Split:
+        """The split that a recipe field needs, with or without targets.
+
+        Raises:
+            DatasetInvalid: it is missing.
+        """
         split = self.train if name == "train" else self.validation
         if split is None:
             raise DatasetInvalid(
                 f"the dataset has no `{name}` split, which `{field}` needs",
                 hint=f"add tensors `{name}/inputs/0` and `{name}/targets/0`",
                 where=f"{name}/inputs/0",
-            )
-        if split.targets is None:
-            raise DatasetInvalid(
-                f"the `{name}` split has no targets, which `{field}` needs",
-                hint=f"add a tensor `{name}/targets/0` of class indices (int64)",
-                where=f"{name}/targets/0",
             )
         return split
 

@@ -42,6 +42,8 @@ class JobState:
         next_step: index of the step to run next.
         masks: element masks that hold.
         originals: channels by group before each prune stage, by stage index.
+        totals: units by group (or weight) that each prune stage removes in all, by stage index,
+            where their sizes do not say (see `engine.selection.by_layer`).
         reports: one for each finished step.
         certificates: of the prune steps.
         frozen: channels that could not be removed, as the first prune step found them.
@@ -57,6 +59,7 @@ class JobState:
     next_step: int = 0
     masks: Masks = field(default_factory=dict)
     originals: dict[int, dict[str, int]] = field(default_factory=dict)
+    totals: dict[int, dict[str, int]] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
@@ -84,6 +87,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "next_step": state.next_step,
         "masks": state.masks,
         "originals": state.originals,
+        "totals": state.totals,
         "reports": [report.model_dump_json() for report in state.reports],
         "certificates": [certificate.model_dump_json() for certificate in state.certificates],
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
@@ -144,6 +148,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         next_step=plain["next_step"],
         masks=plain["masks"],
         originals=plain["originals"],
+        totals=plain["totals"],
         reports=[StageReport.model_validate_json(text) for text in plain["reports"]],
         certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],

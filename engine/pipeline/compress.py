@@ -27,17 +27,10 @@ from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.steps import PruneStep, Step, TrainStep, steps_of
-from engine.pipeline.tickets import (
-    begin_stage,
-    keep_trained,
-    note,
-    note_pruned,
-    part_of,
-    program_to_train,
-)
+from engine.pipeline.tickets import begin_stage, note, note_pruned
+from engine.pipeline.training import train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
-from engine.training.finetune import TrainingRun, finetune
 from engine.training.state import TrainingState
 
 
@@ -127,8 +120,9 @@ class _Job:
             removed, layers = prune(bench, state, step, self._listener)
             program = state.program
         else:
-            program = self._finetune(bench, state, step, started)
-            removed, layers, aside = 0, [], step.aside
+            observer = _Observer(self, bench, state, step, started)
+            program, removed = train_step(bench, state, step, observer, self._listener)
+            layers, aside = [], step.aside
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         if isinstance(step, PruneStep):
             note_pruned(state, step, measurement, removed)
@@ -138,7 +132,7 @@ class _Job:
             state.reports.append(
                 StageReport(
                     **measurement.model_dump(),
-                    stage="prune" if isinstance(step, PruneStep) else "finetune",
+                    stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
                     label=step.label,
                     stage_index=step.stage_index,
                     round=step.shown_round,
@@ -150,38 +144,6 @@ class _Job:
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
-
-    def _finetune(
-        self, bench: Workbench, state: JobState, step: TrainStep, started: float
-    ) -> Program:
-        dataset = bench.dataset
-        if dataset is None:
-            raise ValueError("fine-tuning without a dataset; `prepare` refuses that")
-        if step.options.keep == "best" and bench.validation is None:
-            self._listener.log(
-                f"{step.label}: without a validation split the last epoch is kept, not the best"
-            )
-        run = part_of(
-            state,
-            step,
-            TrainingRun(
-                options=step.options,
-                train=dataset.require("train", step.field),
-                validation=bench.validation,
-                masks=state.masks,
-                seed=bench.recipe.seed,
-                purpose=step.purpose,
-                field=step.field,
-                device=self._job.device,
-                example_batch=bench.example_batch,
-            ),
-        )
-        observer = _Observer(self, bench, state, step, started)
-        trained = finetune(
-            program_to_train(bench, state, step), run, observer, resume=state.training
-        )
-        keep_trained(bench, state, step, trained)
-        return trained
 
     def _finish(self, bench: Workbench, state: JobState) -> CompressResult:
         index = len(bench.recipe.stages)

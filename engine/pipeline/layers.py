@@ -96,7 +96,8 @@ def plan_layers(
     branches, frozen = list(found.removable), list(found.frozen)
     while True:
         units = len(branches) if total is None else total
-        count = removed_after(stage.allocation, units, round_number, rounds) - gone
+        total_gone = removed_after(stage.allocation, units, round_number, rounds, stage.schedule)
+        count = total_gone - gone
         scores = branch_scores(stage.criterion, program, branches, judged, seed)
         choice = choose(branches, count, scores)
         removal = None

@@ -23,7 +23,7 @@ from engine.scores.tickets import ticket_scores
 from engine.seeds import derive
 from engine.selection.schedule import final_count
 from engine.torchscript.program import Program
-from engine.training.finetune import TrainingRun
+from engine.training.run import TrainingRun
 
 ScoreOf = Callable[[str, Tensor], Tensor]
 _LEAST, _MOST = 0.001, 0.999

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,14 @@ from engine.compaction.conflict import CompactionConflict
 from engine.comparison import failure
 from engine.coupling import Coupling, couple
 from engine.errors import NothingPruned
+from engine.evidence import Evidence
 from engine.masks import Masks
-from engine.scores import component_scores, criterion
+from engine.pipeline.sensitivity import scan_channels
+from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
+from engine.selection.schedule import final_count
+from engine.selection.sensitivity import Curves, equal_drift
+from engine.selection.units import channel_totals, nothing_by_layer
 from engine.torchscript.program import Program
 
 _MOST_CONFLICTS = 32
@@ -38,6 +43,8 @@ class PlannedChannels:
         originals: channels before the stage.
         compacted: the smaller program, or None when this round removes nothing.
         frozen: channels that cannot be removed, conflicts included.
+        totals: channels each group loses in the whole stage (see `Target`).
+        curves: what a sensitivity scan found in this round, by group.
     """
 
     coupling: Coupling
@@ -45,6 +52,8 @@ class PlannedChannels:
     originals: Originals
     compacted: Program | None
     frozen: list[Frozen]
+    totals: Mapping[str, int] | None = None
+    curves: Curves = field(default_factory=dict)
 
 
 def plan_channels(
@@ -56,13 +65,26 @@ def plan_channels(
     originals: Originals | None = None,
     round_number: int = 1,
     rounds: int = 1,
+    totals: Mapping[str, int] | None = None,
+    judged: Sequence[Any] | None = None,
+    evidence: Evidence | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
+
+    Args:
+        inputs: the example.
+        originals: channels before the stage; None in its first round.
+        totals: channels each group loses in the whole stage, as its first round found them.
+        judged: inputs that drifts are measured on; the example when None.
 
     Where the graph cannot express a removal, the components that meet there are frozen and the
     round is planned again.
 
+    Args:
+        evidence: what the criterion may look at besides weights.
+
     Raises:
+        CriterionDoesNotFit: the criterion finds nothing to look at.
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
     coupling = couple(
@@ -72,16 +94,28 @@ def plan_channels(
         granularity="head" if stage.granularity == "head" else "channel",
     )
     before = originals or Originals.of(coupling.groups)
-    target = Target(stage.allocation, before, round_number, rounds)
+    tensors = coupling.methods.join(program).tensors()
+    judge = criterion(stage.criterion)
     scores = component_scores(
         coupling,
-        coupling.methods.join(program).tensors(),
-        criterion(stage.criterion),
+        tensors,
+        judge,
         aggregate=stage.aggregate,
         normalize=stage.normalize,
         seed=seed,
+        program=program,
+        evidence=evidence,
     )
-    frozen = list(coupling.frozen)
+    curves: Curves = {}
+    if stage.allocation.distribution == "sensitivity" and totals is None:
+        curves = scan_channels(program, coupling, scores, judged or inputs)
+        sizes = list(before.by_group.values())
+        total = final_count(stage.allocation, before.total)
+        totals = equal_drift(curves, sizes, total)
+    elif stage.allocation.by_layer and totals is None:
+        totals = channel_totals(stage.allocation, coupling, tensors, scores)
+    target = Target(stage.allocation, before, round_number, rounds, totals, stage.schedule)
+    frozen = [*coupling.frozen, *unscored(coupling, scores, judge)]
     for _ in range(_MOST_CONFLICTS):
         plan = select_channels(coupling, scores, target, round_to=stage.round_to)
         if plan.removed.size == 0:
@@ -102,7 +136,7 @@ def plan_channels(
                 )
             )
             continue
-        return PlannedChannels(coupling, plan, before, compacted, frozen)
+        return PlannedChannels(coupling, plan, before, compacted, frozen, totals, curves)
     else:
         raise NothingPruned(
             f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
@@ -111,8 +145,8 @@ def plan_channels(
         )
     gone = before.total - sum(len(group.components) for group in coupling.groups)
     if round_number == rounds and gone <= 0:
-        raise _nothing(stage, coupling, scores, before, frozen)
-    return PlannedChannels(coupling, plan, before, None, frozen)
+        raise _nothing(stage, coupling, scores, target, frozen)
+    return PlannedChannels(coupling, plan, before, None, frozen, totals, curves)
 
 
 def certified(
@@ -187,7 +221,7 @@ def _nothing(
     stage: PruneStage,
     coupling: Coupling,
     scores: NDArray[np.float64],
-    originals: Originals,
+    target: Target,
     frozen: Sequence[Frozen],
 ) -> NothingPruned:
     """Say why a plan is empty, from the most basic reason to the least."""
@@ -200,7 +234,6 @@ def _nothing(
             hint=_frozen_hint(frozen),
             where="exclude" if stage.exclude else "allocation",
         )
-    target = Target(stage.allocation, originals)
     without_rounding = select_channels(coupling, scores, target)
     if stage.round_to is not None and without_rounding.removed.size:
         return NothingPruned(
@@ -216,6 +249,8 @@ def _nothing(
             hint=_frozen_hint(frozen),
             where="allocation",
         )
+    if target.totals is not None:
+        return nothing_by_layer(stage.allocation, scores)
     everywhere = stage.allocation.scope == "global"
     channels = sum(sizes) if everywhere else max(sizes)
     return NothingPruned(

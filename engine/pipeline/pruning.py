@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from engine.errors import NothingPruned
+from typing import Any
+
+from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import Listener
 from engine.masks import prune_elements
+from engine.patterns import pattern_dimensions
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.dead_neurons import remove_dead
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
 from engine.seeds import derive
 from engine.selection.channels import Originals
+from engine.selection.sensitivity import RATIOS
 
 
 def prune(
@@ -25,18 +31,34 @@ def prune(
     """
     seed = derive(bench.recipe.seed, "prune", step.stage_index, step.round_number)
     try:
-        if step.stage.granularity == "element":
-            return _elements(bench, state, step, seed), []
+        if step.stage.granularity in ("element", "n_m"):
+            return _elements(bench, state, step, seed, listener), []
         if step.stage.granularity == "layer":
             return _layers(bench, state, step, seed, listener)
         return _channels(bench, state, step, seed, listener), []
     except NothingPruned as error:
         raise in_stage(error, step.field) from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, step.field) from error
 
 
-def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> int:
+def _elements(
+    bench: Workbench, state: JobState, step: PruneStep, seed: int, listener: Listener
+) -> int:
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
+    totals = state.totals.setdefault(step.stage_index, {})
+    scores = score_of(state, step)
+    judged = (
+        judge_elements(bench, program, step.stage, seed, step.field)
+        if scores is None
+        else JudgedElements(None, [])
+    )
+    state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
+    dimensions = None
+    if step.stage.granularity == "n_m":
+        dimensions, whole = pattern_dimensions(program, step.stage, bench.inputs)
+        state.frozen.extend(item for item in whole if item not in state.frozen)
     masks, removed = prune_elements(
         program,
         state.masks,
@@ -44,7 +66,10 @@ def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> 
         seed=seed,
         round_number=step.round_number,
         rounds=step.rounds,
-        score_of=score_of(state, step),
+        totals=totals,
+        dimensions=dimensions,
+        saliency=judged.saliency,
+        score_of=scores,
     )
     state.program, state.masks = gone_back(bench, state, step, program, masks)
     gone = removed + sum(
@@ -54,10 +79,25 @@ def _elements(bench: Workbench, state: JobState, step: PruneStep, seed: int) -> 
         raise NothingPruned(
             "the plan removes nothing: the amount rounds to no weight, or those weights are "
             "masked already",
-            hint="raise the amount; amounts count against all weights, masked ones included",
+            hint="raise the amount; amounts count against all weights, masked ones included"
+            if not step.stage.allocation.by_layer
+            else "raise what the allocation says; it counts against all weights, masked included",
             where="allocation",
         )
+    if step.stage.remove_dead and step.round_number == step.rounds:
+        _dead(bench, state, step, listener)
     return removed
+
+
+def _dead(bench: Workbench, state: JobState, step: PruneStep, listener: Listener) -> None:
+    done = remove_dead(state.program, state.masks, step.stage, bench.inputs)
+    listener.log(
+        f"{step.label}: {sum(done.by_group.values())} dead neurons went, "
+        f"{done.folded} of them into a bias",
+        dead=done.by_group,
+    )
+    state.certificates.extend(done.certificates)
+    state.program, state.masks = done.program, done.masks
 
 
 def _channels(
@@ -72,8 +112,19 @@ def _channels(
         originals=None if known is None else Originals(known),
         round_number=step.round_number,
         rounds=step.rounds,
+        totals=state.totals.get(step.stage_index),
+        judged=_judged(bench, state, step),
+        evidence=evidence_for(bench, step.stage, seed, step.field),
     )
+    if planned.curves:
+        listener.log(
+            f"{step.label}: drift of the outputs by layer when {list(RATIOS)} of it is gone",
+            drift=planned.curves,
+            totals=dict(planned.totals or {}),
+        )
     state.originals[step.stage_index] = dict(planned.originals.by_group)
+    if planned.totals is not None:
+        state.totals[step.stage_index] = dict(planned.totals)
     if known is None:
         new = [item for item in planned.frozen if item not in state.frozen]
         state.frozen.extend(new)
@@ -88,6 +139,14 @@ def _channels(
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
     return int(planned.plan.removed.size)
+
+
+def _judged(bench: Workbench, state: JobState, step: PruneStep) -> tuple[Any, ...] | None:
+    """What a sensitivity scan measures on, in the round that needs one."""
+    asked = step.stage.allocation.distribution == "sensitivity"
+    if not asked or step.stage_index in state.totals:
+        return None
+    return judging_inputs(bench, state.program)
 
 
 def _layers(

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 import yaml
-from secateur.recipe import Recipe
+from secateur.recipe import PruneStage, Recipe
 from secateur.report import Certificate, Measurement, Provenance, Report
 
 from engine.job import JobInput
 from engine.measure.latency import LatencyComparison
 from engine.measure.size import histogram, layer_reports, weight_range, weights_of
+from engine.patterns import broken_patterns, held_patterns
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.measuring import with_latency
 from engine.pipeline.prune import merge_certificates
@@ -45,6 +46,9 @@ def build_report(
     broken = broken_constraints(bench.recipe, before, after)
     dense, small = weights_of(bench.original), weights_of(state.program)
     limits = weight_range({**dense, **{f"after {name}": w for name, w in small.items()}})
+    stages = [stage for stage in bench.recipe.stages if isinstance(stage, PruneStage)]
+    patterns = held_patterns(stages, bench.original, state.program, state.masks, bench.inputs)
+    warnings = [*state.warnings, *broken_patterns(patterns), *comparison.warnings]
     return Report(
         before=before,
         stages=state.reports,
@@ -52,11 +56,12 @@ def build_report(
         certificate=_reloaded(merge_certificates(state.certificates)),
         frozen=state.frozen,
         layers=layer_reports(dense, small),
+        patterns=patterns,
         histogram_before=histogram(dense, limits),
         histogram_after=histogram(small, limits),
         tickets=list(state.lottery.reports.values()),
         baselines=state.baselines,
-        verdict=judge(before, after, broken, [*state.warnings, *comparison.warnings]),
+        verdict=judge(before, after, broken, warnings),
         provenance=provenance(bench.job, model),
     )
 
@@ -88,7 +93,8 @@ def fingerprint_of(job: JobInput) -> str:
         file_sha256(job.model),
         "" if job.dataset is None else file_sha256(job.dataset),
         "" if job.initial is None else file_sha256(job.initial),
-        json.dumps(job.recipe.model_dump(mode="json"), sort_keys=True),
+        # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
+        json.dumps(job.recipe.model_dump(mode="json")),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from engine.masks import apply_masks
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.setup import Workbench
 from engine.seeds import derive
-from engine.training.finetune import TrainingRun
+from engine.training.run import TrainingRun
 
 
 def from_scratch(bench: Workbench, state: JobState, step: BaselineStep) -> Fresh:

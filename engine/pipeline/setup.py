@@ -20,7 +20,7 @@ from engine.data.arguments import arrange_split, fit_inputs, without_dataset
 from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
 from engine.data.splits import Dataset, Split, open_dataset
-from engine.errors import CertificateFailed, DatasetInvalid, EngineError, PatternMatchesNothing
+from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
 from engine.structure import samples_in
@@ -161,14 +161,8 @@ def _check_device(device: str) -> None:
 
 
 def _check_patterns(recipe: Recipe, layers: Sequence[str]) -> None:
-    for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, PruneStage):
-            try:
-                match_layers(layers, stage.exclude)
-            except PatternMatchesNothing as error:
-                raise PatternMatchesNothing(
-                    error.title, hint=error.hint, where=f"recipe.stages.{index}.{error.where}"
-                ) from error
+    for field, patterns in recipe.layer_patterns():
+        match_layers(layers, patterns, field=f"recipe.{field}")
 
 
 def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
@@ -181,8 +175,11 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
             hint="send a dataset with `train/inputs/0`, `train/targets/0` and a validation split",
             where=f"recipe.{needing}",
         )
-    if needing != "constraints.max_accuracy_drop":
-        dataset.require("train", needing)
+    labelled = recipe.needs_targets()
+    if labelled is not None:
+        dataset.require("train", labelled)
+    elif needing != "constraints.max_accuracy_drop":
+        dataset.require_inputs("train", needing)
     for index, stage in enumerate(recipe.stages):
         schedule = stage.schedule if isinstance(stage, PruneStage) else None
         if isinstance(schedule, ImpRewind) and schedule.copies > 1:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.recipe import FinetuneOptions, Iterative, PruneStage, Recipe
+from secateur.recipe import (
+    Agp,
+    FinetuneOptions,
+    LrRewind,
+    PruneStage,
+    Recipe,
+    Rigl,
+    training_of,
+)
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
@@ -38,16 +46,26 @@ class PruneStep:
 
 @dataclass(frozen=True)
 class FinetuneStep:
-    """One training run: a stage of its own, or what follows a prune round."""
+    """One training run: a stage of its own, or what follows a prune round.
+
+    Attributes:
+        changing: the prune stage whose masks change during this run.
+    """
 
     stage_index: int
     options: FinetuneOptions
     round_number: int | None = None
     rounds: int = 1
+    changing: PruneStage | None = None
+    first_epoch: int = 0
 
     @property
     def label(self) -> str:
         """Human name."""
+        if self.changing is not None:
+            return {"agp": "prune while training", "rigl": "exchange while training"}[
+                self.changing.schedule.kind
+            ]
         if self.round_number is None:
             return "finetune"
         return f"finetune after round {self.round_number} of {self.rounds}"
@@ -61,7 +79,7 @@ class FinetuneStep:
     @property
     def shown_round(self) -> int | None:
         """The round in reports."""
-        return self.round_number
+        return None if self.changing is not None else self.round_number
 
     @property
     def purpose(self) -> str:
@@ -90,14 +108,21 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
-        rounds = rounds_of(stage.schedule)
-        ticket = isinstance(stage.schedule, TicketSchedule)
+        schedule = stage.schedule
+        ticket = isinstance(schedule, TicketSchedule)
+        training = None if ticket else training_of(schedule)
+        if isinstance(schedule, Agp) and stage.granularity == "element":
+            steps.append(FinetuneStep(index, schedule.finetune, 1, changing=stage))
+            continue
+        changing = stage if isinstance(schedule, Rigl) else None
+        first = schedule.rewind_to_epoch if isinstance(schedule, LrRewind) else 0
+        rounds = rounds_of(schedule)
         for number in range(1, rounds + 1):
             if ticket:
                 steps.extend(before_round(index, stage, number, given=initial_given))
             steps.append(PruneStep(index, stage, number, rounds))
-            if isinstance(stage.schedule, Iterative) and stage.schedule.finetune is not None:
-                steps.append(FinetuneStep(index, stage.schedule.finetune, number, rounds))
+            if training is not None:
+                steps.append(FinetuneStep(index, training, number, rounds, changing, first))
         if ticket:
             steps.extend(after_rounds(index, stage))
     for index, baseline in enumerate(recipe.baselines):
@@ -107,6 +132,6 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
 
 
 def _as_the_stages_train(trainings: list[FinetuneOptions]) -> FinetuneOptions:
-    """The last training, with the epochs of all of them."""
+    """The last training, with the epochs of all of them; new weights are all trained."""
     epochs = sum(options.epochs for options in trainings)
-    return trainings[-1].model_copy(update={"epochs": epochs})
+    return trainings[-1].model_copy(update={"epochs": epochs, "freeze": []})

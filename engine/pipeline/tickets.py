@@ -28,7 +28,7 @@ from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
 from engine.torchscript.program import Program
 from engine.training.evaluation import evaluate
-from engine.training.finetune import TrainingRun
+from engine.training.run import TrainingRun
 
 
 class RewindingTooLate(EngineError):

@@ -1,6 +1,7 @@
 """Which coupled channels go.
 
-Local: every group loses the same share (or count) of its own channels, the lowest scores first.
+Local: every group loses the same share (or count) of its own channels, the lowest scores first,
+or its own share where the allocation gives it one.
 Global: one ranking over all groups. Either way the wanted totals are counted against the original
 network, so that rounds add up exactly, and every group keeps at least one channel. With
 `round_to`, the layers that lose channels end up a multiple of that many wide, rounded up: rounding
@@ -17,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from secateur.recipe import Allocation
+from secateur.recipe import Allocation, Schedule
 
 from engine.coupling import Coupling, Group
 from engine.scores.groups import group_keys
-from engine.selection.schedule import removed_after
+from engine.selection.schedule import removed_after, removed_of
 
 Indices = NDArray[np.int64]
 
@@ -57,16 +58,28 @@ class Target:
         originals: channels before the stage, which the amounts refer to.
         round_number: this round, from 1.
         rounds: all rounds.
+        totals: channels each group loses in the whole stage, where that differs from group to
+            group by more than their sizes (see `engine.selection.by_layer`).
+        schedule: how the amount grows over them.
     """
 
     allocation: Allocation
     originals: Originals
     round_number: int = 1
     rounds: int = 1
+    totals: Mapping[str, int] | None = None
+    schedule: Schedule | None = None
 
     def gone_of(self, units: int) -> int:
         """How many of `units` original channels are gone after this round."""
-        return removed_after(self.allocation, units, self.round_number, self.rounds)
+        return removed_after(self.allocation, units, self.round_number, self.rounds, self.schedule)
+
+    def gone_of_group(self, key: str, units: int) -> int:
+        """The same of one group, by its key."""
+        if self.totals is None:
+            return self.gone_of(units)
+        done = self.totals.get(key, 0)
+        return removed_of(done, units, self.round_number, self.rounds, self.schedule)
 
 
 @dataclass(frozen=True)
@@ -198,7 +211,7 @@ def _local(groups: Sequence[Group], target: Target) -> list[int]:
         present = len(group.components)
         original = target.originals.by_group.get(key, present)
         gone = max(original - present, 0)
-        wanted.append(max(target.gone_of(original) - gone, 0))
+        wanted.append(max(target.gone_of_group(key, original) - gone, 0))
     return wanted
 
 

@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from secateur.recipe import Allocation
+from secateur.recipe import Allocation, Schedule
 from torch import Tensor
 
-from engine.selection.schedule import removed_after
+from engine.selection.schedule import removed_after, removed_of
 
 
 def select_elements(
-    scores: Mapping[str, Tensor], allocation: Allocation, *, round_number: int = 1, rounds: int = 1
+    scores: Mapping[str, Tensor],
+    allocation: Allocation,
+    *,
+    round_number: int = 1,
+    rounds: int = 1,
+    totals: Mapping[str, int] | None = None,
+    schedule: Schedule | None = None,
 ) -> dict[str, Tensor]:
     """Masks by tensor name: True where the weight stays.
 
@@ -26,15 +32,23 @@ def select_elements(
         allocation: how much, over what.
         round_number: this round, from 1.
         rounds: all rounds.
+        totals: what each weight loses in the whole stage, where its size alone does not say.
+        schedule: how the amount grows over them.
     """
+
+    def gone_of(units: int) -> int:
+        return removed_after(allocation, units, round_number, rounds, schedule)
+
     flat = {name: score.reshape(-1).double() for name, score in scores.items()}
-    if allocation.scope == "local":
+    if totals is not None:
         counts = {
-            name: removed_after(allocation, score.numel(), round_number, rounds)
+            name: removed_of(totals[name], score.numel(), round_number, rounds, schedule)
             for name, score in flat.items()
         }
+    elif allocation.scope == "local":
+        counts = {name: gone_of(score.numel()) for name, score in flat.items()}
     else:
-        counts = _global(flat, allocation, round_number, rounds)
+        counts = _global(flat, gone_of(sum(score.numel() for score in flat.values())))
     return {
         name: _mask(score, min(counts[name], score.numel() - 1)).reshape(scores[name].shape)
         for name, score in flat.items()
@@ -47,12 +61,7 @@ def _mask(score: Tensor, count: int) -> Tensor:
     return mask
 
 
-def _global(
-    flat: Mapping[str, Tensor], allocation: Allocation, round_number: int, rounds: int
-) -> dict[str, int]:
-    total = removed_after(
-        allocation, sum(score.numel() for score in flat.values()), round_number, rounds
-    )
+def _global(flat: Mapping[str, Tensor], total: int) -> dict[str, int]:
     # Each tensor's best element takes no part in the ranking.
     ranked = [torch.sort(score, stable=True).values[:-1] for score in flat.values()]
     owner = torch.repeat_interleave(

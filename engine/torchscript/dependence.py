@@ -187,6 +187,7 @@ class _Analysis:
         self._data.update(sizes)
         self._shaped = set(sizes)
         self._ranked = set(sizes)
+        self._tuples: dict[int, tuple[int, ...]] = {}
 
     def run(self) -> Dependence:
         before = -1
@@ -244,6 +245,13 @@ class _Analysis:
             path = self._paths.get(instruction.outputs[0], "")
             if path in self._floating or path in self._written:
                 self._data.update(instruction.outputs)
+            return
+        if kind == "prim::TupleConstruct":
+            self._tuples[instruction.outputs[0]] = inputs
+        elif kind == "prim::TupleUnpack" and inputs[0] in self._tuples:
+            # A tensor and its sizes, handed on together, are not all data.
+            for source, output in zip(self._tuples[inputs[0]], instruction.outputs, strict=True):
+                self._flow([source], output, decided=False)
             return
         reads_data = not self._data.isdisjoint(inputs)
         reads_shaped = not self._shaped.isdisjoint(inputs)

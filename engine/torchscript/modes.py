@@ -8,16 +8,18 @@ program had before and the weights it has now.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import torch
 
+from engine.torchscript.batch_norms import BATCH_NORMS, batch_norms
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import walk
 from engine.torchscript.program import Program
 
-_NORMS = {"aten::batch_norm": "training", "aten::native_batch_norm": "training"}
-_DROPOUTS = {
+DROPOUTS = {
     "aten::dropout": "train",
     "aten::dropout_": "train",
     "aten::feature_dropout": "train",
@@ -42,14 +44,27 @@ class TrainingProgram(Program):
         self.origin = origin
 
 
-def training_copy(program: Program, *, batch_norm: Literal["train", "frozen"]) -> TrainingProgram:
+def training_copy(
+    program: Program,
+    *,
+    batch_norm: Literal["train", "frozen"],
+    frozen: Collection[str] = (),
+    dropout: Mapping[int, float] = MappingProxyType({}),
+) -> TrainingProgram:
     """A copy in training mode.
 
     Args:
         batch_norm: `train` uses and updates batch statistics, `frozen` keeps the running ones.
+        frozen: layers whose BatchNorm keeps the running ones in any case.
+        dropout: other probabilities, by the index of the dropout's instruction.
     """
     fresh = program.copy()
-    flags = _DROPOUTS | (_NORMS if batch_norm == "train" else {})
+    flags = DROPOUTS | (BATCH_NORMS if batch_norm == "train" else {})
+    still = {
+        norm.instruction.index
+        for norm in batch_norms(fresh.block)
+        if not norm.layers.isdisjoint(frozen)
+    }
     editor = GraphEditor(fresh)
     constants = {
         instruction.outputs[0]: instruction.constant
@@ -58,17 +73,20 @@ def training_copy(program: Program, *, batch_norm: Literal["train", "frozen"]) -
     }
     for instruction in walk(fresh.block):
         name = flags.get(instruction.kind)
-        if name is None or instruction.operator is None:
+        if name is None or instruction.operator is None or instruction.index in still:
             continue
+        if instruction.index in dropout:
+            place = instruction.operator.arguments.index("p")
+            editor.replace_operand(instruction, place, dropout[instruction.index])
         position = instruction.operator.arguments.index(name)
         if constants.get(instruction.inputs[position]) is False:
             editor.replace_operand(instruction, position, True)
     module = fresh.module
     module.train()
-    if batch_norm == "frozen":
-        for name, _ in program.module.named_buffers():
-            if name.endswith("running_mean"):
-                Program(module, program.device).submodule(name.rpartition(".")[0]).eval()
+    for name, _ in program.module.named_buffers():
+        layer = name.rpartition(".")[0]
+        if name.endswith("running_mean") and (batch_norm == "frozen" or layer in frozen):
+            Program(module, program.device).submodule(layer).eval()
     return TrainingProgram(module, program.device, program)
 
 

@@ -9,18 +9,15 @@ other rounding: a resumed process would differ from an undisturbed one in the la
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
 
 import torch
-from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.calling import call, output_tensor, plain_execution
-from engine.data.batches import batches, bounds, shuffled
-from engine.data.splits import Split
+from engine.data.batches import batches, shuffled
 from engine.errors import NothingToTrain, TrainingDiverged, UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
 from engine.seeds import derive, generator
@@ -28,83 +25,32 @@ from engine.torchscript.modes import evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals, zero_subnormal
 from engine.training.evaluation import Evaluation, evaluate
+from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.objective import correct, cross_entropy
 from engine.training.optimizer import build_optimizer, learning_rate, set_rate
+from engine.training.penalty import add_penalty, require_norm_scales
+from engine.training.run import Trained, TrainingObserver, TrainingRun
+from engine.training.sparsity import Moment
 from engine.training.state import Best, TrainingState
 
 _REPORT_SECONDS = 1.0
 
 
-class TrainingObserver(Protocol):
-    """Hears how training goes."""
-
-    def progress(self, current: int, total: int, unit: str) -> None:
-        """Steps done, of all."""
-
-    def metric(self, name: str, value: float, step: int) -> None:
-        """A value after an epoch; `step` counts epochs from 1."""
-
-    def epoch_finished(self, state: TrainingState) -> None:
-        """An epoch is complete; the run can resume from `state`."""
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """One fine-tuning run.
+@dataclass
+class _Student:
+    """What moves while training.
 
     Attributes:
-        options: of the recipe.
-        train: split with targets.
-        validation: split with targets to choose the best epoch on, or None.
-        masks: element masks to hold.
-        seed: of the recipe.
-        purpose: names this run among the runs of a job, for its seeds.
-        field: path of the recipe field, for errors.
-        device: where the program lies.
-        example_batch: samples in the example inputs.
-        optimizer: makes what moves the parameters, by name; None for the optimiser of the options.
-        first_step: optimiser steps that count as taken already.
-        stop_step: the run ends after this many steps in all; None for the options' epochs.
+        masks: on the device.
+        scales: names of the BatchNorm scales that a penalty is on.
+        best: epoch so far.
     """
-
-    options: FinetuneOptions
-    train: Split
-    validation: Split | None
-    masks: Mapping[str, Tensor]
-    seed: int
-    purpose: str
-    field: str
-    device: str = "cpu"
-    example_batch: int = 1
-    optimizer: Callable[[Mapping[str, Tensor]], torch.optim.Optimizer] | None = None
-    first_step: int = 0
-    stop_step: int | None = None
-
-    @property
-    def per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
-        return len(bounds(self.train.samples, self.options.batch_size))
-
-    @property
-    def epochs(self) -> range:
-        """The epochs it takes part in, from 0; the first and the last may be parts of one."""
-        end = self.options.epochs
-        if self.stop_step is not None:
-            end = min(end, -(-self.stop_step // self.per_epoch))
-        return range(self.first_step // self.per_epoch, end)
-
-    def includes(self, step: int) -> bool:
-        """Whether it takes this step of the whole training."""
-        return self.first_step <= step and (self.stop_step is None or step < self.stop_step)
-
-
-@dataclass(frozen=True)
-class _Student:
-    """What moves while training."""
 
     program: Program
     optimizer: torch.optim.Optimizer
-    masks: Mapping[str, Tensor]
+    masks: dict[str, Tensor]
+    scales: list[str]
+    best: Best | None = None
 
 
 def finetune(
@@ -114,16 +60,40 @@ def finetune(
     *,
     resume: TrainingState | None = None,
 ) -> Program:
+    """`train`, where only the program is asked for."""
+    return train(program, run, observer, resume=resume).program
+
+
+def train(
+    program: Program,
+    run: TrainingRun,
+    observer: TrainingObserver,
+    *,
+    resume: TrainingState | None = None,
+) -> Trained:
     """Train a copy of the program and return it in evaluation mode.
 
     Raises:
-        NothingToTrain: the program has no floating-point parameters.
+        NothingToTrain: the program has no floating-point parameters, or all are frozen.
+        PatternMatchesNothing: a pattern of `freeze` matches no layer.
+        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run.
         TrainingDiverged: the loss became NaN or infinite.
         InputsDoNotFit: the program refuses the batch size.
     """
-    student = training_copy(program, batch_norm=run.options.batch_norm)
+    options = run.options
+    layers = frozen_layers(program, options.freeze, field=run.field)
+    frozen = _snapshot(frozen_tensors(program, layers))
+    student = training_copy(
+        program, batch_norm=options.batch_norm, frozen=layers, dropout=run.dropout
+    )
     result = evaluation_copy(student)
-    parameters = student.parameters()
+    parameters = {name: held for name, held in student.parameters().items() if name not in frozen}
+    if not parameters and frozen:
+        raise NothingToTrain(
+            f"`freeze` {list(options.freeze)} leaves no parameter to train",
+            hint="freeze fewer layers",
+            where=f"{run.field}.freeze",
+        )
     if not parameters:
         raise NothingToTrain(
             "the program has no parameters to train",
@@ -132,37 +102,59 @@ def finetune(
             where=run.field,
         )
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
+    for name, parameter in student.parameters().items():
+        parameter.requires_grad_(name in parameters)
     optimizer = (
-        build_optimizer(run.options.optimizer, parameters.values())
+        build_optimizer(options.optimizer, parameters.values())
         if run.optimizer is None
         else run.optimizer(parameters)
     )
-    best: Best | None = None
+    scales = require_norm_scales(student, options.penalty, field=run.field)
+    moving = _Student(student, optimizer, _placed(run.masks, run.device), scales)
     finished = run.epochs.start
     if resume is not None:
         _copy_tensors(resume.tensors, student.attributes())
         optimizer.load_state_dict(resume.optimizer)
-        best, finished = resume.best, resume.epoch
-    masks = {name: mask.to(run.device) for name, mask in run.masks.items()}
+        moving.best, finished = resume.best, resume.epoch
+        if resume.masks is not None:
+            moving.masks = _placed(resume.masks, run.device)
+    _check_room(run)
     for epoch in range(finished, run.epochs.stop):
         with flushed_denormals(), plain_execution():
-            _train_epoch(_Student(student, optimizer, masks), run, epoch, observer)
+            _train_epoch(moving, run, epoch, observer)
         zero_subnormal(student.attributes())
+        # Frozen tensors keep their bits, subnormal ones too.
+        _copy_tensors(frozen, student.attributes())
         _copy_tensors(student.attributes(), result.attributes())
-        best = _validate(result, run, epoch, best, observer)
+        moving.best = _validate(result, moving, run, epoch, observer)
         observer.epoch_finished(
             TrainingState(
                 epoch=epoch + 1,
                 tensors=_snapshot(student.attributes()),
                 optimizer=optimizer.state_dict(),
-                best=best,
+                best=moving.best,
+                masks=_kept(moving.masks, run),
             )
         )
+    best = moving.best
     chosen = best.tensors if best is not None else student.attributes()
     _copy_tensors(chosen, result.attributes())
-    return result
+    masks = best.masks if best is not None and best.masks is not None else moving.masks
+    return Trained(result, {name: mask.cpu() for name, mask in masks.items()})
+
+
+def _placed(masks: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    return {name: mask.to(device) for name, mask in masks.items()}
+
+
+def _kept(masks: Mapping[str, Tensor], run: TrainingRun) -> dict[str, Tensor] | None:
+    """Masks for a checkpoint; None where they hold through the run, and the job has them."""
+    return None if run.sparsity is None else {name: mask.cpu() for name, mask in masks.items()}
+
+
+def _check_room(run: TrainingRun) -> None:
+    if run.sparsity is not None:
+        run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
 
 
 def _train_epoch(
@@ -192,8 +184,10 @@ def _train_epoch(
         loss = cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
         student.optimizer.zero_grad(set_to_none=True)
         _backward(loss, run)
-        mask_gradients(parameters, student.masks)
-        student.optimizer.step()
+        if not _change_masks(student, run, step, per_epoch):
+            add_penalty(parameters, options.penalty, student.scales)
+            mask_gradients(parameters, student.masks)
+            student.optimizer.step()
         apply_masks(parameters, student.masks)
         total_loss += loss.detach() * targets.numel()
         right += correct(logits.detach(), targets)
@@ -207,6 +201,20 @@ def _train_epoch(
     observer.metric("train/loss", float(total_loss) / counted, epoch + 1)
     observer.metric("train/accuracy", int(right) / counted, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
+
+
+def _change_masks(student: _Student, run: TrainingRun, step: int, per_epoch: int) -> bool:
+    """Let the rule change the masks, by the gradients at hand; whether that was the whole step."""
+    if run.sparsity is None:
+        return False
+    steps = per_epoch * run.options.epochs
+    change = run.sparsity.change(
+        student.program, student.optimizer, student.masks, Moment(step, per_epoch, steps)
+    )
+    if change is None:
+        return False
+    student.masks = _placed(change.masks, run.device)
+    return change.instead_of_step
 
 
 def _backward(loss: Tensor, run: TrainingRun) -> None:
@@ -224,8 +232,9 @@ def _backward(loss: Tensor, run: TrainingRun) -> None:
 
 
 def _validate(
-    result: Program, run: TrainingRun, epoch: int, best: Best | None, observer: TrainingObserver
+    result: Program, student: _Student, run: TrainingRun, epoch: int, observer: TrainingObserver
 ) -> Best | None:
+    best = student.best
     if run.validation is None:
         return None
     measured: Evaluation = evaluate(
@@ -236,12 +245,17 @@ def _validate(
     observer.metric("validation/accuracy", measured.accuracy.top1, epoch + 1)
     if run.options.keep == "last":
         return None
+    per_epoch = run.per_epoch
+    if run.sparsity is not None and not run.sparsity.settled((epoch + 1) * per_epoch, per_epoch):
+        # Not yet as sparse as the recipe asks: no candidate, however accurate.
+        return None
     if best is None or best.beaten_by(measured.accuracy.top1, measured.loss):
         return Best(
             epoch=epoch + 1,
             accuracy=measured.accuracy.top1,
             loss=measured.loss,
             tensors=_snapshot(result.attributes()),
+            masks=_kept(student.masks, run),
         )
     return best
 

@@ -1,8 +1,11 @@
 """Optimisers and learning-rate schedules of the recipe.
 
-Cosine decay over one run of T steps (Loshchilov & Hutter 2017, one cycle):
+Over one run of T steps, t = 0 .. T - 1, the first W of them warm-up:
 
-    lr_t = lr (1 + cos(pi t / T)) / 2,   t = 0 .. T - 1
+    warm-up   lr_t = lr (t + 1) / W                     t < W    (Goyal et al. 2017, section 2.2)
+    cosine    lr_t = lr (1 + cos(pi (t - W) / (T - W))) / 2      (Loshchilov & Hutter 2017, 1 cycle)
+    step      lr_t = lr gamma^floor(t / S)              S steps of `lr_step_epochs` epochs
+    constant  lr_t = lr
 
 The rate is a pure function of the step, so a resumed run needs no scheduler state.
 """
@@ -31,10 +34,17 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
 
 
 def learning_rate(options: FinetuneOptions, step: int, steps: int) -> float:
-    """The rate of step `step` (from 0) of `steps`."""
-    if options.lr_schedule == "constant":
-        return options.optimizer.lr
-    return options.optimizer.lr * (1 + cos(pi * step / steps)) / 2
+    """The rate of step `step` (from 0) of `steps`, which fill the epochs of the options evenly."""
+    full, per_epoch = options.optimizer.lr, steps / options.epochs
+    warm = round(options.warmup_epochs * per_epoch)
+    if step < warm:
+        return full * (step + 1) / warm
+    if options.lr_schedule == "cosine":
+        return full * (1 + cos(pi * (step - warm) / (steps - warm))) / 2
+    if options.lr_schedule == "step":
+        decays: int = int(step / per_epoch) // options.lr_step_epochs
+        return full * options.lr_step_factor**decays
+    return full
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

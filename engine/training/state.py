@@ -10,12 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far."""
+    """The best epoch so far; `masks` where they change while training."""
 
     epoch: int
     accuracy: float
     loss: float
     tensors: dict[str, Tensor]
+    masks: dict[str, Tensor] | None = None
 
     def beaten_by(self, accuracy: float, loss: float) -> bool:
         """Higher accuracy wins; at equal accuracy the lower loss."""
@@ -24,7 +25,7 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """After `epoch` finished epochs.
+    """After `epoch` finished epochs; `masks` where they change while training.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -33,6 +34,7 @@ class TrainingState:
     tensors: dict[str, Tensor]
     optimizer: dict[str, Any]
     best: Best | None
+    masks: dict[str, Tensor] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -41,6 +43,7 @@ class TrainingState:
             "tensors": self.tensors,
             "optimizer": self.optimizer,
             "best": None if self.best is None else _shallow(self.best),
+            "masks": self.masks,
         }
 
     @classmethod
@@ -52,6 +55,7 @@ class TrainingState:
             tensors=data["tensors"],
             optimizer=data["optimizer"],
             best=None if best is None else Best(**best),
+            masks=data["masks"],
         )
 
 
@@ -61,4 +65,5 @@ def _shallow(best: Best) -> dict[str, Any]:
         "accuracy": best.accuracy,
         "loss": best.loss,
         "tensors": best.tensors,
+        "masks": best.masks,
     }

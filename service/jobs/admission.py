@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from secateur.recipe import FinetuneStage, PruneStage, Recipe
+from secateur.recipe import PruneStage, Recipe
 from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
@@ -64,17 +64,20 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
             )
         return
     tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
-    trains = _trains(recipe)
-    for split, field in (("train", trains), ("validation", _judges(recipe))):
-        if field is None:
-            continue
-        for role in ("inputs", "targets"):
-            if not any(name.startswith(f"{split}/{role}/") for name in tensors):
-                yield FieldProblem(
-                    field="dataset_id",
-                    message=f"`recipe.{field}` needs `{split}/{role}/0`, which the dataset "
-                    f"`{dataset.id}` does not have.",
-                )
+    trains = recipe.needs_targets()
+    wanted = {
+        "train/inputs": trains or _looks_at_inputs(recipe),
+        "train/targets": trains,
+        "validation/inputs": _judges(recipe),
+        "validation/targets": _judges(recipe),
+    }
+    for role, field in wanted.items():
+        if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
+            yield FieldProblem(
+                field="dataset_id",
+                message=f"`recipe.{field}` needs `{role}/0`, which the dataset `{dataset.id}` "
+                "does not have.",
+            )
     yield from _target_faults(trains or "stages", tensors)
 
 
@@ -88,13 +91,11 @@ def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem
             )
 
 
-def _trains(recipe: Recipe) -> str | None:
-    """The first field that trains."""
+def _looks_at_inputs(recipe: Recipe) -> str | None:
+    """The first criterion that is judged on samples."""
     for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, FinetuneStage):
-            return f"stages.{index}"
-        if stage.schedule.kind == "iterative" and stage.schedule.finetune is not None:
-            return f"stages.{index}.schedule.finetune"
+        if isinstance(stage, PruneStage) and stage.needs_samples:
+            return f"stages.{index}.criterion"
     return None
 
 
@@ -107,15 +108,13 @@ def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:
     layers = (model.info or {}).get("layers")
     if not layers:
         return  # not inspected yet: the engine will look
-    for index, stage in enumerate(recipe.stages):
-        if not isinstance(stage, PruneStage):
-            continue
-        for number, pattern in enumerate(stage.exclude):
+    for field, patterns in recipe.layer_patterns():
+        for number, pattern in enumerate(patterns):
             if not any(fnmatchcase(layer, pattern) for layer in layers):
                 shown = ", ".join(f"`{layer}`" for layer in layers[:12])
                 more = f" and {len(layers) - 12} more" if len(layers) > 12 else ""
                 yield FieldProblem(
-                    field=f"recipe.stages.{index}.exclude.{number}",
+                    field=f"recipe.{field}.{number}",
                     message=f"`{pattern}` matches no layer of the model; its layers are "
                     f"{shown}{more}.",
                 )

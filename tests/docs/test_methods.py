@@ -19,16 +19,24 @@ from engine import scores
 BY_NAME = {method.name: method for method in METHODS}
 
 
+ALONE: dict[str, Any] = {
+    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5}
+}  # fmt: skip
+"""Allocations that are a field of their own, with a value."""
+
+
 def _literals(model: type[BaseModel], field: str) -> set[str]:
     return set(get_args(model.model_fields[field].annotation))
 
 
 ACCEPTED: dict[str, set[str]] = {
-    "granularity": set(get_args(recipe.Granularity)),
+    # A second way out, after single weights.
+    "granularity": set(get_args(recipe.Granularity)) | {"remove_dead"},
     "criterion": set(get_args(recipe.Criterion)),
     # `of` is no way to allocate; it spells out what the amounts count.
     "allocation": set(get_args(recipe.Scope))
-    | (set(recipe.Allocation.model_fields) - {"scope", "of"}),
+    | set(get_args(recipe.Distribution))
+    | (set(recipe.Allocation.model_fields) - {"scope", "distribution", "of"}),
     "schedule": {
         name
         for schedule in get_args(get_args(recipe.Schedule)[0])
@@ -39,7 +47,10 @@ ACCEPTED: dict[str, set[str]] = {
     | _literals(recipe.FinetuneOptions, "loss")
     | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
     | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
-    | {"label_smoothing"},
+    | {f"dropout_{mode}" for mode in _literals(recipe.FinetuneOptions, "dropout")}
+    # `bn_scale` is also a criterion, which has the name.
+    | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
+    | {"label_smoothing", "warmup_epochs", "freeze"},
     "baseline": _literals(recipe.Baseline, "kind"),
 }
 
@@ -85,12 +96,20 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     finetune: dict[str, Any] = {"stage": "finetune"}
     if method.kind == "allocation":
         prune["allocation"] = {"amount": 0.5, **fields}
-        if method.name in {"amount", "count"}:
-            prune["allocation"] = {method.name: 1 if method.name == "count" else 0.5}
+        if method.name in ALONE:
+            prune["allocation"] = {method.name: ALONE[method.name]}
+            prune["granularity"] = "element"
     elif method.kind == "schedule":
+        required = set(method.schema_.get("required", []))
         # A rewinding point has no default.
         point = {"rewind_step": 1} if method.name == "imp_rewind" else {}
-        prune["schedule"] = {**point, **fields}
+        prune["schedule"] = {**point, **fields} | {name: {} for name in required & {"finetune"}}
+        if method.name == "rigl":
+            prune["granularity"] = "element"
+    elif method.name == "remove_dead":
+        prune.update(fields, remove_dead=True)
+    elif method.name == "n_m":
+        prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
     elif method.kind == "baseline":

@@ -53,6 +53,19 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0.allocation.amount", "half", None, "valid number"),
         ("stages.0.allocation.amount", ..., "stages.0.allocation", "exactly one of"),
         ("stages.0.allocation", ..., None, "required"),
+        ("stages.0.allocation", {"layers": {"fc*": 1.0}}, "stages.0.allocation.layers.fc*", "less"),
+        ("stages.0.allocation", {"threshold": 0.1, "amount": 0.5}, None, "exactly one of"),
+        ("stages.0.allocation", {"quality": 0.8}, "stages.0", "needs granularity `element`"),
+        ("stages.0.allocation.distribution", "erdos_renyi", "stages.0.allocation", "leave `scope`"),
+        ("stages.0.remove_dead", True, "stages.0", "follows the masking of single weights"),
+        ("stages.0.n", 2, "stages.0", "need granularity `n_m`"),
+        (
+            "stages.0",
+            {"stage": "prune", "granularity": "n_m", "n": 4, "m": 4},
+            None,
+            "`n` must be below `m`",
+        ),
+        ("stages.0", {"stage": "prune", "granularity": "n_m"}, None, "`n: 2, m: 4`"),
         ("stages.0.alocation", {}, None, "Did you mean `allocation`?"),
         ("stages.0.schedule.finetune.epoch", 1, None, "Did you mean `epochs`?"),
         ("stages.1.optimizer.momentumm", 1, None, "`momentum`"),
@@ -63,6 +76,43 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0.stage", ..., "stages.0.stage", "required"),
         ("stages.0.schedule.kind", "cubic", "stages.0.schedule.kind", "'one_shot', 'iterative'"),
         ("stages.0.schedule.rounds", 1, None, "greater than or equal to 2"),
+        ("stages.0.schedule", {"kind": "rigl"}, "stages.0", "must be `element`"),
+        ("stages.0.schedule", {"kind": "agp", "every_steps": 5}, "stages.0", "own"),
+        ("stages.0.schedule", {"kind": "agp", "rounds": 101}, "stages.0", "at most 100"),
+        ("stages.0.schedule", {"kind": "agp", "initial": 0.9}, "stages.0", "below the amount"),
+        ("stages.0.schedule", {"kind": "lr_rewind"}, "stages.0.schedule.finetune", "required"),
+        (
+            "stages.0.schedule",
+            {"kind": "lr_rewind", "rewind_to_epoch": 3, "finetune": {"epochs": 3}},
+            "stages.0.schedule",
+            "before the end of the training",
+        ),
+        (
+            "stages.0",
+            {
+                "stage": "prune",
+                "granularity": "element",
+                "allocation": {"amount": 0.5},
+                "schedule": {"kind": "agp", "rounds": 5, "finetune": {"epochs": 5}},
+            },
+            "stages.0",
+            "more than 5 epochs",
+        ),
+        (
+            "stages.0",
+            {
+                "stage": "prune",
+                "granularity": "element",
+                "allocation": {"amount": 0.5},
+                "schedule": {"kind": "agp", "finetune": {"epochs": 20, "dropout": "rescale"}},
+            },
+            "stages.0",
+            "those of `agp` grow",
+        ),
+        ("stages.1.penalty", {"l1": 0}, None, "at least one of"),
+        ("stages.1.penalty", {"l3": 1}, "stages.1.penalty.l3", "valid are `l1`"),
+        ("stages.1.warmup_epochs", 1000, "stages.1", "fewer than `epochs`"),
+        ("stages.1.lr_schedule", "linear", None, "'step'"),
         ("stages.0.granularity", "element", "stages.0", ""),
         ("stages.0.allocation.of", "weights", "stages.0", "must be `channels`"),
         ("stages.0.allocation.of", "macs", None, "'layers' or 'weights'"),
@@ -217,6 +267,23 @@ def test_a_missing_split_is_named(api: Api, model_id: str, recipe: Any) -> None:
     assert "recipe.constraints.max_accuracy_drop" in fields["dataset_id"]
 
 
+def test_criteria_of_data_need_what_they_look_at(api: Api, model_id: str, recipe: Any) -> None:
+    recipe["stages"] = [{"stage": "prune", "criterion": "apoz", "allocation": {"amount": 0.5}}]
+    fields = refusal(api, model_id=model_id, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs a dataset" in fields["dataset_id"]
+    no_train = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=no_train, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs `train/inputs/0`" in fields["dataset_id"]
+
+    unlabelled = dataset(api, **{"train/targets/0": None, "validation/targets/0": None})
+    recipe["stages"][0]["criterion"] = "taylor"
+    fields = refusal(api, model_id=model_id, dataset_id=unlabelled, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs `train/targets/0`" in fields["dataset_id"]
+    recipe["stages"][0]["scoring"] = {"target": "teacher"}
+    body = {"model_id": model_id, "dataset_id": unlabelled, "recipe": recipe}
+    assert api.client.post("/v1/jobs", json=body).status_code == 202
+
+
 def test_a_pattern_that_matches_no_layer(api: Api, model_id: str, recipe: Any) -> None:
     recipe["stages"][0]["exclude"] = ["features.*", "clasifier"]
     response = api.client.post("/v1/jobs", json={"model_id": model_id, "recipe": recipe})
@@ -230,6 +297,21 @@ def test_a_pattern_that_matches_no_layer(api: Api, model_id: str, recipe: Any) -
     [error] = response.json()["errors"]
     assert error["field"] == "recipe.stages.0.exclude.1"
     assert "`classifier`" in error["message"]
+
+
+def test_patterns_of_frozen_layers_that_match_none(api: Api, model_id: str) -> None:
+    with api.backend.database.session() as session:
+        model = session.get_one(ModelRecord, model_id)
+        model.status, model.info = "ready", {"layers": ["fc1", "fc3"]}
+    recipe = copy.deepcopy(RECIPE)
+    recipe["stages"][0]["schedule"]["finetune"]["freeze"] = ["stem.*"]
+    recipe["stages"][1]["freeze"] = ["fc*", "head"]
+    fields = refusal(api, model_id=model_id, dataset_id=dataset(api), recipe=recipe)
+    assert set(fields) == {
+        "recipe.stages.0.schedule.finetune.freeze.0",
+        "recipe.stages.1.freeze.1",
+    }
+    assert "`head` matches no layer" in fields["recipe.stages.1.freeze.1"]
 
 
 def test_ids_that_are_not_there(api: Api, model_id: str, recipe: Any) -> None:

@@ -10,6 +10,7 @@ from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDU
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
+from secateur.methods.training_rules import TRAINING_RULES
 
 METHODS = [
     *GRANULARITIES,
@@ -19,6 +20,7 @@ METHODS = [
     *SCHEDULES,
     *LOTTERY_SCHEDULES,
     *TRAINING,
+    *TRAINING_RULES,
     *BASELINES,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from secateur.methods.criteria_of_data import OF_DATA
 from secateur.methods.schema import NO_TIME, schema_of
 from secateur.recipe import PruneStage
 from secateur.resources import Method
 
 
-def _criterion(name: str, *, summary: str, formula: str, source: str) -> Method:
+def _criterion(
+    name: str, *, summary: str, formula: str, source: str, cost: str = NO_TIME
+) -> Method:
     scored = [] if name == "random" else ["aggregate", "normalize"]
     return Method(
         name=name,
@@ -16,7 +19,7 @@ def _criterion(name: str, *, summary: str, formula: str, source: str) -> Method:
         formula=formula,
         source=source,
         data="none",
-        cost=NO_TIME,
+        cost=cost,
         schema=schema_of(PruneStage, scored, criterion=name),
     )
 
@@ -34,6 +37,48 @@ CRITERIA: list[Method] = [
         formula="s(c) = sqrt(sum w^2), w in slice c",
         source="He et al. 2018, Soft Filter Pruning (IJCAI)",
     ),
+    _criterion(
+        "geometric_median",
+        summary=(
+            "Channels only: distance to the other filters of the layer. What others can stand in "
+            "for goes, also when it is large."
+        ),
+        formula="s(i) = sum over filters j of ||W_i - W_j||",
+        source="He et al. 2019, Filter Pruning via Geometric Median (CVPR), equation 7",
+        cost="for n filters of a layer n^2 distances",
+    ),
+    _criterion(
+        "bn_scale",
+        summary=(
+            "Channels only: the absolute scale of BatchNorm. Meaningful where training has pushed "
+            "scales towards zero. Channels without BatchNorm stay; a model without any is refused."
+        ),
+        formula="s(c) = |gamma_c|",
+        source="Liu et al. 2017, Network Slimming (ICCV)",
+    ),
+    _criterion(
+        "lamp",
+        summary=(
+            "Magnitude that compares between layers: the share of a weight's square in the "
+            "squares of all weights of its layer that are no smaller. For channels the same with "
+            "the squared norms of filters. Meant for `scope: global`, without `normalize`."
+        ),
+        formula="s(u) = w_u^2 / sum of w_v^2 over |w_v| >= |w_u|",
+        source="Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning (ICLR)",
+        cost="one sort of the weights",
+    ),
+    _criterion(
+        "synflow",
+        summary=(
+            "Data-free: the share of all paths from input to output that pass the weight, in the "
+            "model with absolute weights on an input of ones. Prune in rounds "
+            "(`schedule: {kind: iterative, finetune: null}`): one alone can cut a layer off."
+        ),
+        formula="s = |w| dR/d|w|, R = sum of the outputs of f_|w|(1)",
+        source="Tanaka et al. 2020, Pruning neural networks without any data (NeurIPS)",
+        cost="one run and one backward pass in float64",
+    ),
+    *OF_DATA,
     _criterion(
         "random",
         summary=(

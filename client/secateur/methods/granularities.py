@@ -69,4 +69,33 @@ GRANULARITIES: list[Method] = [
         cost=NO_TIME,
         schema=schema_of(PruneStage, ["exclude"], granularity="element"),
     ),
+    Method(
+        name="n_m",
+        kind="granularity",
+        summary=(
+            "Of every `m` weights along a layer's inputs keep `n` (2:4 keeps 2 of every 4), zero "
+            "the rest and keep them there. Convolutions: along the input channels, at every place "
+            "of the kernel. Layers whose inputs are no multiple of `m` stay whole. The report "
+            "says for each weight whether the pattern holds in the final file."
+        ),
+        formula="|{j in group : w_oj != 0}| <= n, for every output o and group of m inputs",
+        source=("Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (arXiv:2104.08378)"),
+        data="none",
+        cost="analysis: one run of the model on one example; removal: one pass over the weights",
+        schema=schema_of(PruneStage, ["n", "m", "exclude"], granularity="n_m"),
+    ),
+    Method(
+        name="remove_dead",
+        kind="granularity",
+        summary=(
+            "After element pruning: neurons and filters that nothing reads any more, or that "
+            "read nothing, go physically. What the latter say is a constant and moves into the "
+            "bias of the next layer; without a bias, or behind padding, such a neuron stays."
+        ),
+        formula="W_:c = 0: c goes; W_c: = 0: b' <- b' + W'_:c f(b_c), and c goes",
+        source="Han et al. 2015, section 3.4 (pruning neurons)",
+        data="none",
+        cost="for each layer of neurons that die in turn: one analysis and one removal",
+        schema=schema_of(PruneStage, ["remove_dead"], granularity="element"),
+    ),
 ]

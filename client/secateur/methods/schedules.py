@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import Iterative, OneShot
+from secateur.recipe import Agp, Iterative, LrRewind, OneShot, Rigl
 from secateur.resources import Method
 
 SCHEDULES: list[Method] = [
@@ -30,5 +30,48 @@ SCHEDULES: list[Method] = [
         data="training",
         cost="R analyses and removals, and R * finetune.epochs epochs of training",
         schema=schema_of(Iterative),
+    ),
+    Method(
+        name="agp",
+        kind="schedule",
+        summary=(
+            "Automated gradual pruning: much goes at first, little at the end. Single weights are "
+            "masked while one run trains; channels, heads and layers go in rounds with a run each."
+        ),
+        formula="s_k = s_f + (s_i - s_f) (1 - k / n)^3 after growth k of n",
+        source="Zhu & Gupta 2017, To prune, or not to prune (arXiv:1710.01878), equation 1",
+        data="training",
+        cost="finetune.epochs epochs of training for single weights, n times that otherwise",
+        schema=schema_of(Agp),
+    ),
+    Method(
+        name="lr_rewind",
+        kind="schedule",
+        summary=(
+            "Prune, keep the weights, and replay the learning-rate schedule of the training that "
+            "made the model; again each round. The optimiser starts afresh each time."
+        ),
+        formula="p = 1 - (1 - amount)^(1 / R) of what remains goes in each of R rounds; then "
+        "lr(t) for t = t_rewind .. T",
+        source="Renda, Frankle & Carbin 2020, Comparing Rewinding and Fine-tuning in Neural "
+        "Network Pruning (ICLR)",
+        data="training",
+        cost="R analyses and removals, and R * (finetune.epochs - rewind_to_epoch) epochs",
+        schema=schema_of(LrRewind),
+    ),
+    Method(
+        name="rigl",
+        kind="schedule",
+        summary=(
+            "Dynamic sparse training: single weights are masked at once; while training, the "
+            "smallest go and those with the largest gradients come, as many in each layer."
+        ),
+        formula="k = floor(m alpha / 2 (1 + cos(pi t / T_end))) of a layer's m live weights, every "
+        "every_steps steps until T_end = stop * T",
+        source="Evci et al. 2020, Rigging the Lottery: Making All Tickets Winners (ICML), "
+        "algorithm 1; here a weight just dropped does not grow back in the same exchange",
+        data="training",
+        cost="finetune.epochs epochs of training; sorting each weight every every_steps steps",
+        schema=schema_of(Rigl),
     ),
 ]

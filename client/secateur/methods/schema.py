@@ -34,10 +34,12 @@ def schema_of(
         schema.pop("additionalProperties", None)
         schema["required"] = [name for name in schema.get("required", []) if name in kept]
     for name, value in fixed.items():
-        allowed = properties[name].get("enum", [properties[name].get("const")])
+        allowed = [item for part in _parts(properties[name]) for item in _values(part)]
         if value not in allowed:
             raise ValueError(f"{model.__name__}.{name} does not accept {value!r}, only {allowed}")
-        pinned = {k: v for k, v in properties[name].items() if k not in {"enum", "default"}}
+        pinned = {
+            k: v for k, v in properties[name].items() if k not in {"anyOf", "enum", "default"}
+        }
         properties[name] = {**pinned, "const": value}
         if name not in schema.setdefault("required", []):
             schema["required"].append(name)
@@ -49,6 +51,17 @@ def schema_of(
     if needed:
         schema["$defs"] = {name: definitions[name] for name in sorted(needed)}
     return schema
+
+
+def _parts(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """A field that may be left out lists its type beside null."""
+    parts: list[dict[str, Any]] = field.get("anyOf", [field])
+    return parts
+
+
+def _values(field: dict[str, Any]) -> list[Any]:
+    values: list[Any] = field.get("enum", [field["const"]] if "const" in field else [])
+    return values
 
 
 def _referenced(node: Any, definitions: dict[str, Any]) -> set[str]:

@@ -71,6 +71,34 @@ class Winner(nn.Module):
         return self.c(h), h.max(1)[1]
 
 
+class Stem(nn.Module):
+    """Tokens, and how many rows they came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 2, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        h = self.conv(x)
+        return h.flatten(2).transpose(1, 2), h.shape[2]
+
+
+class Positions(nn.Module):
+    """Positions are counted from the rows; heads are cut by a number computed from the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.out = Stem(), nn.Linear(16, 48), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, rows = self.stem(x)
+        h = h + torch.arange(rows * rows).view(1, -1, 1)
+        b, n, c = h.shape
+        q, k, v = self.qkv(h).reshape(b, n, 3, 4, c // 4).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).reshape(b, n, -1)).mean(1)
+
+
 FORMS = pytest.mark.parametrize("form", ["scripted", "traced"])
 
 
@@ -119,3 +147,16 @@ def test_the_place_of_a_maximum_is_no_statistic(form):
     coupling = couple(program_of(Winner(), (image,), form), (image,))
     assert not coupling.groups
     assert ("a", "aten::max") in {(item.layer, item.op) for item in coupling.frozen}
+
+
+@FORMS
+def test_a_size_beside_a_tensor_in_a_tuple_is_not_data(form):
+    image = torch.randn(2, 3, 8, 8)
+    program = program_of(Positions(), (image,), form)
+    compacted, certificate, coupling = halve(program, (image,))
+    assert group_sizes(coupling) == {"stem.conv": 16, "qkv": 4}
+    assert certificate.passed
+    # stem 12x8+8, qkv 8x24+24, out 8x4+4
+    assert parameter_count(compacted) == 104 + 216 + 36
+    larger = torch.randn(1, 3, 12, 12)
+    assert compacted.run([larger]).shape == (1, 4)

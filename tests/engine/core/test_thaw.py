@@ -17,7 +17,8 @@ from engine.errors import NotTorchScript
 from engine.masks import prune_elements
 from engine.torchscript.instructions import walk
 from engine.torchscript.program import Program
-from engine.training.finetune import TrainingRun, finetune
+from engine.training.finetune import finetune
+from engine.training.run import TrainingRun
 from engine.training.state import TrainingState
 from tests.engine.core.programs import halve, traced
 

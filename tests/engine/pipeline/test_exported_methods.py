@@ -103,3 +103,15 @@ def test_a_result_can_be_compressed_again(run, reader, data, tmp_path):
     assert model.conv.weight.shape[0] == 3
     assert model.head.weight.shape[1] == 5
     agrees_with_itself(model)
+
+
+@pytest.mark.parametrize("criterion", ["mean_activation", "bn_scale", "taylor", "wanda", "synflow"])
+def test_criteria_judge_programs_with_methods(make_job, reader, little_data, criterion):
+    """What `forward` is judged on decides for the methods that go along with it."""
+    result = compress(
+        make_job(reader, {"stages": [prune(criterion=criterion)]}, little_data), Recorder()
+    )
+    assert result.report.certificate.passed
+    model = torch.jit.load(next(a.path for a in result.artifacts if a.kind == "model"))
+    assert model.conv.weight.shape[0] == 6
+    agrees_with_itself(model)

@@ -16,7 +16,8 @@ from engine.seeds import generator
 from engine.torchscript.program import Program
 from engine.training import finetune as training
 from engine.training.evaluation import evaluate
-from engine.training.finetune import TrainingRun, finetune
+from engine.training.finetune import finetune
+from engine.training.run import TrainingRun
 from tests.engine.digits import digits, save_scripted
 
 EPOCHS, BATCH = 3, 32

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from pydantic import ValidationError
 from secateur.recipe import FinetuneOptions, Optimizer
 from torch import Tensor, nn
 
@@ -15,9 +16,10 @@ from engine.masks import apply_masks
 from engine.torchscript.program import Program
 from engine.training.denormals import zero_subnormal
 from engine.training.evaluation import evaluate
-from engine.training.finetune import TrainingRun, finetune
+from engine.training.finetune import finetune
 from engine.training.objective import cross_entropy
 from engine.training.optimizer import build_optimizer, learning_rate
+from engine.training.run import TrainingRun
 from engine.training.state import Best, TrainingState
 from tests.engine.digits import digits, save_scripted
 
@@ -288,6 +290,37 @@ def test_cosine_by_hand():
         [0.4, 0.4 * 0.8535534, 0.2, 0.4 * 0.1464466]
     )
     assert learning_rate(options(lr_schedule="constant"), 3, 4) == 0.05
+
+
+def test_step_and_warm_up_by_hand():
+    # 6 epochs of 2 steps; divided by 4 every 2 epochs
+    step = options(
+        epochs=6,
+        optimizer={"lr": 0.4},
+        lr_schedule="step",
+        lr_step_epochs=2,
+        lr_step_factor=0.25,
+    )
+    assert [learning_rate(step, number, 12) for number in (0, 3, 4, 7, 8, 11)] == pytest.approx(
+        [0.4, 0.4, 0.1, 0.1, 0.025, 0.025]
+    )
+    # 1 of 3 epochs of 4 steps rises: 1/4, 2/4, 3/4, 4/4; the cosine fills the 8 steps after it
+    warm = options(epochs=3, optimizer={"lr": 0.4}, warmup_epochs=1)
+    assert [learning_rate(warm, number, 12) for number in (0, 1, 2, 3, 4, 8)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.4, 0.2]
+    )
+    with pytest.raises(ValidationError, match="must be fewer than `epochs`"):
+        options(epochs=3, warmup_epochs=3)
+
+
+def test_leaving_out_the_first_epochs_of_a_schedule(tmp_path):
+    program = make_program(tmp_path / "m.pt")
+    run = dataclasses.replace(run_of(options(epochs=4, optimizer={"lr": 0.4})), first_epoch=2)
+    observer = Observer()
+    finetune(program, run, observer)
+    # The cosine of 32 steps, from its middle on: 0.4 (1 + cos(pi / 2)) / 2, then 3 pi / 4
+    assert observer.values("lr") == pytest.approx([0.2, 0.4 * 0.1464466])
+    assert [state.epoch for state in observer.states] == [3, 4]
 
 
 def test_optimizers_get_their_settings():

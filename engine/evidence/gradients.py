@@ -1,0 +1,157 @@
+r"""Gradients of the loss with respect to every weight, batch by batch.
+
+The uploaded program itself runs with autograd, in evaluation mode: batch statistics and dropout
+are those of use, not of training. The loss of a batch B is the mean cross-entropy
+
+.. math:: L_B(w) = \frac{1}{|B|} \sum_{n \in B} -\log p_w(y_n \mid x_n)
+
+towards the targets of the dataset (`labels`), or towards labels drawn from what the upload
+predicts, :math:`y_n \sim p_\text{upload}(\cdot \mid x_n)` (`teacher`). The latter needs no
+targets. In expectation its gradient is that of the distillation loss
+:math:`KL(p_\text{upload} \Vert p_w)`; where the program still is the upload, that gradient is
+zero and its square is the true Fisher information (Martens 2020, "New Insights and Perspectives
+on the Natural Gradient Method"; Kunstner et al. 2019 on why the labels are drawn).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from engine.calling import call, output_tensor, plain_execution
+from engine.data.batches import Batch
+from engine.errors import CriterionDoesNotFit, UnsupportedOperator
+from engine.evidence.samples import Evidence
+from engine.seeds import generator
+from engine.torchscript.program import Program
+from engine.training.objective import cross_entropy
+
+Maps = dict[str, Tensor]
+"""A tensor for each parameter by name, of the parameter's shape."""
+
+
+def gradients(program: Program, evidence: Evidence) -> Iterator[tuple[float, int, Maps]]:
+    """For each batch its share of all samples, its size, and the gradient of its mean loss.
+
+    Parameters that the loss does not depend on are left out.
+
+    Raises:
+        UnsupportedOperator: the program cannot be differentiated.
+        CriterionDoesNotFit: the loss is NaN or infinite, or there is nothing to differentiate.
+    """
+    own, parameters = _differentiable(program)
+    for number, (share, batch) in enumerate(evidence.stream(program)):
+        with _differentiated(evidence.field):
+            found = torch.autograd.grad(
+                _loss(own, batch, number, evidence), list(parameters.values()), allow_unused=True
+            )
+        yield (
+            share,
+            batch.size,
+            {
+                name: gradient.detach()
+                for name, gradient in zip(parameters, found, strict=True)
+                if gradient is not None
+            },
+        )
+
+
+def curvature_along(
+    program: Program, evidence: Evidence, direction: Maps
+) -> Iterator[tuple[float, Maps]]:
+    """For each batch its share and H v: its Hessian times a direction.
+
+    By double backward, :math:`H v = \\nabla (\\nabla L \\cdot v)` (Pearlmutter 1994).
+
+    Args:
+        direction: v, for all parameters that matter; others count as zero.
+    """
+    own, parameters = _differentiable(program)
+    weights = list(parameters.values())
+    for number, (share, batch) in enumerate(evidence.stream(program)):
+        with _differentiated(evidence.field):
+            loss = _loss(own, batch, number, evidence)
+            found = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+            along = sum(
+                (gradient * direction[name].to(gradient.dtype)).sum()
+                for name, gradient in zip(parameters, found, strict=True)
+                if gradient is not None and name in direction
+            )
+            products: tuple[Tensor | None, ...] = (None,) * len(weights)
+            if isinstance(along, Tensor) and along.requires_grad:
+                products = torch.autograd.grad(along, weights, allow_unused=True)
+        yield (
+            share,
+            {
+                name: torch.zeros_like(weight) if product is None else product.detach()
+                for (name, weight), product in zip(parameters.items(), products, strict=True)
+            },
+        )
+
+
+def _differentiable(program: Program) -> tuple[Program, Maps]:
+    own = program.twin()
+    parameters = own.parameters()
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return own, parameters
+
+
+@contextmanager
+def _differentiated(field: str) -> Iterator[None]:
+    """Kernels with a second derivative, and failures of autograd in the user's words."""
+    with plain_execution(), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise UnsupportedOperator(
+                f"the program cannot be differentiated: {str(error).strip().splitlines()[-1]}",
+                hint="an operator in it has no gradient; use a criterion that takes none, or "
+                "export the model without `detach`, `no_grad` or fused inference operators",
+                where=f"{field}.criterion",
+            ) from error
+
+
+def _loss(program: Program, batch: Batch, number: int, evidence: Evidence) -> Tensor:
+    output = call(program.module, batch.inputs, where=f"{evidence.field}.scoring.batch_size")
+    logits = output_tensor(output)
+    if logits.dim() < 2:
+        raise CriterionDoesNotFit(
+            f"the model gives {list(logits.shape)}, and cross-entropy takes a score for each class",
+            hint="gradients are of classification; use a criterion that takes none",
+            where="criterion",
+        )
+    loss = cross_entropy(logits, _targets(batch, number, evidence))
+    if not bool(torch.isfinite(loss)):
+        raise CriterionDoesNotFit(
+            f"the loss on training samples is {loss.item()}: its gradient says nothing",
+            hint="check the dataset for NaN, or use a criterion that takes no gradient",
+            where="criterion",
+        )
+    return loss
+
+
+def _targets(batch: Batch, number: int, evidence: Evidence) -> Tensor:
+    if evidence.target == "labels":
+        if batch.targets is None:
+            raise CriterionDoesNotFit(
+                "the criterion takes gradients towards targets, and the training split has none",
+                hint="add `train/targets/0`, or set `scoring: {target: teacher}`",
+                where="criterion",
+            )
+        return batch.targets
+    if evidence.teacher is None:
+        raise ValueError("evidence with `target: teacher` has no teacher")
+    with torch.no_grad():
+        where = f"{evidence.field}.scoring.batch_size"
+        logits = output_tensor(call(evidence.teacher.twin().module, batch.inputs, where=where))
+    likely = logits.detach().double().softmax(dim=1).movedim(1, -1).cpu()
+    source = generator(evidence.seed, "teacher", number)
+    drawn = torch.multinomial(likely.reshape(-1, likely.shape[-1]), 1, generator=source)
+    return drawn.reshape(likely.shape[:-1]).to(logits.device)

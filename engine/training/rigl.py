@@ -1,0 +1,114 @@
+"""RigL: sparse from start to end, with connections that move (Evci et al. 2020, algorithm 1).
+
+Every dt steps until T_end, a layer with m live weights exchanges k of them, where
+
+    f(t) = (a / 2) (1 + cos(t pi / T_end)),   k = floor(f(t) m)
+
+    drop   the k live weights of smallest magnitude
+    grow   the k weights of largest loss gradient among those that were dead before
+
+so the count per layer never changes. What was just dropped does not grow back at once (the paper
+allows it where its gradient is among the largest). Where fewer than k are dead, as many as there
+are go and come. Grown weights start at zero. The optimiser makes no step at an exchange, and
+forgets what it gathered for a dropped weight, which could otherwise move it when it is grown again.
+Gradients of dead weights come for free: they are held at zero, not taken out of the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import cos, floor, pi
+
+import torch
+from secateur.recipe import Rigl
+from torch import Tensor
+
+from engine.errors import TrainingRuleUnmet
+from engine.torchscript.program import Program
+from engine.training.sparsity import Change, Moment
+
+
+@dataclass(frozen=True)
+class RiggedLottery:
+    """Exchanges of one run.
+
+    Attributes:
+        schedule: of the recipe.
+        weights: names of the weights that take part.
+        field: path of the schedule in the recipe, for errors.
+    """
+
+    schedule: Rigl
+    weights: frozenset[str]
+    field: str
+
+    def check(self, per_epoch: int, steps: int) -> None:
+        """At least one exchange must fall into the run."""
+        end = self.schedule.stop * steps
+        if self.schedule.every_steps >= end:
+            raise TrainingRuleUnmet(
+                f"no exchange falls into the run: the first is at step "
+                f"{self.schedule.every_steps}, and exchanges end at step {end:g} of {steps} "
+                f"({per_epoch} steps an epoch)",
+                hint="lower `every_steps`, or train for more epochs",
+                where=f"{self.field}.every_steps",
+            )
+
+    def change(
+        self,
+        program: Program,
+        optimizer: torch.optim.Optimizer,
+        masks: Mapping[str, Tensor],
+        moment: Moment,
+    ) -> Change | None:
+        """Exchanged masks where an exchange is due; the optimiser then makes no step."""
+        end = self.schedule.stop * moment.steps
+        if moment.step == 0 or moment.step % self.schedule.every_steps or moment.step >= end:
+            return None
+        share = self.drop_share(moment.step, end)
+        changed = dict(masks)
+        for name, weight in program.parameters().items():
+            # Frozen layers have no gradient and do not move.
+            if name in masks and name in self.weights and weight.grad is not None:
+                changed[name] = exchange(weight, weight.grad, masks[name], share)
+                _forget(optimizer, weight, masks[name] & ~changed[name])
+        return Change(changed, instead_of_step=True)
+
+    def settled(self, step: int, per_epoch: int) -> bool:
+        """Always: the count never changes."""
+        del step, per_epoch
+        return True
+
+    def drop_share(self, step: int, end: float) -> float:
+        """f(t), the share of live weights that is exchanged at step t."""
+        return self.schedule.alpha / 2 * (1 + cos(step * pi / end))
+
+
+@torch.no_grad()
+def exchange(weight: Tensor, gradient: Tensor, mask: Tensor, share: float) -> Tensor:
+    """The mask after one exchange, with as many live weights as before.
+
+    Ties go to the earlier element, for drops and growths alike.
+
+    Args:
+        weight: of any shape, zero where it is dead.
+        gradient: of the loss, dense.
+        mask: True where the weight lives.
+        share: of the live weights that is exchanged.
+    """
+    live = mask.reshape(-1)
+    count = min(floor(share * int(live.sum())), int((~live).sum()))
+    magnitude = weight.reshape(-1).abs().masked_fill(~live, torch.inf)
+    strength = gradient.reshape(-1).abs().masked_fill(live, -torch.inf)
+    after = live.clone()
+    after[torch.argsort(magnitude, stable=True)[:count]] = False
+    after[torch.argsort(strength, descending=True, stable=True)[:count]] = True
+    return after.reshape(mask.shape)
+
+
+def _forget(optimizer: torch.optim.Optimizer, weight: Tensor, dropped: Tensor) -> None:
+    """Zero momentum and moments of dropped weights."""
+    for kept in optimizer.state.get(weight, {}).values():
+        if isinstance(kept, Tensor) and kept.shape == weight.shape:
+            kept.masked_fill_(dropped, 0.0)

@@ -1,0 +1,100 @@
+"""One training run: what it is given, who hears of it, what it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from secateur.recipe import FinetuneOptions
+from torch import Tensor
+
+from engine.data.batches import bounds
+from engine.data.splits import Split
+from engine.torchscript.program import Program
+from engine.training.sparsity import SparsityRule
+from engine.training.state import TrainingState
+
+
+class TrainingObserver(Protocol):
+    """Hears how training goes."""
+
+    def progress(self, current: int, total: int, unit: str) -> None:
+        """Steps done, of all."""
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """A value after an epoch; `step` counts epochs from 1."""
+
+    def epoch_finished(self, state: TrainingState) -> None:
+        """An epoch is complete; the run can resume from `state`."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One fine-tuning run.
+
+    Attributes:
+        options: of the recipe.
+        train: split with targets.
+        validation: split with targets to choose the best epoch on, or None.
+        masks: element masks to hold.
+        seed: of the recipe.
+        purpose: names this run among the runs of a job, for its seeds.
+        field: path of the recipe field, for errors.
+        device: where the program lies.
+        example_batch: samples in the example inputs.
+        dropout: probabilities other than the program's (see `engine.training.dropout`).
+        sparsity: how the masks change while training, or None where they hold.
+        first_epoch: epochs of the schedule that are left out at its start.
+        optimizer: makes what moves the parameters, by name; None for the optimiser of the options.
+        first_step: optimiser steps that count as taken already.
+        stop_step: the run ends after this many steps in all; None for the options' epochs.
+    """
+
+    options: FinetuneOptions
+    train: Split
+    validation: Split | None
+    masks: Mapping[str, Tensor]
+    seed: int
+    purpose: str
+    field: str
+    device: str = "cpu"
+    example_batch: int = 1
+    dropout: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    sparsity: SparsityRule | None = None
+    first_epoch: int = 0
+    optimizer: Callable[[Mapping[str, Tensor]], torch.optim.Optimizer] | None = None
+    first_step: int = 0
+    stop_step: int | None = None
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return len(bounds(self.train.samples, self.options.batch_size))
+
+    @property
+    def epochs(self) -> range:
+        """The epochs it takes part in, from 0; the first and the last may be parts of one."""
+        end = self.options.epochs
+        if self.stop_step is not None:
+            end = min(end, -(-self.stop_step // self.per_epoch))
+        return range(max(self.first_epoch, self.first_step // self.per_epoch), end)
+
+    def includes(self, step: int) -> bool:
+        """Whether it takes this step of the whole training."""
+        return self.first_step <= step and (self.stop_step is None or step < self.stop_step)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run gave.
+
+    Attributes:
+        program: in evaluation mode.
+        masks: that hold in it, on the CPU.
+    """
+
+    program: Program
+    masks: dict[str, Tensor]
