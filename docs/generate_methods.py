@@ -33,6 +33,7 @@ SECTIONS = {
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
+    "baseline": ("What it is compared with", "`baselines` of the recipe."),
 }
 
 NEEDS = {

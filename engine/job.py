@@ -27,6 +27,8 @@ class JobInput:
         device: `cpu` or `cuda`.
         threads: torch intra-op threads.
         checkpoint: file written by an earlier attempt to resume from, or None.
+        initial: safetensors state dict of the model before it was trained, by the model's names,
+            for schedules that rewind; None lets the job train the upload and keep its weights.
     """
 
     model: Path
@@ -36,6 +38,7 @@ class JobInput:
     device: str = "cpu"
     threads: int = 1
     checkpoint: Path | None = None
+    initial: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ zero under every optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -62,16 +62,24 @@ def prune_elements(
     totals: dict[str, int] | None = None,
     dimensions: Mapping[str, int] | None = None,
     saliency: Mapping[str, Tensor] | None = None,
+    score_of: Callable[[str, Tensor], Tensor] | None = None,
 ) -> tuple[Masks, int]:
     """Choose masks for this round and zero the weights they remove.
 
     Args:
+        program: whose weights are zeroed.
+        masks: that hold already.
+        stage: of the recipe.
+        seed: for random scores.
+        round_number: this round, from 1.
+        rounds: all rounds.
         totals: what each weight loses in the whole stage, where that differs from weight to
             weight by more than their sizes. The first round finds it and writes it here.
         dimensions: granularity `n_m`: the weights that get the pattern, with their dimension of
             inputs.
         saliency: what the criterion worked out for every weight it can judge, see
             `engine.scores.element_saliency`; other weights stay whole.
+        score_of: scores a weight by its name and value; None for the stage's criterion alone.
 
     Returns:
         The masks of the whole program, earlier ones included, and how many weights went now.
@@ -109,14 +117,17 @@ def prune_elements(
                 hint="upload a model that was trained to numbers, or `exclude` the layer",
                 where=name,
             )
-        score = element_scores(
-            name,
-            weight,
-            judge,
-            normalize=stage.normalize,
-            seed=seed,
-            saliency=None if saliency is None else saliency[name],
-        ).double()
+        if score_of is not None:
+            score = score_of(name, weight).double()
+        else:
+            score = element_scores(
+                name,
+                weight,
+                judge,
+                normalize=stage.normalize,
+                seed=seed,
+                saliency=None if saliency is None else saliency[name],
+            ).double()
         if name in masks:
             score = torch.where(masks[name], score, _MASKED_SCORE)
         scores[name] = score

@@ -16,8 +16,9 @@ from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.patterns import pattern_dimensions
 from engine.pipeline.layers import judging_inputs, plan_layers
+from engine.pipeline.masking import planned_scores
 from engine.pipeline.prune import in_stage, plan_channels
-from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
+from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench, prepare
 from engine.scores.groups import group_keys
 from engine.seeds import derive
@@ -127,13 +128,25 @@ def _finite(score: float | None) -> float | None:
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     masked = bench.original.twin()
-    judged = judge_elements(bench, masked, stage, seed, f"recipe.stages.{index}")
+    scores = planned_scores(bench, stage)
+    # Where weights are compared with initial ones, the criterion has nothing else to look at.
+    judged = (
+        judge_elements(bench, masked, stage, seed, f"recipe.stages.{index}")
+        if scores is None
+        else JudgedElements(None, [])
+    )
     dimensions: dict[str, int] | None = None
     whole: list[Frozen] = []
     if stage.granularity == "n_m":
         dimensions, whole = pattern_dimensions(masked, stage, bench.inputs)
     masks, removed = prune_elements(
-        masked, {}, stage, seed=seed, dimensions=dimensions, saliency=judged.saliency
+        masked,
+        {},
+        stage,
+        seed=seed,
+        dimensions=dimensions,
+        saliency=judged.saliency,
+        score_of=scores,
     )
     if removed == 0:
         raise NothingPruned(

@@ -36,6 +36,7 @@ from secateur.recipe_granularity import (
     without_default,
 )
 from secateur.recipe_inputs import Input, check_extent
+from secateur.recipe_lottery import TICKET_CRITERIA, TICKETS, Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_schedule import (
     Agp,
     Iterative,
@@ -44,6 +45,7 @@ from secateur.recipe_schedule import (
     Rigl,
     Schedule,
     misfit,
+    training_field,
     training_of,
 )
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
@@ -52,12 +54,15 @@ __all__ = [
     "Aggregate",
     "Agp",
     "Allocation",
+    "Baseline",
     "Constraints",
     "Criterion",
     "Distribution",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
+    "Imp",
+    "ImpRewind",
     "Iterative",
     "LrRewind",
     "Measure",
@@ -72,6 +77,7 @@ __all__ = [
     "Scope",
     "Scoring",
     "Stage",
+    "Supermask",
     "training_of",
 ]
 
@@ -138,6 +144,9 @@ class PruneStage(RecipeModel):
     def _defaults_of_the_method(cls, stage: Any) -> Any:
         if not isinstance(stage, dict):
             return stage
+        schedule = stage.get("schedule")
+        if isinstance(schedule, dict) and schedule.get("kind") in TICKETS:
+            stage = {"granularity": "element", **stage}
         if stage.get("granularity") == "layer":
             stage = {"criterion": LAYER_CRITERIA[0], **stage}
         if stage.get("criterion") in COMPARABLE_CRITERIA:
@@ -176,6 +185,21 @@ class PruneStage(RecipeModel):
             raise ValueError(
                 f"`allocation.of` must be `{removed}` (or left out) for granularity "
                 f"`{self.granularity}`; it is `{self.allocation.of}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tickets_are_masks(self) -> Self:
+        ticket = self.schedule.kind in TICKETS
+        if self.criterion in TICKET_CRITERIA and not ticket:
+            raise ValueError(
+                f"`criterion: {self.criterion}` compares weights with initial ones, which only the "
+                f"schedules {', '.join(f'`{kind}`' for kind in TICKETS)} keep"
+            )
+        if self.remove_dead and ticket:
+            raise ValueError(
+                f"`remove_dead` takes neurons out, and `schedule.kind: {self.schedule.kind}` goes "
+                "back to weights of the original shapes; leave it out"
             )
         return self
 
@@ -244,6 +268,8 @@ class Recipe(RecipeModel):
     stages: list[Stage] = Field(min_length=1, max_length=32)
     constraints: Constraints = Constraints()
     measure: Measure = Measure()
+    baselines: list[Baseline] = Field(default=[], max_length=8)
+    """Controls to report beside the result."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -258,6 +284,54 @@ class Recipe(RecipeModel):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_follows_weights_that_no_mask_holds(self) -> Self:
+        for index, stage in enumerate(self.stages[:-1]):
+            schedule = stage.schedule if isinstance(stage, PruneStage) else None
+            if isinstance(schedule, Supermask) and schedule.removed != "zero":
+                raise ValueError(
+                    f"`stages.{index}.schedule.removed: {schedule.removed}` leaves removed weights "
+                    "at values that no mask holds: no stage may follow; use `removed: zero`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _baselines_train_somehow(self) -> Self:
+        for index, baseline in enumerate(self.baselines):
+            if baseline.training is None and not self.trainings():
+                raise ValueError(
+                    f"`baselines.{index}` has no `training`, and no stage of the recipe trains; "
+                    "say how the baseline is to be trained"
+                )
+        return self
+
+    def trainings(self) -> list[FinetuneOptions]:
+        """The training runs of its stages, in order, each with the epochs it takes."""
+        found: list[FinetuneOptions] = []
+        for stage in self.stages:
+            if isinstance(stage, FinetuneStage):
+                found.append(stage)
+                continue
+            schedule = stage.schedule
+            if isinstance(schedule, Supermask):
+                continue
+            training = training_of(schedule)
+            if training is None:
+                continue
+            if isinstance(schedule, LrRewind):
+                left = training.epochs - schedule.rewind_to_epoch
+                replayed = training.model_copy(update={"epochs": left})
+                found.extend([replayed] * schedule.rounds)
+            elif isinstance(schedule, Iterative) or (
+                isinstance(schedule, Agp) and stage.granularity != "element"
+            ):
+                found.extend([training] * schedule.rounds)
+            else:
+                # The rounds of `imp` look for the ticket; its own training is what a control
+                # repeats. `rigl`, and `agp` on single weights, train once.
+                found.append(training)
+        return found
+
     def layer_patterns(self) -> Iterator[tuple[str, list[str]]]:
         """Every list of layer patterns with the path of its field."""
         for index, stage in enumerate(self.stages):
@@ -268,7 +342,11 @@ class Recipe(RecipeModel):
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
             if training is not None:
-                yield f"stages.{index}.schedule.finetune.freeze", training.freeze
+                field = training_field(stage.schedule)
+                yield f"stages.{index}.schedule.{field}.freeze", training.freeze
+        for index, baseline in enumerate(self.baselines):
+            if baseline.training is not None:
+                yield f"baselines.{index}.training.freeze", baseline.training.freeze
 
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
@@ -278,7 +356,9 @@ class Recipe(RecipeModel):
             if stage.needs_samples:
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
-                return f"stages.{index}.schedule.finetune"
+                return f"stages.{index}.schedule.{training_field(stage.schedule)}"
+        if self.baselines:
+            return "baselines.0"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None
@@ -291,5 +371,5 @@ class Recipe(RecipeModel):
             if stage.needs_targets:
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
-                return f"stages.{index}.schedule.finetune"
-        return None
+                return f"stages.{index}.schedule.{training_field(stage.schedule)}"
+        return "baselines.0" if self.baselines else None

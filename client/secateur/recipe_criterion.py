@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_lottery import TICKET_CRITERIA
 
 Criterion = Literal[
     "l1_norm",
@@ -26,6 +27,15 @@ Criterion = Literal[
     "random",
     "output_effect",
     "block_influence",
+    "large_final",
+    "small_final",
+    "large_init",
+    "small_init",
+    "large_init_large_final",
+    "small_init_small_final",
+    "magnitude_increase",
+    "init_movement",
+    "large_final_same_sign",
 ]
 Granularity = Literal["channel", "head", "layer", "element", "n_m"]
 Aggregate = Literal["sum", "mean", "max", "l2"]
@@ -74,6 +84,11 @@ def granularity_fault(criterion: str, granularity: str) -> str | None:
         )
     if criterion in LAYER_CRITERIA:
         return f"`criterion: {criterion}` judges whole layers; granularity is `{granularity}`"
+    if criterion in TICKET_CRITERIA and granularity != "element":
+        return (
+            f"`criterion: {criterion}` compares single weights with their initial values; "
+            f"granularity is `{granularity}`, and must be `element`"
+        )
     if granularity in ("element", "n_m") and criterion in CHANNEL_CRITERIA:
         return (
             f"`criterion: {criterion}` judges channels and heads: {CHANNEL_CRITERIA[criterion]}; "

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from secateur.recipe_allocation import Allocation
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import Granularity
+from secateur.recipe_lottery import Imp, ImpRewind, Supermask
 from secateur.recipe_training import FinetuneOptions
 
 _MOST_ROUNDS = 100
@@ -87,12 +88,22 @@ class Rigl(RecipeModel):
     """The run that connections are exchanged in."""
 
 
-Schedule = Annotated[OneShot | Iterative | Agp | LrRewind | Rigl, Field(discriminator="kind")]
+Schedule = Annotated[
+    OneShot | Iterative | Agp | LrRewind | Rigl | Imp | ImpRewind | Supermask,
+    Field(discriminator="kind"),
+]
 
 
 def training_of(schedule: Schedule) -> FinetuneOptions | None:
     """The training a schedule does, if any."""
+    if isinstance(schedule, Imp | ImpRewind | Supermask):
+        return schedule.training
     return None if isinstance(schedule, OneShot) else schedule.finetune
+
+
+def training_field(schedule: Schedule) -> str:
+    """The name of the field that says how a schedule trains."""
+    return "training" if isinstance(schedule, Imp | ImpRewind | Supermask) else "finetune"
 
 
 def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation) -> str | None:
@@ -102,6 +113,8 @@ def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation)
             f"`schedule.kind: rigl` exchanges single weights; granularity is `{granularity}`, and "
             "must be `element`"
         )
+    if isinstance(schedule, Imp | ImpRewind | Supermask):
+        return _misfit_of_tickets(schedule, granularity, allocation)
     if not isinstance(schedule, Agp):
         return None
     if allocation.amount is not None and schedule.initial >= allocation.amount:
@@ -114,6 +127,30 @@ def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation)
         if granularity == "element"
         else _misfit_in_rounds(schedule, granularity)
     )
+
+
+def _misfit_of_tickets(
+    schedule: Imp | ImpRewind | Supermask, granularity: Granularity, allocation: Allocation
+) -> str | None:
+    if granularity != "element":
+        return (
+            f"`schedule.kind: {schedule.kind}` rewinds single weights and needs "
+            f"`granularity: element`; it is `{granularity}`"
+        )
+    if not isinstance(schedule, Supermask) or schedule.mask != "learned":
+        return None
+    if allocation.by_layer:
+        return (
+            "`schedule.mask: learned` starts from one share of kept weights: give "
+            "`allocation.amount` or `allocation.count`, without amounts by layer"
+        )
+    training = schedule.training
+    if training.freeze or training.penalty is not None or training.dropout != "keep":
+        return (
+            "`schedule.mask: learned` trains no weights, and its mask changes at every step: leave "
+            "`freeze`, `penalty` and `dropout` out of `schedule.training`"
+        )
+    return None
 
 
 def _misfit_in_rounds(schedule: Agp, granularity: Granularity) -> str | None:

@@ -200,6 +200,59 @@ class LayerReport(ReportModel):
     """Elements before / nonzero_after; null where nothing is left and in older reports."""
 
 
+class TicketRound(ReportModel):
+    """A network of a ticket stage, trained from the rewinding point."""
+
+    round: int
+    """Prune rounds before it; 0 is the dense network."""
+    weights_left: int
+    """Weights that no mask holds at zero, of those that the stage may mask."""
+    share_left: float
+    """The same as a fraction of all that the stage may mask."""
+    loss: float | None
+    accuracy: Accuracy | None
+
+
+class Barrier(ReportModel):
+    """The line between two trained copies of a ticket."""
+
+    first: int
+    second: int
+    """Copies, numbered from 1; the first is the result."""
+    errors: list[float]
+    """Share of wrong answers at a W_first + (1 - a) W_second for a = 0, 0.1 .. 1."""
+    barrier: float
+    """Highest error minus the mean of both ends; about 0 where the network is stable."""
+
+
+class TicketReport(ReportModel):
+    """How a ticket was found."""
+
+    stage_index: int
+    schedule: str
+    initial: Literal["job", "uploaded"]
+    """Whether the job kept the initial weights itself or they came with it."""
+    rewound_to_step: int
+    """Optimiser steps of the weights gone back to."""
+    rounds: list[TicketRound]
+    copies: list[Accuracy]
+    """Accuracy of every copy of the ticket, the result first; empty without copies."""
+    stability: list[Barrier]
+    """Between every two copies."""
+
+
+class BaselineReport(ReportModel):
+    """A control: the result's architecture trained from new random weights."""
+
+    kind: str
+    epochs: int
+    """That it trained for."""
+    loss: float | None
+    accuracy: Accuracy | None
+    drawn_by_distribution: list[str]
+    """Tensors whose role the graph does not tell: drawn with the mean and deviation they had."""
+
+
 class Verdict(ReportModel):
     """The result in one place; `ok` is false when the job got slower, lost accuracy or broke a
     constraint."""
@@ -257,5 +310,9 @@ class Report(ReportModel):
     """Null in older reports."""
     curve: list[CurvePoint] = []
     """Accuracy against size, a point for each prune round; empty in older reports."""
+    tickets: list[TicketReport] = []
+    """One for each stage that looked for a ticket."""
+    baselines: list[BaselineReport] = []
+    """The controls the recipe asks for."""
     verdict: Verdict
     provenance: Provenance

@@ -219,7 +219,7 @@ class Method(Resource):
     """One name a recipe may use."""
 
     name: str
-    kind: Literal["granularity", "criterion", "allocation", "schedule", "training"]
+    kind: Literal["granularity", "criterion", "allocation", "schedule", "training", "baseline"]
     summary: str
     formula: str
     source: str

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from secateur.report import (
+    BaselineReport,
     Certificate,
     Frozen,
     Masked,
@@ -25,6 +26,7 @@ from secateur.report import (
 )
 
 from engine.errors import EngineError
+from engine.lottery.state import LotteryState
 from engine.masks import Masks
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
@@ -54,6 +56,8 @@ class JobState:
         certificates: of the prune steps.
         frozen: channels that could not be removed, as the first prune step found them.
         warnings: what the verdict must say.
+        lottery: of the stages that look for tickets.
+        baselines: controls that are finished.
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
         weights: how they were distributed so far; None in checkpoints of older versions.
@@ -70,6 +74,8 @@ class JobState:
     certificates: list[Certificate] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    lottery: LotteryState = field(default_factory=LotteryState)
+    baselines: list[BaselineReport] = field(default_factory=list)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
@@ -98,6 +104,8 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "certificates": [certificate.model_dump_json() for certificate in state.certificates],
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
         "warnings": state.warnings,
+        "lottery": state.lottery.to_plain(),
+        "baselines": [baseline.model_dump_json() for baseline in state.baselines],
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
@@ -158,6 +166,8 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
         warnings=plain["warnings"],
+        lottery=LotteryState.from_plain(plain["lottery"]),
+        baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),

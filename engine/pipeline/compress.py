@@ -30,7 +30,8 @@ from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.stage_states import distribution_after, state_after
-from engine.pipeline.steps import FinetuneStep, PruneStep, Step, steps_of
+from engine.pipeline.steps import PruneStep, Step, TrainStep, steps_of
+from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.training import train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
@@ -81,7 +82,7 @@ class _Job:
 
     def run(self) -> CompressResult:
         bench = prepare(self._job)
-        steps = steps_of(bench.recipe)
+        steps = steps_of(bench.recipe, initial_given=self._job.initial is not None)
         state = self._begin(bench)
         for position in range(state.next_step, len(steps)):
             self._step(bench, state, steps[position], position)
@@ -118,33 +119,42 @@ class _Job:
     def _step(self, bench: Workbench, state: JobState, step: Step, position: int) -> None:
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
+        begin_stage(bench, state, step)
+        aside = False
         if isinstance(step, PruneStep):
             given = state.program
             removed, layers = prune(bench, state, step, self._listener)
+            program = state.program
             if step.stage.granularity in ("element", "n_m"):
                 state.masked = measure_masks_beside(bench, given, state.masks, step, self._listener)
         else:
             observer = _Observer(self, bench, state, step, started)
-            removed, layers = train_step(bench, state, step, observer, self._listener), []
-        measurement = measure(bench, state.program, file_bytes=len(self._file_of(state.program)))
+            program, removed = train_step(bench, state, step, observer, self._listener)
+            layers, aside = [], step.aside
+        measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         masked, state.masked = state.masked, None
         # What was measured of the masked model is not the step's own time.
         started += 0.0 if masked is None else masked.elapsed_ms / 1000
-        state.reports.append(
-            StageReport(
-                **measurement.model_dump(),
-                state=state_after(step, state, measurement),
-                masked=masked,
-                stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
-                label=step.label,
-                stage_index=step.stage_index,
-                round=step.shown_round,
-                removed=removed,
-                removed_layers=layers,
-                elapsed_ms=(time.monotonic() - started) * 1000,
+        if isinstance(step, PruneStep):
+            note_pruned(state, step, measurement, removed)
+        else:
+            note(bench, state, step, measurement)
+        if not aside:
+            state.reports.append(
+                StageReport(
+                    **measurement.model_dump(),
+                    state=state_after(step, state, measurement),
+                    masked=masked,
+                    stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
+                    label=step.label,
+                    stage_index=step.stage_index,
+                    round=step.shown_round,
+                    removed=removed,
+                    removed_layers=layers,
+                    elapsed_ms=(time.monotonic() - started) * 1000,
+                )
             )
-        )
-        state.weights = distribution_after(bench, state, position)
+            state.weights = distribution_after(bench, state, position)
         state.next_step, state.training, state.elapsed_ms = position + 1, None, 0.0
         self._listener.stage_finished(step.stage_index, step.label, measurement)
         self._save(bench, state)
@@ -237,7 +247,7 @@ class _Observer:
     """Passes on what a training run says, with the name of its step."""
 
     def __init__(
-        self, job: _Job, bench: Workbench, state: JobState, step: FinetuneStep, started: float
+        self, job: _Job, bench: Workbench, state: JobState, step: TrainStep, started: float
     ) -> None:
         self._job = job
         self._bench = bench

@@ -12,8 +12,9 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.dead_neurons import remove_dead
 from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers, remaining_masks
 from engine.pipeline.masked import measure_zeroed
+from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
-from engine.pipeline.scoring import evidence_for, in_stage_criterion, judge_elements
+from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
 from engine.seeds import derive
@@ -48,13 +49,18 @@ def _elements(
     # A twin, so that the program of the last checkpoint stays as it was.
     program = state.program.twin()
     totals = state.totals.setdefault(step.stage_index, {})
-    judged = judge_elements(bench, program, step.stage, seed, step.field)
+    scores = score_of(state, step)
+    judged = (
+        judge_elements(bench, program, step.stage, seed, step.field)
+        if scores is None
+        else JudgedElements(None, [])
+    )
     state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
     dimensions = None
     if step.stage.granularity == "n_m":
         dimensions, whole = pattern_dimensions(program, step.stage, bench.inputs)
         state.frozen.extend(item for item in whole if item not in state.frozen)
-    state.masks, removed = prune_elements(
+    masks, removed = prune_elements(
         program,
         state.masks,
         step.stage,
@@ -64,8 +70,9 @@ def _elements(
         totals=totals,
         dimensions=dimensions,
         saliency=judged.saliency,
+        score_of=scores,
     )
-    state.program = program
+    state.program, state.masks = gone_back(bench, state, step, program, masks)
     gone = removed + sum(
         report.removed for report in state.reports if report.stage_index == step.stage_index
     )

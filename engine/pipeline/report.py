@@ -63,6 +63,8 @@ def build_report(
         histogram_after=histogram(small, limits),
         weights=state.weights,
         curve=accuracy_curve(state.before, state.reports),
+        tickets=list(state.lottery.reports.values()),
+        baselines=state.baselines,
         verdict=judge(
             before,
             after,
@@ -96,10 +98,11 @@ def provenance(job: JobInput, model: Path) -> Provenance:
 
 
 def fingerprint_of(job: JobInput) -> str:
-    """Names what a checkpoint belongs to: the bytes of model and dataset, and the recipe."""
+    """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe."""
     parts = [
         file_sha256(job.model),
         "" if job.dataset is None else file_sha256(job.dataset),
+        "" if job.initial is None else file_sha256(job.initial),
         # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
         json.dumps(job.recipe.model_dump(mode="json")),
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.recipe import Recipe
+from secateur.recipe import ImpRewind, PruneStage, Recipe
 
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
@@ -22,6 +22,7 @@ from engine.data.fit import check_split
 from engine.data.splits import Dataset, Split, open_dataset
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
+from engine.lottery.initial import load_initial
 from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
 from engine.torchscript.precision import comparison_tolerance
@@ -80,6 +81,8 @@ def prepare(job: JobInput) -> Workbench:
     _check_patterns(job.recipe, original.layer_names())
     dataset = _dataset_for(original, job)
     _check_splits(job.recipe, dataset)
+    if job.initial is not None:
+        load_initial(job.initial, original)
     inputs = example_inputs(job.recipe.inputs, dataset, seed=job.recipe.seed, device=job.device)
     if job.recipe.inputs is not None:
         inputs = fit_inputs(arguments_of(original), inputs)
@@ -177,5 +180,9 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
         dataset.require("train", labelled)
     elif needing != "constraints.max_accuracy_drop":
         dataset.require_inputs("train", needing)
+    for index, stage in enumerate(recipe.stages):
+        schedule = stage.schedule if isinstance(stage, PruneStage) else None
+        if isinstance(schedule, ImpRewind) and schedule.copies > 1:
+            dataset.require("validation", f"stages.{index}.schedule.copies")
     if recipe.constraints.max_accuracy_drop is not None:
         dataset.require("validation", "constraints.max_accuracy_drop")

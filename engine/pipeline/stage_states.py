@@ -43,7 +43,11 @@ def distribution_after(
         return None
     steps = steps_of(bench.recipe)
     step, pruned = steps[position], isinstance(steps[position], PruneStep)
-    if any(isinstance(later, PruneStep) == pruned for later in steps[position + 1 :]):
+    # Copies and controls leave the job's model as it is.
+    later = [
+        item for item in steps[position + 1 :] if isinstance(item, PruneStep) or not item.aside
+    ]
+    if any(isinstance(item, PruneStep) == pruned for item in later):
         return state.weights
     kind: Literal["pruned", "retrained"] = "pruned" if pruned else "retrained"
     return add_state(state.weights, kind, step.label, weights_of(state.program))

@@ -14,6 +14,8 @@ from secateur.recipe import (
     training_of,
 )
 
+from engine.lottery.baselines import BaselineStep
+from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
 from engine.selection.schedule import rounds_of
 
 
@@ -79,19 +81,36 @@ class FinetuneStep:
         """The round in reports."""
         return None if self.changing is not None else self.round_number
 
+    @property
+    def purpose(self) -> str:
+        """Names the run for its seeds."""
+        return f"finetune/{self.stage_index}/{self.round_number or 0}"
 
-Step = PruneStep | FinetuneStep
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return False
 
 
-def steps_of(recipe: Recipe) -> list[Step]:
-    """Every step of the recipe, in order."""
+TrainStep = FinetuneStep | TicketStep | BaselineStep
+Step = PruneStep | TrainStep
+
+
+def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
+    """Every step of the recipe, in order.
+
+    Args:
+        recipe: of the job.
+        initial_given: initial weights came with the job, so that the upload is trained already.
+    """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
         schedule = stage.schedule
-        training = training_of(schedule)
+        ticket = isinstance(schedule, TicketSchedule)
+        training = None if ticket else training_of(schedule)
         if isinstance(schedule, Agp) and stage.granularity == "element":
             steps.append(FinetuneStep(index, schedule.finetune, 1, changing=stage))
             continue
@@ -99,7 +118,20 @@ def steps_of(recipe: Recipe) -> list[Step]:
         first = schedule.rewind_to_epoch if isinstance(schedule, LrRewind) else 0
         rounds = rounds_of(schedule)
         for number in range(1, rounds + 1):
+            if ticket:
+                steps.extend(before_round(index, stage, number, given=initial_given))
             steps.append(PruneStep(index, stage, number, rounds))
             if training is not None:
                 steps.append(FinetuneStep(index, training, number, rounds, changing, first))
+        if ticket:
+            steps.extend(after_rounds(index, stage))
+    for index, baseline in enumerate(recipe.baselines):
+        options = baseline.training or _as_the_stages_train(recipe.trainings())
+        steps.append(BaselineStep(len(recipe.stages), index, baseline, options))
     return steps
+
+
+def _as_the_stages_train(trainings: list[FinetuneOptions]) -> FinetuneOptions:
+    """The last training, with the epochs of all of them; new weights are all trained."""
+    epochs = sum(options.epochs for options in trainings)
+    return trainings[-1].model_copy(update={"epochs": epochs, "freeze": []})

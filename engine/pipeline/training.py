@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secateur.recipe import Agp, PruneStage, Rigl
 from torch import Tensor
@@ -14,7 +14,8 @@ from engine.masks import Masks, maskable, masked_count, prune_elements
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.prune import in_stage
 from engine.pipeline.setup import Workbench
-from engine.pipeline.steps import FinetuneStep
+from engine.pipeline.steps import FinetuneStep, TrainStep
+from engine.pipeline.tickets import keep_trained, part_of, program_to_train
 from engine.seeds import derive
 from engine.torchscript.program import Program
 from engine.training.dropout import rescaled_dropout
@@ -28,11 +29,13 @@ from engine.training.sparsity import SparsityRule
 def train_step(
     bench: Workbench,
     state: JobState,
-    step: FinetuneStep,
+    step: TrainStep,
     observer: TrainingObserver,
     listener: Listener,
-) -> int:
-    """Train the program of the state; how many weights went while it trained.
+) -> tuple[Program, int]:
+    """Train; the program that came out, and how many weights went while it trained.
+
+    It becomes the program of the state, unless the step is one aside.
 
     Raises:
         EngineError: the run cannot be, or its schedule removes nothing.
@@ -50,25 +53,28 @@ def train_step(
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
-        purpose=f"finetune/{step.stage_index}/{step.round_number or 0}",
+        purpose=step.purpose,
         field=step.field,
         device=bench.job.device,
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
-        sparsity=_sparsity(bench, state, step),
-        first_epoch=step.first_epoch,
     )
-    trained = train(state.program, run, observer, resume=state.training)
+    if isinstance(step, FinetuneStep):
+        rule = _sparsity(bench, state, step)
+        run = replace(run, sparsity=rule, first_epoch=step.first_epoch)
+    run = part_of(state, step, run)
+    begun = program_to_train(bench, state, step)
+    trained = train(begun, run, observer, resume=state.training)
     removed = 0
     if run.sparsity is not None:
         removed = masked_count(trained.masks) - masked_count(state.masks)
         state.masks = trained.masks
-    state.program = trained.program
-    return removed
+    keep_trained(bench, state, step, trained.program)
+    return trained.program, removed
 
 
 def _dropout(
-    bench: Workbench, state: JobState, step: FinetuneStep, listener: Listener
+    bench: Workbench, state: JobState, step: TrainStep, listener: Listener
 ) -> dict[int, float]:
     if step.options.dropout == "keep":
         return {}

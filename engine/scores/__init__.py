@@ -11,6 +11,7 @@ from engine.scores import (
     gradients,
     normalisation,
     norms,
+    tickets,
 )
 from engine.scores.channels import component_scores, unscored
 from engine.scores.elements import element_saliency, element_scores
@@ -33,5 +34,6 @@ __all__ = [
     "names",
     "normalisation",
     "norms",
+    "tickets",
     "unscored",
 ]

@@ -1,9 +1,9 @@
 """The registry of criteria: how importance is judged.
 
-Higher means more important; what scores lowest is removed first. A criterion says in one of five
+Higher means more important; what scores lowest is removed first. A criterion says in one of six
 ways what it looks at: the weights as they are (`slices`), a value it works out for every weight
-(`saliency`), activations (`activations`), nothing (`draw`), or whole residual branches
-(`of_layers`).
+(`saliency`), activations (`activations`), nothing (`draw`), initial beside final weights
+(`of_tickets`), or whole residual branches (`of_layers`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ SliceScore = Callable[[Tensor], Tensor]
 """[slices, elements of a slice] to [slices]."""
 ElementScore = Callable[[Tensor], Tensor]
 """A weight to a score of the same shape, 0 or more."""
+TicketScore = Callable[[Tensor, Tensor], Tensor]
+"""Initial and final weights to a score of the same shape, of any sign."""
 Draw = Callable[[int, torch.Generator], Tensor]
 """Number of scores and a generator to scores in [0, 1)."""
 Maps = dict[str, Tensor]
@@ -45,6 +47,7 @@ class Criterion:
             of each map is squared, instead of the slices being aggregated.
         activations: a statistic of activations, whose mean is the score.
         draw: scores without looking at anything.
+        of_tickets: score of every weight from what it was before training and is after.
         of_layers: judges whole residual branches by running them (`engine.layers.scores`).
         lacking: what it means when a channel has no score; such channels stay, with this reason.
         remedy: what to do when no channel has one.
@@ -58,17 +61,19 @@ class Criterion:
     squared: bool = False
     activations: Callable[[Tensor], Tensor] | None = None
     draw: Draw | None = None
+    of_tickets: TicketScore | None = None
     of_layers: bool = False
     lacking: str = ""
     remedy: str = "use a criterion of weights, such as `l1_norm`"
 
     def __post_init__(self) -> None:
-        looks = (self.slices, self.saliency, self.activations, self.draw)
+        looks = (self.slices, self.saliency, self.activations, self.draw, self.of_tickets)
         ways = sum(way is not None for way in looks) + self.of_layers
         if ways != 1 or (self.elements is not None and self.slices is None):
             raise ValueError(
                 f"criterion `{self.name}` must score slices, give a saliency, look at "
-                "activations, draw, or judge layers, and do one of these"
+                "activations, draw, compare weights with initial ones, or judge layers, and do one "
+                "of these"
             )
 
 

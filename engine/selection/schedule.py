@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
 
-from secateur.recipe import Agp, Allocation, Iterative, LrRewind, Schedule
+from secateur.recipe import Agp, Allocation, Imp, ImpRewind, Iterative, LrRewind, Schedule
 
 
 def rounds_of(schedule: Schedule) -> int:
     """Number of prune steps, or of growths while training."""
-    return schedule.rounds if isinstance(schedule, Iterative | LrRewind | Agp) else 1
+    several = Iterative | LrRewind | Agp | Imp | ImpRewind
+    return schedule.rounds if isinstance(schedule, several) else 1
 
 
 def removed_after(

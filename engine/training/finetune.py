@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.calling import call, output_tensor, plain_execution
-from engine.data.batches import batches, bounds, shuffled
+from engine.data.batches import batches, shuffled
 from engine.errors import NothingToTrain, TrainingDiverged, UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
 from engine.seeds import derive, generator
@@ -104,10 +104,14 @@ def train(
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
     for name, parameter in student.parameters().items():
         parameter.requires_grad_(name in parameters)
-    optimizer = build_optimizer(options.optimizer, parameters.values())
+    optimizer = (
+        build_optimizer(options.optimizer, parameters.values())
+        if run.optimizer is None
+        else run.optimizer(parameters)
+    )
     scales = require_norm_scales(student, options.penalty, field=run.field)
     moving = _Student(student, optimizer, _placed(run.masks, run.device), scales)
-    finished = run.first_epoch
+    finished = run.epochs.start
     if resume is not None:
         _copy_tensors(resume.tensors, student.attributes())
         optimizer.load_state_dict(resume.optimizer)
@@ -115,7 +119,7 @@ def train(
         if resume.masks is not None:
             moving.masks = _placed(resume.masks, run.device)
     _check_room(run)
-    for epoch in range(finished, options.epochs):
+    for epoch in range(finished, run.epochs.stop):
         with flushed_denormals(), plain_execution():
             _train_epoch(moving, run, epoch, observer)
         zero_subnormal(student.attributes())
@@ -150,15 +154,14 @@ def _kept(masks: Mapping[str, Tensor], run: TrainingRun) -> dict[str, Tensor] | 
 
 def _check_room(run: TrainingRun) -> None:
     if run.sparsity is not None:
-        per_epoch = len(bounds(run.train.samples, run.options.batch_size))
-        run.sparsity.check(per_epoch, per_epoch * run.options.epochs)
+        run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
 
 
 def _train_epoch(
     student: _Student, run: TrainingRun, epoch: int, observer: TrainingObserver
 ) -> None:
     options, split = run.options, run.train
-    per_epoch = len(bounds(split.samples, options.batch_size))
+    per_epoch = run.per_epoch
     steps = per_epoch * options.epochs
     torch.manual_seed(derive(run.seed, run.purpose, "dropout", epoch))
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
@@ -171,6 +174,8 @@ def _train_epoch(
         batches(split, options.batch_size, device=run.device, order=order)
     ):
         step = epoch * per_epoch + number
+        if not run.includes(step):
+            continue
         set_rate(student.optimizer, learning_rate(options, step, steps))
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
         logits, targets = output_tensor(output), batch.targets
@@ -240,7 +245,7 @@ def _validate(
     observer.metric("validation/accuracy", measured.accuracy.top1, epoch + 1)
     if run.options.keep == "last":
         return None
-    per_epoch = len(bounds(run.train.samples, run.options.batch_size))
+    per_epoch = run.per_epoch
     if run.sparsity is not None and not run.sparsity.settled((epoch + 1) * per_epoch, per_epoch):
         # Not yet as sparse as the recipe asks: no candidate, however accurate.
         return None

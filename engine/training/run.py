@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
+from engine.data.batches import bounds
 from engine.data.splits import Split
 from engine.torchscript.program import Program
 from engine.training.sparsity import SparsityRule
@@ -46,6 +48,9 @@ class TrainingRun:
         dropout: probabilities other than the program's (see `engine.training.dropout`).
         sparsity: how the masks change while training, or None where they hold.
         first_epoch: epochs of the schedule that are left out at its start.
+        optimizer: makes what moves the parameters, by name; None for the optimiser of the options.
+        first_step: optimiser steps that count as taken already.
+        stop_step: the run ends after this many steps in all; None for the options' epochs.
     """
 
     options: FinetuneOptions
@@ -60,6 +65,26 @@ class TrainingRun:
     dropout: Mapping[int, float] = dataclasses.field(default_factory=dict)
     sparsity: SparsityRule | None = None
     first_epoch: int = 0
+    optimizer: Callable[[Mapping[str, Tensor]], torch.optim.Optimizer] | None = None
+    first_step: int = 0
+    stop_step: int | None = None
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return len(bounds(self.train.samples, self.options.batch_size))
+
+    @property
+    def epochs(self) -> range:
+        """The epochs it takes part in, from 0; the first and the last may be parts of one."""
+        end = self.options.epochs
+        if self.stop_step is not None:
+            end = min(end, -(-self.stop_step // self.per_epoch))
+        return range(max(self.first_epoch, self.first_step // self.per_epoch), end)
+
+    def includes(self, step: int) -> bool:
+        """Whether it takes this step of the whole training."""
+        return self.first_step <= step and (self.stop_step is None or step < self.stop_step)
 
 
 @dataclass(frozen=True)

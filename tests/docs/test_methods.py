@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from secateur import recipe
 from secateur.methods import METHODS, schema_of
+from secateur.recipe_lottery import TICKET_CRITERIA
 from secateur.resources import Method
 
 from docs import generate_methods
@@ -50,6 +51,7 @@ ACCEPTED: dict[str, set[str]] = {
     # `bn_scale` is also a criterion, which has the name.
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze"},
+    "baseline": _literals(recipe.Baseline, "kind"),
 }
 
 
@@ -99,7 +101,9 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
             prune["granularity"] = "element"
     elif method.kind == "schedule":
         required = set(method.schema_.get("required", []))
-        prune["schedule"] = fields | {name: {} for name in required & {"finetune"}}
+        # A rewinding point has no default.
+        point = {"rewind_step": 1} if method.name == "imp_rewind" else {}
+        prune["schedule"] = {**point, **fields} | {name: {} for name in required & {"finetune"}}
         if method.name == "rigl":
             prune["granularity"] = "element"
     elif method.name == "remove_dead":
@@ -108,8 +112,12 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
+    elif method.kind == "baseline":
+        return {"stages": [prune, finetune], "baselines": [fields]}
     else:
         prune.update(fields)
+        if method.name in TICKET_CRITERIA:
+            prune["schedule"] = {"kind": "imp"}
     return {"stages": [prune, finetune]}
 
 

@@ -6,12 +6,23 @@
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
+from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
 
-METHODS = [*GRANULARITIES, *CRITERIA, *ALLOCATIONS, *SCHEDULES, *TRAINING, *TRAINING_RULES]
+METHODS = [
+    *GRANULARITIES,
+    *CRITERIA,
+    *LOTTERY_CRITERIA,
+    *ALLOCATIONS,
+    *SCHEDULES,
+    *LOTTERY_SCHEDULES,
+    *TRAINING,
+    *TRAINING_RULES,
+    *BASELINES,
+]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 
 __all__ = ["METHODS", "schema_of"]

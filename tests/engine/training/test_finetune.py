@@ -370,3 +370,20 @@ def test_a_program_that_changes_its_input_leaves_the_dataset_alone(tmp_path):
     finetune(program, run, Observer())
     assert torch.equal(train.inputs[0], before[0])
     assert torch.equal(validation.inputs[0], before[1])
+
+
+def test_a_training_cut_at_a_step_goes_on_from_it(tmp_path):
+    # 256 samples in batches of 32: 8 steps an epoch, cut in the middle of the second.
+    plain = options(
+        optimizer={"lr": 0.05, "momentum": 0.0}, lr_schedule="cosine", keep="last", epochs=3
+    )
+    program = make_program(tmp_path / "m.pt", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    whole = weights(finetune(program, run_of(plain), Observer()))
+    first, second = Observer(), Observer()
+    until = finetune(program, dataclasses.replace(run_of(plain), stop_step=11), first)
+    after = finetune(until, dataclasses.replace(run_of(plain), first_step=11), second)
+    assert [state.epoch for state in first.states] == [1, 2]
+    assert [state.epoch for state in second.states] == [2, 3]
+    assert not torch.equal(weights(until)["1.weight"], whole["1.weight"])
+    for name, tensor in weights(after).items():
+        assert torch.equal(tensor, whole[name])

@@ -1,0 +1,1 @@
+"""Lottery tickets: sparse networks that train from their initial weights."""
