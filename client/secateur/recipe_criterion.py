@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from secateur.recipe_base import RecipeModel
-from secateur.recipe_lottery import TICKET_CRITERIA
+from secateur.recipe_lottery import TICKET_CRITERIA, TICKETS
 
 Criterion = Literal[
     "l1_norm",
@@ -86,8 +86,9 @@ def granularity_fault(criterion: str, granularity: str) -> str | None:
         return f"`criterion: {criterion}` judges whole layers; granularity is `{granularity}`"
     if criterion in TICKET_CRITERIA and granularity != "element":
         return (
-            f"`criterion: {criterion}` compares single weights with their initial values; "
-            f"granularity is `{granularity}`, and must be `element`"
+            f"`criterion: {criterion}` compares single weights with their initial values: it needs "
+            f"`granularity: element` (it is `{granularity}`) and a schedule that keeps those, "
+            f"{', '.join(f'`{kind}`' for kind in TICKETS)}"
         )
     if granularity in ("element", "n_m") and criterion in CHANNEL_CRITERIA:
         return (

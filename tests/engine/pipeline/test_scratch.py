@@ -92,3 +92,22 @@ def test_a_control_must_know_how_to_train():
         {"stages": [prune()], "baselines": [{"kind": "scratch_e", "training": {}}]}
     )
     assert alone.needs_dataset() == "baselines.0"
+
+
+def test_controls_train_as_long_as_the_training_rules_did(run, lenet, little_data):
+    training = {"epochs": 2, "batch_size": 50, "freeze": ["fc3"]}
+    rigl = prune(
+        granularity="element",
+        schedule={"kind": "rigl", "every_steps": 1, "finetune": training},
+    )
+    replayed = prune(
+        granularity="element",
+        allocation={"amount": 0.7},
+        schedule={"kind": "lr_rewind", "rounds": 2, "rewind_to_epoch": 1, "finetune": training},
+    )
+    recipe = {"stages": [rigl, replayed], "baselines": [{"kind": "scratch_e"}]}
+    done = run(lenet, recipe, little_data)
+    (control,) = done.result.report.baselines
+    # 2 of rigl, and twice the last of 2.
+    assert control.epochs == 4
+    assert [label for *_, label in done.heard.metrics].count("baseline scratch_e") > 0

@@ -220,3 +220,23 @@ def test_recipes_that_cannot_be(make_job, untrained, little_data, tmp_path):
     alone = make_job(untrained, {"stages": [stage]}, tmp_path / "train.safetensors")
     with pytest.raises(DatasetInvalid, match=r"schedule.copies"):
         compress(alone, Recorder())
+
+
+def test_tickets_by_activations_with_shares_by_layer_and_a_frozen_layer(run, lenet, little_data):
+    upload = snapshot(Program.load(lenet))
+    stage = prune(
+        criterion="wanda",
+        allocation={"layers": {"fc1": 0.5, "fc2": 0.25}},
+        schedule={"kind": "imp", "rounds": 2, "training": {"epochs": 1, "freeze": ["fc2"]}},
+    )
+    done = run(lenet, {"stages": [stage]}, little_data)
+    found = snapshot(Program.load(next(a.path for a in done.result.artifacts if a.kind == "model")))
+    gone = {name: int((found[name] == 0).sum()) for name in ("fc1.weight", "fc2.weight")}
+    assert gone == {
+        "fc1.weight": upload["fc1.weight"].numel() // 2,
+        "fc2.weight": upload["fc2.weight"].numel() // 4,
+    }
+    # Frozen and never trained: its survivors are those of the upload; others moved.
+    kept = found["fc2.weight"] != 0
+    assert torch.equal(found["fc2.weight"], upload["fc2.weight"] * kept)
+    assert not torch.equal(found["fc3.weight"], upload["fc3.weight"])
