@@ -25,6 +25,13 @@ _SAME_AS_FIRST = frozenset(
     )
 )  # fmt: skip
 
+_ACTIVATIONS = frozenset(
+    f"aten::{name}"
+    for name in ("hardswish", "hardsigmoid", "hardtanh", "relu6", "mish", "selu", "elu", "celu",
+                 "gelu", "silu", "softplus", "leaky_relu", "hardshrink", "softshrink")
+)  # fmt: skip
+"""Functions of one tensor, of which torch tags some pointwise and some not."""
+
 
 def run_on_meta(
     instruction: Instruction, arguments: list[Any], *, products_by_torch: bool = False
@@ -41,6 +48,8 @@ def run_on_meta(
     if isinstance(first, torch.Tensor) and first.device.type == "meta":
         if operator.name in _SAME_AS_FIRST and _keeps_type(operator.arguments, arguments):
             return _like(first, first.dtype)
+        if first.is_floating_point() and operator.name.removesuffix("_") in _ACTIVATIONS:
+            return first if operator.name.endswith("_") else _like(first, first.dtype)
         if operator.pointwise and len(instruction.outputs) == 1:
             return _pointwise(instruction, arguments, first)
         if not products_by_torch:

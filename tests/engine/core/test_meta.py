@@ -11,10 +11,23 @@ from torch import nn
 from engine.tape import record, to_meta
 from engine.torchscript.convolution_shapes import convolution_on_meta
 from engine.torchscript.instructions import walk
+from engine.torchscript.meta import _ACTIVATIONS, run_on_meta
 from tests.engine.core.programs import scripted, traced
 
 _PLAIN = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
+
+class Applied(nn.Module):
+    """One function of its input."""
+
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.call = call
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.call(x)
 
 
 def steps(program, inputs):
@@ -89,3 +102,17 @@ def test_channels_that_do_not_fit_are_left_to_torch():
     arguments = list(step.arguments)
     arguments[:3] = [to_meta(torch.randn(1, 3, 6, 6)), to_meta(model.weight), to_meta(model.bias)]
     assert convolution_on_meta(step.instruction.operator, arguments) is None
+
+
+@pytest.mark.parametrize("name", sorted(_ACTIVATIONS))
+@pytest.mark.parametrize("inputs", [torch.randn(2, 3), torch.randn(2, 4, 5).transpose(1, 2)])
+def test_activations_keep_shape_type_and_order(name, inputs):
+    call = getattr(torch.ops.aten, name.removeprefix("aten::"))
+    given = inputs.to(torch.bfloat16)
+    program = traced(Applied(call), (given,))
+    (step,) = [step for step in record(program, (given,)).steps if step.kind == name]
+    expected = call(given)
+    assert step.outputs[0].shape == tuple(expected.shape)
+    assert step.outputs[0].dtype == expected.dtype
+    found = run_on_meta(step.instruction, [to_meta(given), *step.arguments[1:]])
+    assert found.stride() == expected.stride()
