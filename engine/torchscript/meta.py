@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from engine.torchscript.convolution_shapes import convolution_on_meta
-from engine.torchscript.instructions import Instruction
+from engine.torchscript.instructions import Instruction, Operator
 from engine.torchscript.interpreter import run_operator
 from engine.torchscript.recurrent_shapes import is_recurrent, recurrent_on_meta
 
@@ -31,6 +31,8 @@ _ACTIVATIONS = frozenset(
                  "gelu", "silu", "softplus", "leaky_relu", "hardshrink", "softshrink")
 )  # fmt: skip
 """Functions of one tensor, of which torch tags some pointwise and some not."""
+
+_WINDOWS = {f"aten::adaptive_avg_pool{dims}d": dims for dims in (1, 2, 3)}
 
 
 def run_on_meta(
@@ -52,16 +54,40 @@ def run_on_meta(
             return first if operator.name.endswith("_") else _like(first, first.dtype)
         if operator.pointwise and len(instruction.outputs) == 1:
             return _pointwise(instruction, arguments, first)
-        if not products_by_torch:
-            convolved = convolution_on_meta(operator, arguments)
-            if convolved is not None:
-                return convolved
+        shaped = None if products_by_torch else convolution_on_meta(operator, arguments)
+        shaped = _averaged(operator, arguments, first) if shaped is None else shaped
+        if shaped is not None:
+            return shaped
         if is_recurrent(operator):
             return recurrent_on_meta(operator, arguments)
     if "device" in operator.arguments and not _scalar(operator.name, arguments):
         position = operator.arguments.index("device")
         arguments = [*arguments[:position], torch.device("meta"), *arguments[position + 1 :]]
     return run_operator(instruction, arguments)
+
+
+def _averaged(operator: Operator, arguments: list[Any], first: torch.Tensor) -> Any:
+    """The result of an average over dimensions or windows; None for what is not plain."""
+    name = operator.name
+    if not first.is_floating_point() or not first.is_contiguous():
+        return None
+    if name in _WINDOWS:
+        kept, size = first.dim() - _WINDOWS[name], arguments[1]
+        plain = kept > 0 and all(isinstance(own, int) and own > 0 for own in size)
+        shape = (*first.shape[:kept], *size)
+        return torch.empty(shape, dtype=first.dtype, device="meta") if plain else None
+    if name != "aten::mean" or operator.overload != "dim" or not arguments[1]:
+        return None
+    _, listed, keep, dtype = arguments[:4]
+    if dtype is not None or not all(-first.dim() <= dim < first.dim() for dim in listed):
+        return None
+    dims = {dim % first.dim() for dim in listed}
+    sizes = [
+        1 if at in dims else size for at, size in enumerate(first.shape) if keep or at not in dims
+    ]
+    if len(dims) != len(listed):
+        return None
+    return torch.empty(sizes, dtype=first.dtype, device="meta")
 
 
 def _scalar(name: str, arguments: list[Any]) -> bool:

@@ -116,3 +116,25 @@ def test_activations_keep_shape_type_and_order(name, inputs):
     assert step.outputs[0].dtype == expected.dtype
     found = run_on_meta(step.instruction, [to_meta(given), *step.arguments[1:]])
     assert found.stride() == expected.stride()
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        ("aten::adaptive_avg_pool2d", lambda x: nn.functional.adaptive_avg_pool2d(x, (2, 3))),
+        ("aten::adaptive_avg_pool3d", lambda x: nn.functional.adaptive_avg_pool3d(x, 1)),
+        ("aten::mean", lambda x: x.mean([2, -1])),
+        ("aten::mean", lambda x: x.mean((1, 3), keepdim=True)),
+        ("aten::mean", lambda x: x.transpose(1, 3).mean(2)),
+        ("aten::mean", lambda x: x.mean()),
+        ("aten::mean", lambda x: x.mean(1, dtype=torch.float64)),
+    ],
+)
+def test_averages(kind, call):
+    inputs = torch.randn(2, 3, 4, 5)
+    (step,) = [
+        s for s in record(traced(Applied(call), (inputs,)), (inputs,)).steps if s.kind == kind
+    ]
+    expected = call(inputs)
+    assert step.outputs[0].shape == tuple(expected.shape)
+    assert step.outputs[0].dtype == expected.dtype
