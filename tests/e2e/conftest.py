@@ -31,9 +31,16 @@ class Server:
     def debris(self) -> list[str]:
         """Files that a failed request or job left half-written."""
         scratch = self.folder / "scratch"
-        left = [path for path in scratch.rglob("*") if path.name != REGISTRY]
-        left += [path for path in (self.folder / "artifacts").rglob("*") if _is_temporary(path)]
+        left = [path for path in _below(scratch) if path.name != REGISTRY]
+        left += [path for path in _below(self.folder / "artifacts") if _is_temporary(path)]
         return sorted(str(path.relative_to(self.folder)) for path in left)
+
+
+def _below(folder: Path) -> list[Path]:
+    """Everything in a folder; what goes while it is read is not left behind."""
+    return [
+        Path(at) / name for at, folders, files in os.walk(folder) for name in (*folders, *files)
+    ]
 
 
 def _is_temporary(path: Path) -> bool:
