@@ -208,18 +208,23 @@ class PruneStage(RecipeModel):
         fault = misfit(self.schedule, self.granularity, self.allocation)
         if fault is not None:
             raise ValueError(fault)
+        if isinstance(self.schedule, Agp) and self.granularity == "n_m":
+            raise ValueError(
+                "`schedule.kind: agp` has no ramp for granularity `n_m`; use `iterative`, whose "
+                "rounds reach the pattern step by step"
+            )
         # Masks that grow within a run are chosen step by step, by the weights as they are then.
-        ramp = isinstance(self.schedule, Agp) and self.granularity in ("element", "n_m")
+        ramp = isinstance(self.schedule, Agp) and self.granularity == "element"
         if ramp and self.criterion not in RUNNING_CRITERIA:
             raise ValueError(
                 f"`criterion: {self.criterion}` gathers evidence before a stage, and "
                 "`schedule.kind: agp` chooses single weights while training; use "
                 f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
             )
-        if ramp and (self.granularity == "n_m" or self.allocation.amount is None):
+        if ramp and (self.allocation.threshold or self.allocation.quality):
             raise ValueError(
-                "`schedule.kind: agp` on single weights needs `granularity: element` and "
-                "`allocation.amount`"
+                "`schedule.kind: agp` on single weights grows to an amount that is known before "
+                "it trains; give `amount`, `count`, `layers` or `distribution` in `allocation`"
             )
         return self
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from engine.layers.flow import Flow
-from engine.layers.reading import attribute_paths, open_instructions, producers
+from engine.layers.reading import open_instructions, producers
+from engine.torchscript.dependence import attribute_paths
 from engine.torchscript.effects import lasts, speaks, written
 from engine.torchscript.instructions import Block, Instruction, walk
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from engine.layers.flow import Flow
+from engine.torchscript.dependence import attribute_paths
 from engine.torchscript.instructions import Block, Instruction, walk
 from engine.torchscript.program import Program
 
@@ -53,16 +54,6 @@ def still_read(
         for path in attribute_paths(program.method_block(method)).values():
             read[path] = f"the exported method `{method}` reads its weights"
     return read
-
-
-def attribute_paths(block: Block) -> dict[int, str]:
-    """The dotted path of every attribute that a block reads, by value."""
-    paths: dict[int, str] = {block.inputs[0]: ""}
-    for instruction in walk(block):
-        if instruction.kind == "prim::GetAttr" and instruction.inputs[0] in paths:
-            owner, name = paths[instruction.inputs[0]], str(instruction.name)
-            paths[instruction.outputs[0]] = f"{owner}.{name}" if owner else name
-    return paths
 
 
 def looped(block: Block) -> set[int]:
