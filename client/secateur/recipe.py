@@ -16,7 +16,6 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_criterion import (
-    COMPARABLE_CRITERIA,
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
     LAYER_CRITERIA,
@@ -26,8 +25,11 @@ from secateur.recipe_criterion import (
     Granularity,
     Normalize,
     Scoring,
+    SlicesScored,
+    compares_between_layers,
     granularity_fault,
     scoring_fault,
+    slices_fault,
 )
 from secateur.recipe_granularity import (
     allocation_or_pattern,
@@ -76,6 +78,7 @@ __all__ = [
     "Schedule",
     "Scope",
     "Scoring",
+    "SlicesScored",
     "Stage",
     "Supermask",
     "training_of",
@@ -103,10 +106,14 @@ class PruneStage(RecipeModel):
     """What goes first; left out, it is `output_effect` for granularity `layer`."""
     aggregate: Aggregate = "sum"
     """Channels: how the scores of coupled slices become one score."""
+    slices: SlicesScored = "producing"
+    """Channels: which coupled slices are scored: those of the weights that produce the channel, of
+    those that read it, or all."""
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`."""
+    `bn_scale`, `lamp`, `snip`, `grasp` and `synflow`, and of single weights `taylor` and
+    `hessian`."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -149,7 +156,9 @@ class PruneStage(RecipeModel):
             stage = {"granularity": "element", **stage}
         if stage.get("granularity") == "layer":
             stage = {"criterion": LAYER_CRITERIA[0], **stage}
-        if stage.get("criterion") in COMPARABLE_CRITERIA:
+        if compares_between_layers(
+            str(stage.get("criterion")), str(stage.get("granularity", "channel"))
+        ):
             stage = {"normalize": "none", **stage}
         return stage
 
@@ -158,6 +167,8 @@ class PruneStage(RecipeModel):
         fault = granularity_fault(self.criterion, self.granularity)
         if fault is None and self.scoring is not None:
             fault = scoring_fault(self.criterion, self.scoring)
+        if fault is None and self.slices != "producing":
+            fault = slices_fault(self.criterion, self.granularity)
         if fault is not None:
             raise ValueError(fault)
         if self.criterion == "taylor" and self.aggregate != "sum":
