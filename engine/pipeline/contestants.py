@@ -1,0 +1,316 @@
+"""A program pruned by one criterion after another, each to the same cost.
+
+What the criteria share is made once: the coupling graph and the MACs of every removal on it. A
+criterion then scores once, and the amount at which it meets the cost is found by bisection over its
+selection. Channels are really cut, so that MACs and parameters are those of the model that is
+compared, and its recovery costs what the smaller model costs. Nothing of a contestant outlives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from secateur.recipe import Allocation, PruneStage
+from torch import Tensor
+
+from engine.calling import copies
+from engine.compaction import compact
+from engine.compaction.conflict import CompactionConflict
+from engine.coupling import couple
+from engine.errors import CriterionDoesNotFit, NothingPruned
+from engine.masks import Masks, maskable, masked_count, prune_elements
+from engine.measure.macs import count_macs
+from engine.pipeline.prune import PlannedChannels, compact_masks, frozen_hint
+from engine.pipeline.scoring import evidence_for, judge_elements
+from engine.pipeline.setup import Workbench
+from engine.scores import component_scores, criterion, unscored
+from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
+from engine.selection.units import channel_totals
+from engine.torchscript.program import Program
+from engine.tournament.costs import MacsBySelection
+from engine.tournament.matching import Cost, is_matched, matching_amount
+
+_STEPS = 10_000
+"""Fractions tried: hundredths of a percent."""
+_MOST_CONFLICTS = 32
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A contestant before its recovery.
+
+    Attributes:
+        program: pruned; the program it was made from is as it was.
+        masks: that hold in it.
+        cost: in the contest's unit.
+        removed: channels, heads or weights that went.
+        amount: those, as a share of all before.
+    """
+
+    program: Program
+    masks: Masks
+    cost: int
+    removed: int
+    amount: float
+
+
+class Contest(Protocol):
+    """A program that every criterion prunes to one cost."""
+
+    matched_by: Literal["macs", "nonzero_parameters"]
+    before: int
+    target: int
+
+    def prune(self, stage: PruneStage, seed: int) -> Pruned:
+        """The program pruned by the stage's criterion.
+
+        Raises:
+            EngineError: why the criterion cannot compete.
+        """
+
+
+def contest_of(
+    bench: Workbench, program: Program, masks: Masks, stage: PruneStage, field: str
+) -> Contest:
+    """The contest of a tournament stage.
+
+    Args:
+        bench: of the job.
+        program: that reaches the stage.
+        masks: that hold in it.
+        stage: with `criterion: tournament`.
+        field: path of the stage in the recipe.
+
+    Raises:
+        NothingPruned: the stage's amount removes nothing, whoever judges.
+    """
+    kind = ElementContest if stage.granularity == "element" else ChannelContest
+    return kind(bench, program, masks, stage, field)
+
+
+class ChannelContest:
+    """Channels or heads, at equal MACs."""
+
+    matched_by: Literal["macs", "nonzero_parameters"] = "macs"
+
+    def __init__(
+        self, bench: Workbench, program: Program, masks: Masks, stage: PruneStage, field: str
+    ) -> None:
+        self._bench, self._program, self._masks, self._field = bench, program, masks, field
+        self._tolerance = 0.0 if stage.contest is None else stage.contest.tolerance
+        self._coupling = couple(
+            program,
+            copies(bench.inputs),
+            exclude=stage.exclude,
+            granularity="head" if stage.granularity == "head" else "channel",
+        )
+        self._tensors = self._coupling.methods.join(program).tensors()
+        self._originals = Originals.of(self._coupling.groups)
+        self.before = count_macs(program, bench.inputs)
+        if self.before == 0 or self._originals.total == 0:
+            raise NothingPruned(
+                "a tournament needs MACs to compare at and channels to remove; the model has "
+                f"{self.before} MACs and {self._originals.total} channels that can be removed",
+                hint=frozen_hint(self._coupling.frozen),
+                where="criterion",
+            )
+        self._costs = MacsBySelection(self._coupling, self.before)
+        self.target = self._target(stage)
+
+    def _target(self, stage: PruneStage) -> int:
+        share = None if stage.contest is None else stage.contest.macs
+        if share is not None:
+            return round(share * self.before)
+        # Every layer loses the same share, which no criterion has a say in.
+        allocation = stage.allocation
+        if allocation.scope == "global":
+            total = self._originals.total
+            amount = allocation.amount or min((allocation.count or 1) / total, 1 - 1 / _STEPS)
+            allocation = Allocation(amount=amount)
+        scores = np.zeros(self._coupling.component_count)
+        removed = self._plan(stage, scores, allocation).removed
+        if removed.size == 0:
+            raise NothingPruned(
+                "the tournament has no cost to compare at: the amount rounds to no channel in "
+                "every layer",
+                hint="raise the amount, or say what share of the MACs contestants keep in "
+                "`tournament.macs`",
+                where="allocation",
+            )
+        try:
+            return self._cut(removed)[1]
+        except CompactionConflict:
+            return round(self._costs.after(removed))
+
+    def prune(self, stage: PruneStage, seed: int) -> Pruned:
+        """Score once, find the amount, cut."""
+        judge = criterion(stage.criterion)
+        scores = component_scores(
+            self._coupling,
+            self._tensors,
+            judge,
+            aggregate=stage.aggregate,
+            normalize=stage.normalize,
+            seed=seed,
+            program=self._program,
+            evidence=evidence_for(self._bench, stage, seed, self._field),
+        )
+        unscored(self._coupling, scores, judge)
+        for _ in range(_MOST_CONFLICTS):
+            try:
+                return self._matched(stage, scores)
+            except CompactionConflict as conflict:
+                free = conflict.components[~np.isnan(scores[conflict.components])]
+                if free.size == 0:
+                    raise
+                scores[free] = np.nan
+        raise NothingPruned(
+            f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
+            hint=frozen_hint(self._coupling.frozen),
+            where="criterion",
+        )
+
+    def _matched(self, stage: PruneStage, scores: NDArray[np.float64]) -> Pruned:
+        most, allocation_at = self._amounts(stage.allocation)
+
+        def plan(amount: int) -> ChannelPlan:
+            return self._plan(stage, scores, allocation_at(amount))
+
+        def exact(amount: int) -> float:
+            return self._cut(plan(amount).removed)[1]
+
+        amount = self._search(lambda amount: self._costs.after(plan(amount).removed), exact, most)
+        chosen = plan(amount)
+        program, cost = self._cut(chosen.removed)
+        planned = PlannedChannels(
+            self._coupling, chosen, self._originals, program, list(self._coupling.frozen)
+        )
+        return Pruned(
+            program,
+            compact_masks(self._masks, self._program, planned, self._bench.inputs),
+            cost,
+            int(chosen.removed.size),
+            chosen.removed.size / self._originals.total,
+        )
+
+    def _search(self, estimate: Cost, exact: Cost, most: int) -> int:
+        """By shapes alone where those tell the truth, else on models that are really cut."""
+        close = self._tolerance * self.target / 2
+        known: dict[int, float] = {}
+
+        def cost(amount: int) -> float:
+            if amount not in known:
+                known[amount] = exact(amount)
+            return known[amount]
+
+        if self._costs.known:
+            try:
+                amount = matching_amount(estimate, most, self.target, self._tolerance)
+                if abs(cost(amount) - estimate(amount)) <= close:
+                    return amount
+            except CriterionDoesNotFit:
+                pass  # if the estimate is right, the first model cut below says so again
+        return matching_amount(cost, most, self.target, self._tolerance)
+
+    def _amounts(self, allocation: Allocation) -> tuple[int, Callable[[int], Allocation]]:
+        """How many amounts there are, and the allocation of each from 1."""
+        if allocation.scope == "global":
+            most, fraction = self._originals.total - 1, False
+        elif allocation.count is not None:
+            most, fraction = max(self._originals.by_group.values()) - 1, False
+        else:
+            most, fraction = _STEPS - 1, True
+
+        def at(number: int) -> Allocation:
+            given = {"amount": number / _STEPS} if fraction else {"amount": None, "count": number}
+            return allocation.model_copy(update=given)
+
+        return max(most, 1), at
+
+    def _plan(
+        self, stage: PruneStage, scores: NDArray[np.float64], allocation: Allocation
+    ) -> ChannelPlan:
+        totals = (
+            channel_totals(allocation, self._coupling, self._tensors, scores)
+            if allocation.by_layer
+            else None
+        )
+        target = Target(allocation, self._originals, totals=totals)
+        return select_channels(self._coupling, scores, target, round_to=stage.round_to)
+
+    def _cut(self, removed: NDArray[np.int64]) -> tuple[Program, int]:
+        if removed.size == 0:
+            return self._program, self.before
+        smaller = compact(self._program, self._coupling, removed, copies(self._bench.inputs))
+        return smaller, count_macs(smaller, self._bench.inputs)
+
+
+class ElementContest:
+    """Single weights, at equally many that are not masked."""
+
+    matched_by: Literal["macs", "nonzero_parameters"] = "nonzero_parameters"
+
+    def __init__(
+        self, bench: Workbench, program: Program, masks: Masks, stage: PruneStage, field: str
+    ) -> None:
+        self._bench, self._program, self._masks, self._field = bench, program, masks, field
+        self._tolerance = 0.0 if stage.contest is None else stage.contest.tolerance
+        self._weights = {
+            name: weight.numel() for name, weight in maskable(program, stage.exclude).items()
+        }
+        self.before = self._left(masks)
+        # How many go depends on sizes alone, so that any criterion tells.
+        plain = stage.model_copy(update={"criterion": "random"})
+        self.target = self._left(prune_elements(program.twin(), masks, plain, seed=0)[0])
+        if self.target == self.before:
+            raise NothingPruned(
+                "the tournament has no cost to compare at: the amount rounds to no weight, or "
+                "those weights are masked already",
+                hint="raise the amount; amounts count against all weights, masked ones included",
+                where="allocation",
+            )
+
+    def _left(self, masks: Masks) -> int:
+        own: dict[str, Tensor] = {name: masks[name] for name in masks if name in self._weights}
+        return sum(self._weights.values()) - masked_count(own)
+
+    def prune(self, stage: PruneStage, seed: int) -> Pruned:
+        """Mask the stage's amount; more of what can be judged where some weights cannot."""
+        judged = judge_elements(self._bench, self._program, stage, seed, self._field)
+
+        def masked(allocation: Allocation) -> tuple[Program, Masks, int]:
+            program = self._program.twin()
+            masks, removed = prune_elements(
+                program,
+                self._masks,
+                stage.model_copy(update={"allocation": allocation}),
+                seed=seed,
+                saliency=judged.saliency,
+            )
+            return program, masks, removed
+
+        program, masks, removed = masked(stage.allocation)
+        if not is_matched(self._left(masks), self.target, self._tolerance):
+            most, at = self._amounts(stage.allocation)
+            amount = matching_amount(
+                lambda number: self._left(masked(at(number))[1]),
+                most,
+                self.target,
+                self._tolerance,
+            )
+            program, masks, removed = masked(at(amount))
+        return Pruned(program, masks, self._left(masks), removed, removed / self.before)
+
+    def _amounts(self, allocation: Allocation) -> tuple[int, Callable[[int], Allocation]]:
+        if allocation.count is not None:
+            most = (
+                sum(self._weights.values())
+                if allocation.scope == "global"
+                else max(self._weights.values())
+            )
+            return most - 1, lambda number: allocation.model_copy(update={"count": number})
+        return _STEPS - 1, lambda number: allocation.model_copy(update={"amount": number / _STEPS})
