@@ -87,6 +87,7 @@ def contest_of(
 
     Raises:
         NothingPruned: the stage's amount removes nothing, whoever judges.
+        CriterionDoesNotFit: no criterion could reach the cost that the recipe asks for.
     """
     kind = ElementContest if stage.granularity == "element" else ChannelContest
     return kind(bench, program, masks, stage, field)
@@ -124,6 +125,7 @@ class ChannelContest:
     def _target(self, stage: PruneStage) -> int:
         share = None if stage.contest is None else stage.contest.macs
         if share is not None:
+            self._check_reachable(stage, share)
             return round(share * self.before)
         # Every layer loses the same share, which no criterion has a say in.
         allocation = stage.allocation
@@ -145,6 +147,20 @@ class ChannelContest:
             return self._cut(removed)[1]
         except CompactionConflict:
             return round(self._costs.after(removed))
+
+    def _check_reachable(self, stage: PruneStage, share: float) -> None:
+        """What no criterion can reach is the recipe's fault and not theirs."""
+        most, allocation_at = self._amounts(stage.allocation)
+        whatever = np.zeros(self._coupling.component_count)
+        least = self._costs.after(self._plan(stage, whatever, allocation_at(most)).removed)
+        if self._costs.known and least > (1 + self._tolerance) * share * self.before:
+            raise CriterionDoesNotFit(
+                f"`tournament.macs: {share:g}` cannot be reached: with all gone that can be "
+                f"removed, the model keeps {least / self.before:.3g} of its MACs",
+                hint="raise `tournament.macs` above that, or leave it out; "
+                + frozen_hint(self._coupling.frozen),
+                where="tournament.macs",
+            )
 
     def prune(self, stage: PruneStage, seed: int) -> Pruned:
         """Score once, find the amount, cut."""
@@ -180,12 +196,16 @@ class ChannelContest:
         def plan(amount: int) -> ChannelPlan:
             return self._plan(stage, scores, allocation_at(amount))
 
+        last: dict[int, tuple[Program, int]] = {}
+
         def exact(amount: int) -> float:
-            return self._cut(plan(amount).removed)[1]
+            last.clear()  # one at a time
+            last[amount] = self._cut(plan(amount).removed)
+            return last[amount][1]
 
         amount = self._search(lambda amount: self._costs.after(plan(amount).removed), exact, most)
         chosen = plan(amount)
-        program, cost = self._cut(chosen.removed)
+        program, cost = last.get(amount) or self._cut(chosen.removed)
         planned = PlannedChannels(
             self._coupling, chosen, self._originals, program, list(self._coupling.frozen)
         )

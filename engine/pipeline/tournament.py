@@ -24,6 +24,7 @@ from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.contestants import Contest, Pruned, contest_of
 from engine.pipeline.prune import in_stage
+from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep, TournamentStep
 from engine.seeds import derive
@@ -55,7 +56,8 @@ def hold_tournament(
 
     Raises:
         NothingPruned: the stage's amount removes nothing, whoever judges.
-        CriterionDoesNotFit: no contestant could compete; says why not.
+        CriterionDoesNotFit: no contestant could compete, or none could reach the cost that the
+            recipe asks for; says why not.
     """
     options = step.stage.contest
     if options is None:
@@ -64,6 +66,8 @@ def hold_tournament(
         contest = contest_of(bench, state.program, state.masks, step.stage, step.field)
     except NothingPruned as error:
         raise in_stage(error, step.field) from error
+    except CriterionDoesNotFit as error:
+        raise in_stage_criterion(error, step.field) from error
     report = state.tournaments.setdefault(step.stage_index, _empty(contest, options, step))
     listed = list(entries(step.stage))
     for place, entry in enumerate(listed[len(report.contestants) :], len(report.contestants)):

@@ -66,7 +66,7 @@ def _correct(accuracy: Accuracy | None) -> str:
 def contestants(report: TournamentReport) -> Table:
     """What every criterion of a tournament made of the model."""
     table = Table(
-        "criterion", "amount", "MACs", "parameters", "pruned", "recovered", "loss", "took",
+        "criterion", "amount", "MACs", "non-zero", "pruned", "recovered", "loss", "took",
         title=f"Tournament of stage {report.stage_index + 1}", title_justify="left",
     )  # fmt: skip
     for column in table.columns[1:]:

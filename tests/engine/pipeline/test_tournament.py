@@ -345,7 +345,7 @@ def test_weights_that_a_criterion_cannot_judge(run, tmp_path, signs):
     assert abs(wanda.removed - 125) <= 0.02 * 125
 
 
-def test_heads(run, tmp_path):
+def test_heads(run, make_job, tmp_path):
     torch.manual_seed(3)
 
     class Words(nn.Module):
@@ -379,6 +379,11 @@ def test_heads(run, tmp_path):
     assert held.before == 5 * 4 * 8 * 16 + 2 * 5 * 5 * 16 + 16
     assert held.target == 5 * 4 * 8 * 8 + 2 * 5 * 5 * 8 + 16
     assert [(one.removed, one.macs) for one in held.contestants] == [(2, held.target)] * 2
+    # One head of four stays: 5 x 4 x 8 x 4 + 2 x 5 x 5 x 4 + 16 = 856 of 3376 products.
+    recipe = tournament(granularity="head", macs=0.2, **NONE)
+    with pytest.raises(CriterionDoesNotFit, match=r"macs: 0.2` cannot be reached.*0\.254 of") as no:
+        compress(make_job(model, recipe, data), Recorder())
+    assert no.value.where == "recipe.stages.0.tournament.macs"
 
 
 def test_planning_shows_the_first_that_can_compete(make_job, lenet, data):
