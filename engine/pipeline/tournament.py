@@ -21,8 +21,10 @@ from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned
 from engine.job import Listener
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
+from engine.pipeline.channel_contest import ChannelContest
 from engine.pipeline.checkpoint import JobState
-from engine.pipeline.contestants import Contest, Pruned, contest_of
+from engine.pipeline.contest import Contest, Pruned
+from engine.pipeline.element_contest import ElementContest
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
@@ -63,7 +65,7 @@ def hold_tournament(
     if options is None:
         raise ValueError("a tournament step of a stage that names its criterion")
     try:
-        contest = contest_of(bench, state.program, state.masks, step.stage, step.field)
+        contest = _contest(bench, state, step)
     except NothingPruned as error:
         raise in_stage(error, step.field) from error
     except CriterionDoesNotFit as error:
@@ -98,6 +100,11 @@ def with_winner(step: PruneStep, state: JobState) -> PruneStep:
         if entry.criterion == report.winner and entry.stage is not None:
             return replace(step, stage=entry.stage)
     raise ValueError(f"the winner `{report.winner}` is none of the contestants")
+
+
+def _contest(bench: Workbench, state: JobState, step: TournamentStep) -> Contest:
+    kind = ElementContest if step.stage.granularity == "element" else ChannelContest
+    return kind(bench, state.program, state.masks, step.stage, step.field)
 
 
 def _empty(contest: Contest, options: Tournament, step: TournamentStep) -> TournamentReport:

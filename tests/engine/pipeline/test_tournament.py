@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import CriterionDoesNotFit, DatasetInvalid, NothingPruned
-from engine.pipeline import compress, contestants
+from engine.pipeline import channel_contest, compress
 from engine.planning import plan
 from tests.engine.digits import Recorder, digits, save_scripted
 from tests.engine.pipeline.conftest import prune
@@ -171,8 +171,8 @@ def test_all_criteria_meet_the_same_macs(make_job, lenet, little_data, monkeypat
         coupled.append(1)
         return original(*arguments, **options)
 
-    original = contestants.couple
-    monkeypatch.setattr(contestants, "couple", counted)
+    original = channel_contest.couple
+    monkeypatch.setattr(channel_contest, "couple", counted)
     heard = Recorder()
     recipe = tournament(
         allocation={"scope": "global", "amount": 0.5}, macs=0.4, tolerance=0.03, **SHORT
@@ -402,3 +402,18 @@ def test_a_diverging_recovery_is_a_reason(run, lenet, tmp_path):
     recipe = tournament("l1_norm", "random", recovery=wild)
     with pytest.raises(CriterionDoesNotFit, match=r"the loss became .* lower the learning rate"):
         run(lenet, recipe, path)
+
+
+def test_earlier_masks_go_with_every_contestant(run, lenet, little_data):
+    recipe = tournament("l1_norm", "random", **SHORT)
+    masked = prune(granularity="element", allocation={"scope": "global", "amount": 0.5})
+    recipe["stages"].insert(0, masked)
+    report = run(lenet, recipe, little_data).result.report
+    [held] = report.tournaments
+    assert held.stage_index == 1
+    weights = report.stages[0].removed + report.stages[0].nonzero_parameters
+    assert weights == report.before.parameters
+    for one in held.contestants:
+        assert one.reason is None
+        assert one.nonzero_parameters < 0.9 * one.parameters
+    assert [stage.stage_index for stage in report.stages] == [0, 1]

@@ -1,4 +1,4 @@
-"""A program pruned by one criterion after another, each to the same cost.
+"""Channels or heads, pruned by one criterion after another to the same MACs.
 
 What the criteria share is made once: the coupling graph and the MACs of every removal on it. A
 criterion then scores once, and the amount at which it meets the cost is found by bisection over its
@@ -9,88 +9,32 @@ compared, and its recovery costs what the smaller model costs. Nothing of a cont
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from secateur.recipe import Allocation, PruneStage
-from torch import Tensor
 
 from engine.calling import copies
 from engine.compaction import compact
 from engine.compaction.conflict import CompactionConflict
 from engine.coupling import couple
 from engine.errors import CriterionDoesNotFit, NothingPruned
-from engine.masks import Masks, maskable, masked_count, prune_elements
+from engine.masks import Masks
 from engine.measure.macs import count_macs
+from engine.pipeline.contest import STEPS, Pruned
 from engine.pipeline.prune import PlannedChannels, compact_masks, frozen_hint
-from engine.pipeline.scoring import evidence_for, judge_elements
+from engine.pipeline.scoring import evidence_for
 from engine.pipeline.setup import Workbench
 from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
 from engine.selection.units import channel_totals
 from engine.torchscript.program import Program
 from engine.tournament.costs import MacsBySelection
-from engine.tournament.matching import Cost, is_matched, matching_amount
+from engine.tournament.matching import Cost, matching_amount
 
-_STEPS = 10_000
-"""Fractions tried: hundredths of a percent."""
 _MOST_CONFLICTS = 32
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A contestant before its recovery.
-
-    Attributes:
-        program: pruned; the program it was made from is as it was.
-        masks: that hold in it.
-        cost: in the contest's unit.
-        removed: channels, heads or weights that went.
-        amount: those, as a share of all before.
-    """
-
-    program: Program
-    masks: Masks
-    cost: int
-    removed: int
-    amount: float
-
-
-class Contest(Protocol):
-    """A program that every criterion prunes to one cost."""
-
-    matched_by: Literal["macs", "nonzero_parameters"]
-    before: int
-    target: int
-
-    def prune(self, stage: PruneStage, seed: int) -> Pruned:
-        """The program pruned by the stage's criterion.
-
-        Raises:
-            EngineError: why the criterion cannot compete.
-        """
-
-
-def contest_of(
-    bench: Workbench, program: Program, masks: Masks, stage: PruneStage, field: str
-) -> Contest:
-    """The contest of a tournament stage.
-
-    Args:
-        bench: of the job.
-        program: that reaches the stage.
-        masks: that hold in it.
-        stage: with `criterion: tournament`.
-        field: path of the stage in the recipe.
-
-    Raises:
-        NothingPruned: the stage's amount removes nothing, whoever judges.
-        CriterionDoesNotFit: no criterion could reach the cost that the recipe asks for.
-    """
-    kind = ElementContest if stage.granularity == "element" else ChannelContest
-    return kind(bench, program, masks, stage, field)
+"""How often a criterion is tried anew because a removal cannot be expressed in the graph."""
 
 
 class ChannelContest:
@@ -131,7 +75,7 @@ class ChannelContest:
         allocation = stage.allocation
         if allocation.scope == "global":
             total = self._originals.total
-            amount = allocation.amount or min((allocation.count or 1) / total, 1 - 1 / _STEPS)
+            amount = allocation.amount or min((allocation.count or 1) / total, 1 - 1 / STEPS)
             allocation = Allocation(amount=amount)
         scores = np.zeros(self._coupling.component_count)
         removed = self._plan(stage, scores, allocation).removed
@@ -243,10 +187,10 @@ class ChannelContest:
         elif allocation.count is not None:
             most, fraction = max(self._originals.by_group.values()) - 1, False
         else:
-            most, fraction = _STEPS - 1, True
+            most, fraction = STEPS - 1, True
 
         def at(number: int) -> Allocation:
-            given = {"amount": number / _STEPS} if fraction else {"amount": None, "count": number}
+            given = {"amount": number / STEPS} if fraction else {"amount": None, "count": number}
             return allocation.model_copy(update=given)
 
         return max(most, 1), at
@@ -267,70 +211,3 @@ class ChannelContest:
             return self._program, self.before
         smaller = compact(self._program, self._coupling, removed, copies(self._bench.inputs))
         return smaller, count_macs(smaller, self._bench.inputs)
-
-
-class ElementContest:
-    """Single weights, at equally many that are not masked."""
-
-    matched_by: Literal["macs", "nonzero_parameters"] = "nonzero_parameters"
-
-    def __init__(
-        self, bench: Workbench, program: Program, masks: Masks, stage: PruneStage, field: str
-    ) -> None:
-        self._bench, self._program, self._masks, self._field = bench, program, masks, field
-        self._tolerance = 0.0 if stage.contest is None else stage.contest.tolerance
-        self._weights = {
-            name: weight.numel() for name, weight in maskable(program, stage.exclude).items()
-        }
-        self.before = self._left(masks)
-        # How many go depends on sizes alone, so that any criterion tells.
-        plain = stage.model_copy(update={"criterion": "random"})
-        self.target = self._left(prune_elements(program.twin(), masks, plain, seed=0)[0])
-        if self.target == self.before:
-            raise NothingPruned(
-                "the tournament has no cost to compare at: the amount rounds to no weight, or "
-                "those weights are masked already",
-                hint="raise the amount; amounts count against all weights, masked ones included",
-                where="allocation",
-            )
-
-    def _left(self, masks: Masks) -> int:
-        own: dict[str, Tensor] = {name: masks[name] for name in masks if name in self._weights}
-        return sum(self._weights.values()) - masked_count(own)
-
-    def prune(self, stage: PruneStage, seed: int) -> Pruned:
-        """Mask the stage's amount; more of what can be judged where some weights cannot."""
-        judged = judge_elements(self._bench, self._program, stage, seed, self._field)
-
-        def masked(allocation: Allocation) -> tuple[Program, Masks, int]:
-            program = self._program.twin()
-            masks, removed = prune_elements(
-                program,
-                self._masks,
-                stage.model_copy(update={"allocation": allocation}),
-                seed=seed,
-                saliency=judged.saliency,
-            )
-            return program, masks, removed
-
-        program, masks, removed = masked(stage.allocation)
-        if not is_matched(self._left(masks), self.target, self._tolerance):
-            most, at = self._amounts(stage.allocation)
-            amount = matching_amount(
-                lambda number: self._left(masked(at(number))[1]),
-                most,
-                self.target,
-                self._tolerance,
-            )
-            program, masks, removed = masked(at(amount))
-        return Pruned(program, masks, self._left(masks), removed, removed / self.before)
-
-    def _amounts(self, allocation: Allocation) -> tuple[int, Callable[[int], Allocation]]:
-        if allocation.count is not None:
-            most = (
-                sum(self._weights.values())
-                if allocation.scope == "global"
-                else max(self._weights.values())
-            )
-            return most - 1, lambda number: allocation.model_copy(update={"count": number})
-        return _STEPS - 1, lambda number: allocation.model_copy(update={"amount": number / _STEPS})
