@@ -115,14 +115,18 @@ def compares_between_layers(criterion: str, granularity: str) -> bool:
     return criterion in COMPARABLE_CRITERIA
 
 
-def slices_fault(criterion: str, granularity: str) -> str | None:
-    """Why a choice of `slices` means nothing for this criterion at this granularity, or None."""
+def slices_fault(criterion: str | None, granularity: str) -> str | None:
+    """Why a choice of `slices` means nothing for this criterion at this granularity, or None.
+
+    Args:
+        criterion: None where each of several takes what it has use for.
+    """
     if granularity not in ("channel", "head"):
         return (
             "`slices` says which weights of a channel are scored; granularity is "
             f"`{granularity}`: leave `slices` out"
         )
-    if criterion not in _SLICE_CRITERIA:
+    if criterion is not None and criterion not in _SLICE_CRITERIA:
         return (
             f"`slices` says whether the weights that read a channel are scored, and `criterion: "
             f"{criterion}` looks at none of them: leave `slices` out, or use "
