@@ -23,6 +23,7 @@ from bench.papers.jobs import FULL, Scale
 from bench.papers.records import RESULTS, Record, append, load
 
 SEEDS = 5
+_VALIDATION = "`validation` to choose settings on, with results in a file of their own"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,8 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", default="*", help="pattern over the claim's variants")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="0, 1 .. of every variant")
     parser.add_argument("--again", action="store_true", help="also what has a record")
+    parts = ("test", "validation")
+    parser.add_argument("--measured-on", choices=parts, default="test", help=_VALIDATION)
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
+    if chosen.measured_on != "test" and chosen.results == RESULTS:
+        parser.error("figures of the validation part are no results: name a file by `--results`")
+    scale = Scale(measured_on=chosen.measured_on)
     for claim in known.values():
         if chosen.only is None or claim.name in chosen.only:
             work = pending(
@@ -44,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 finished=[] if chosen.again else load(chosen.results),
             )
             for variant, seed in work:
-                record = run(claim, variant, seed)
+                record = run(claim, variant, seed, scale)
                 append(record, chosen.results)
                 print(line_of(record), flush=True)
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from secateur.report import BaselineReport, Measurement, TicketRound
+
 from bench.papers.jobs import Scale
 from bench.papers.records import Record
 from bench.papers.statistics import Difference, difference, figure_by_seed
@@ -85,12 +87,30 @@ def no_worse(
     return Finding(statement, found.no_worse, points(found))
 
 
+def no_worse_than_dense(records: Sequence[Record], variant: str, statement: str) -> Finding:
+    """The finding that a result is no worse than the dense network of the same seed."""
+    after, dense = (figure_by_seed(records, variant, name) for name in ("accuracy", "dense"))
+    found = difference(after, dense)
+    return Finding(statement, found.no_worse, points(found))
+
+
 def above(
     records: Sequence[Record], a: str, b: str, statement: str, figure: str = "accuracy"
 ) -> Finding:
     """The finding that A is above B."""
     found = compared(records, a, b, figure)
     return Finding(statement, found.above, points(found))
+
+
+def top1(measured: Measurement | TicketRound | BaselineReport) -> float:
+    """The accuracy in a report, as a fraction.
+
+    Raises:
+        ValueError: it was not measured.
+    """
+    if measured.accuracy is None:
+        raise ValueError("the job measured no accuracy")
+    return measured.accuracy.top1
 
 
 def points(found: Difference) -> str:

@@ -6,7 +6,12 @@ from importlib import import_module
 
 from bench.papers.claim import Claim
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = (
+    "han",
+    "lottery",
+    "supermask",
+    "rethinking",
+)
 """In the order of the page."""
 
 

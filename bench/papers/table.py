@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from bench.papers.claim import Claim, Column, Finding
 from bench.papers.claims import claims
@@ -19,22 +20,26 @@ from bench.papers.statistics import summary
 PAGE = Path(__file__).parents[2] / "docs" / "papers.md"
 FEWEST_SEEDS = 5
 """With fewer nothing is said about a claim."""
+_WIDTH = 120
 
 _INTRO = """\
 # Claims of papers
 
 <!-- Generated from bench/papers/results.jsonl by `python -m bench.papers.table`. -->
 
-What papers say about pruning, tried with the engine of this product on scikit-learn's digits: 1,797 scans of 8x8 pixels, 1,078 of them to
-train on, 179 to choose the settings of this benchmark on, and 540 to measure on, which no training and no choice has seen. So the networks
-and the data are far smaller than those of the papers, and what does not reproduce here may well hold there. Each figure is the mean over
+What papers say about pruning, tried with the engine of this product on scikit-learn's digits: 1,797
+scans of 8x8 pixels, 1,078 of them to train on, 179 to choose the settings of this benchmark on, and
+540 to measure on, which no training and no choice has seen. Networks and data are far smaller than
+those of the papers: what does not reproduce here may well hold there. Each figure is the mean over
 seeds ± the standard deviation; accuracies are of the test part, in percent.
 
-**The rule.** Variants are compared seed by seed. *Above*: the mean difference is above 0 with 95 % confidence (one-sided paired t test).
-*No worse*, *matches*: it is above -1 point with 95 % confidence. A claim *reproduces* when all its statements hold, *reproduces in part* when
-some do, and *does not reproduce at this scale* when none does. The rule was fixed before the runs.
+**The rule.** Variants are compared seed by seed. *Above*: the mean difference is above 0 with 95 %
+confidence (one-sided paired t test). *No worse*: it is above -1 point with 95 % confidence. A
+claim *reproduces* when all its statements hold, *reproduces in part* when some do, and *does not
+reproduce at this scale* when none does.
 
-Run it with `make papers`; one claim with `python -m bench.papers --only NAME`. How it works: [bench/README.md](../bench/README.md#claims-of-papers).
+`make papers` runs everything, `python -m bench.papers --only NAME` one claim; see
+[bench/README.md](../bench/README.md#claims-of-papers).
 """
 
 
@@ -74,7 +79,9 @@ def _judged(claim: Claim, records: Sequence[Record]) -> list[Finding] | None:
 def _section(
     claim: Claim, records: Sequence[Record], findings: Sequence[Finding] | None
 ) -> list[str]:
-    lines = [f"## {claim.title}", "", f"{claim.source}. {claim.statement}", "", claim.setting, ""]
+    lines = [f"## {claim.title}", ""]
+    for text in (f"{claim.source}. {claim.statement}", claim.setting):
+        lines += [_paragraph(text), ""]
     lines += _figures(claim, records)
     lines += ["", f"**{outcome(findings).capitalize()}.**", ""]
     if findings is not None:
@@ -84,10 +91,14 @@ def _section(
             lines.append(f"| {finding.statement} | {holds} | {finding.numbers} |")
         lines.append("")
     if claim.remark:
-        lines += [claim.remark, ""]
+        lines += [_paragraph(claim.remark), ""]
     if records:
         lines += [_measured(records), ""]
     return lines
+
+
+def _paragraph(text: str) -> str:
+    return fill(text, width=_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _figures(claim: Claim, records: Sequence[Record]) -> list[str]:
