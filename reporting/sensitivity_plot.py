@@ -94,7 +94,7 @@ def _panels(figure: Figure, scan: Scan) -> None:
     for axes in panels[max(len(layers) - _COLUMNS, 0) : len(layers)]:
         axes.tick_params(labelbottom=True)  # also above a place without a panel
     panels[0].set_xlim(0, 1)
-    panels[0].xaxis.set_major_locator(MaxNLocator(4))
+    panels[0].set_xticks([0, 0.25, 0.5, 0.75], minor=False)
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     panels[0].yaxis.set_major_locator(MaxNLocator(4))
     if scan.measure == "accuracy":
