@@ -8,7 +8,7 @@ the field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -48,6 +48,7 @@ from secateur.recipe_schedule import (
     training_field,
     training_of,
 )
+from secateur.recipe_score import ScoreStage, scan_fault
 from secateur.recipe_tournament import (
     TOURNAMENT,
     StageCriterion,
@@ -82,6 +83,7 @@ __all__ = [
     "Rigl",
     "Schedule",
     "Scope",
+    "ScoreStage",
     "Scoring",
     "Stage",
     "Supermask",
@@ -289,7 +291,7 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage, Field(discriminator="stage")]
+Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
 
 
 class Constraints(RecipeModel):
@@ -330,10 +332,22 @@ class Recipe(RecipeModel):
         return check_extent(inputs)
 
     @model_validator(mode="after")
-    def _something_is_pruned(self) -> Self:
-        if not any(isinstance(stage, PruneStage) for stage in self.stages):
+    def _something_is_pruned_or_scanned(self) -> Self:
+        if self.scans:
+            fields = ("constraints", "measure", "baselines")
+            defaults = type(self).model_fields
+            idle = [name for name in fields if getattr(self, name) != defaults[name].default]
+            fault = scan_fault(self.stages, idle)
+            if fault is not None:
+                raise ValueError(fault)
+        elif not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
+
+    @property
+    def scans(self) -> list[ScoreStage]:
+        """The score stages; where there is one there are no others, and the job makes no model."""
+        return [stage for stage in self.stages if isinstance(stage, ScoreStage)]
 
     @model_validator(mode="after")
     def _nothing_follows_weights_that_no_mask_holds(self) -> Self:
@@ -363,6 +377,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
+            if isinstance(stage, ScoreStage):
+                continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
                 continue
@@ -390,6 +406,8 @@ class Recipe(RecipeModel):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
             yield f"stages.{index}.exclude", stage.exclude
+            if isinstance(stage, ScoreStage):
+                continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
             if training is not None:
@@ -407,6 +425,8 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
+            if isinstance(stage, ScoreStage):
+                continue
             if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
@@ -415,20 +435,30 @@ class Recipe(RecipeModel):
             return "baselines.0"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
-        return None
+        return self._scan_field(ScoreStage.dataset_field)
+
+    def scanned_split(self, split: str, *, targets: bool) -> str | None:
+        """Path of the first field of a scan that needs this split (or its targets), or None."""
+        return self._scan_field(lambda stage: stage.split_field(split, targets=targets))
+
+    def _scan_field(self, asks: Callable[[ScoreStage], str | None]) -> str | None:
+        found = ((index, asks(stage)) for index, stage in enumerate(self.scans))
+        return next((f"stages.{index}.{field}" for index, field in found if field), None)
 
     def needs_targets(self) -> str | None:
         """Path of the first field that needs a training split with targets, or None."""
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
+            if isinstance(stage, ScoreStage):
+                continue
             if stage.needs_targets:
                 return f"stages.{index}.criterion"
             if stage.contest is not None and stage.contest.recovery is not None:
                 return f"stages.{index}.tournament.recovery"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        return "baselines.0" if self.baselines else None
+        return "baselines.0" if self.baselines else self.scanned_split("train", targets=True)
 
     def needs_validation(self) -> str | None:
         """Path of the first field that needs a validation split with targets, or None."""

@@ -11,6 +11,7 @@ from secateur.recipe import (
     PruneStage,
     Recipe,
     Rigl,
+    ScoreStage,
     training_of,
 )
 
@@ -128,6 +129,8 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, ScoreStage):
+            raise TypeError("a score stage is no step towards a smaller model")
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
