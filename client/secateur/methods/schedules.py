@@ -64,12 +64,15 @@ SCHEDULES: list[Method] = [
         kind="schedule",
         summary=(
             "Dynamic sparse training: single weights are masked at once; while training, the "
-            "smallest go and those with the largest gradients come, as many in each layer."
+            "smallest go and those with the largest gradients come, as many in each layer. What "
+            "was just dropped may come back at once; all that comes starts at zero. `allocation` "
+            "says how sparse each layer is: local is the paper's uniform, and "
+            "`distribution: erdos_renyi` its ERK."
         ),
         formula="k = floor(m alpha / 2 (1 + cos(pi t / T_end))) of a layer's m live weights, every "
         "every_steps steps until T_end = stop * T",
         source="Evci et al. 2020, Rigging the Lottery: Making All Tickets Winners (ICML), "
-        "algorithm 1; here a weight just dropped does not grow back in the same exchange",
+        "algorithm 1",
         data="training",
         cost="finetune.epochs epochs of training; sorting each weight every every_steps steps",
         schema=schema_of(Rigl),

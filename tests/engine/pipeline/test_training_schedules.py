@@ -76,6 +76,22 @@ def test_rigl_exchanges_what_the_stage_masked(run, lenet, little_data):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_rigl_holds_the_densities_of_an_erdos_renyi_kernel(run, lenet, little_data):
+    allocation = {"amount": 0.8, "distribution": "erdos_renyi"}
+    done = run(lenet, {"stages": [RIGL | {"allocation": allocation}]}, little_data)
+    masks = load_file(done.folder / "masks.safetensors")
+    sizes = {name: mask.numel() for name, mask in masks.items()}
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert sum(kept.values()) == sum(sizes.values()) - round(0.8 * sum(sizes.values()))
+    # The density of a layer follows the sum of its dimensions over their product, capped at 1.
+    ratio = {name: sum(mask.shape) / mask.numel() for name, mask in masks.items()}
+    sparse = [name for name in masks if kept[name] < sizes[name]]
+    scale = [kept[name] / sizes[name] / ratio[name] for name in sparse]
+    assert len(sparse) > 2
+    assert max(scale) / min(scale) < 1.01
+    assert all(ratio[name] * min(scale) > 0.99 for name in masks if name not in sparse)
+
+
 def test_lr_rewind_replays_the_schedule_after_every_round(run, lenet, little_data):
     done = run(lenet, {"stages": [REWIND]}, little_data)
     rates = [value for name, value, _, _ in done.heard.metrics if name == "lr"]
