@@ -56,8 +56,6 @@ INPUT_CRITERIA = ("apoz", "mean_activation", "wanda")
 """They run the model on training inputs; targets are not needed."""
 GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp")
 """They differentiate the loss on training samples."""
-RUNNING_CRITERIA = ("l1_norm", "l2_norm", "lamp", "random")
-"""They judge single weights by nothing but their values."""
 COMPARABLE_CRITERIA = ("bn_scale", "lamp", "taylor", "hessian", "snip", "grasp", "synflow")
 """Their papers rank over the whole network as the scores stand."""
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from secateur.recipe import Agp, PruneStage, Rigl
-from torch import Tensor
+from secateur.recipe import Agp, Rigl
 
-from engine.errors import NothingPruned
 from engine.job import Listener
-from engine.masks import Masks, maskable, masked_count, prune_elements
+from engine.masks import maskable, masked_count
 from engine.pipeline.checkpoint import JobState
-from engine.pipeline.prune import in_stage
+from engine.pipeline.growth import growth_of
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, TrainStep
 from engine.pipeline.tickets import keep_trained, part_of, program_to_train
-from engine.seeds import derive
 from engine.torchscript.program import Program
 from engine.training.dropout import rescaled_dropout
 from engine.training.finetune import train
@@ -99,40 +95,6 @@ def _sparsity(bench: Workbench, state: JobState, step: FinetuneStep) -> Sparsity
         return RiggedLottery(stage.schedule, names, f"{field}.schedule")
     if not isinstance(stage.schedule, Agp):
         raise TypeError(f"masks do not change while training under `{stage.schedule.kind}`")
-    growth = _Growth(stage, derive(bench.recipe.seed, "prune", step.stage_index, 1))
-    try:
-        _, removed = growth.prune(state.program.twin(), state.masks, stage.schedule.rounds)
-        if removed == 0:
-            raise NothingPruned(
-                "the plan removes nothing: the amount rounds to no weight, or those weights are "
-                "masked already",
-                hint="raise the amount; amounts count against all weights, masked ones included",
-                where="allocation",
-            )
-    except NothingPruned as error:
-        raise in_stage(error, field) from error
-    return GradualPruning(stage.schedule, growth, f"{field}.schedule")
-
-
-@dataclass(frozen=True)
-class _Growth:
-    """Chooses the masks of a ramp, always by the weights as they are then."""
-
-    stage: PruneStage
-    seed: int
-
-    def __call__(
-        self, program: Program, masks: Mapping[str, Tensor], round_number: int
-    ) -> Mapping[str, Tensor]:
-        held = {name: mask.cpu() for name, mask in masks.items()}
-        return self.prune(program, held, round_number)[0]
-
-    def prune(
-        self, program: Program, masks: Mapping[str, Tensor], round_number: int
-    ) -> tuple[Masks, int]:
-        """Masks after a round of the ramp, and how many weights they add; zeroes those weights."""
-        schedule = self.stage.schedule
-        rounds = schedule.rounds if isinstance(schedule, Agp) else 1
-        return prune_elements(
-            program, masks, self.stage, seed=self.seed, round_number=round_number, rounds=rounds
-        )
+    return GradualPruning(
+        stage.schedule, growth_of(bench, state, stage, step.stage_index), f"{field}.schedule"
+    )

@@ -36,12 +36,15 @@ SCHEDULES: list[Method] = [
         kind="schedule",
         summary=(
             "Automated gradual pruning: much goes at first, little at the end. Single weights are "
-            "masked while one run trains; channels, heads and layers go in rounds with a run each."
+            "masked while one run trains; channels, heads and layers go in rounds with a run each. "
+            "Of an n:m pattern every group loses equally many, and the groups whose next weight "
+            "matters least are one ahead. Criteria that run the model judge anew at every growth."
         ),
         formula="s_k = s_f + (s_i - s_f) (1 - k / n)^3 after growth k of n",
         source="Zhu & Gupta 2017, To prune, or not to prune (arXiv:1710.01878), equation 1",
         data="training",
-        cost="finetune.epochs epochs of training for single weights, n times that otherwise",
+        cost="finetune.epochs epochs of training for weights, n times that otherwise; and n times "
+        "the criterion's",
         schema=schema_of(Agp),
     ),
     Method(

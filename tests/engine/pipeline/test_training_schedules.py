@@ -52,6 +52,23 @@ def test_agp_masks_while_one_run_trains(run, lenet, little_data):
     assert done.result.report.certificate.passed
 
 
+def test_agp_reaches_an_exact_pattern_while_one_run_trains(run, lenet, little_data):
+    schedule = {"kind": "agp", "rounds": 3, "finetune": {"epochs": 5}}
+    stage = {"stage": "prune", "granularity": "n_m", "n": 1, "m": 4, "schedule": schedule}
+    done = run(lenet, {"stages": [stage]}, little_data)
+    assert labels(done) == [("prune", "prune while training")]
+    patterns = done.result.report.patterns
+    # the inputs of the first convolution are one channel, no multiple of 4
+    names = {"conv2.weight", "fc1.weight", "fc2.weight", "fc3.weight"}
+    assert {item.weight for item in patterns} == names
+    assert all(item.holds and (item.n, item.m) == (1, 4) for item in patterns)
+    weights = weights_of(done.folder)
+    inputs_last = [weights[name].movedim(1, -1).reshape(-1, 4) for name in names]
+    groups = torch.cat(inputs_last)
+    assert torch.count_nonzero(groups, dim=1).eq(1).all()
+    assert done.result.report.stages[0].removed == 3 * len(groups)
+
+
 def test_agp_on_channels_goes_in_rounds_of_the_cubic_ramp(run, lenet, little_data):
     schedule = {"kind": "agp", "rounds": 3}
     stage = prune(schedule=schedule, allocation={"scope": "global", "amount": 0.54})
