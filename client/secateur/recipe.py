@@ -106,7 +106,7 @@ class PruneStage(RecipeModel):
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`."""
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp`, `movement` and `synflow`."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -209,6 +209,11 @@ class PruneStage(RecipeModel):
         if fault is not None:
             raise ValueError(fault)
         ramp = masks_while_training(self.schedule, self.granularity)
+        if ramp and self.criterion == "movement" and self.scoring is not None:
+            raise ValueError(
+                "`scoring` is of no use to `criterion: movement` with `schedule.kind: agp` on "
+                "weights: the run in which they are masked is what judges them. Leave it out"
+            )
         if ramp and (self.allocation.threshold or self.allocation.quality):
             raise ValueError(
                 "`schedule.kind: agp` on single weights grows to an amount that is known before "

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from secateur.recipe import Agp, PruneStage
 from torch import Tensor
 
 from engine.errors import CriterionDoesNotFit, NothingPruned
-from engine.masks import Masks, prune_elements
+from engine.masks import Masks, maskable, prune_elements
 from engine.patterns import pattern_dimensions
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import JudgedElements, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.scores import criterion
+from engine.scores.saliency import finite
 from engine.seeds import derive
 from engine.torchscript.modes import TrainingProgram, evaluation_copy
 from engine.torchscript.program import Program
+from engine.training.movement import Regrow
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Growth:
         bench: of the job.
         stage: with schedule `agp`; what training may not touch is excluded.
         index: of the stage.
+        weights: names of the weights that can be masked.
         dimensions: granularity `n_m`: of the inputs of every weight that gets the pattern.
     """
 
     bench: Workbench
     stage: PruneStage
     index: int
+    weights: frozenset[str]
     dimensions: Mapping[str, int] | None
 
     @property
@@ -64,9 +69,28 @@ class Growth:
         except CriterionDoesNotFit as error:
             raise in_stage_criterion(error, self.field) from error
 
+    def by_movement(self, masks: Mapping[str, Tensor]) -> Regrow:
+        """Growths by scores that training accumulates, among all weights but those masked before.
+
+        Args:
+            masks: that held before the stage, on the CPU.
+        """
+
+        def regrow(
+            program: Program, round_number: int, scores: Mapping[str, Tensor]
+        ) -> Mapping[str, Tensor]:
+            saliency = finite({name: score.cpu() for name, score in scores.items()}, "movement")
+            try:
+                return self.prune(program, masks, round_number, saliency)[0]
+            except NothingPruned as error:
+                raise in_stage(error, self.field) from error
+
+        return regrow
+
     def judge(self, program: Program, round_number: int) -> JudgedElements:
-        """What a criterion that runs the model works out."""
-        if criterion(self.stage.criterion).saliency is None:
+        """What a criterion that runs the model works out, `movement` apart: training gives that."""
+        of_weights = criterion(self.stage.criterion).saliency is None
+        if of_weights or self.stage.criterion == "movement":
             return JudgedElements(None, [])
         judged = evaluation_copy(program) if isinstance(program, TrainingProgram) else program
         seed = derive(self.bench.recipe.seed, "prune", self.index, round_number)
@@ -113,9 +137,15 @@ def growth_of(bench: Workbench, state: JobState, stage: PruneStage, index: int) 
         if stage.granularity == "n_m":
             dimensions, whole = pattern_dimensions(state.program, stage, bench.inputs)
             state.frozen.extend(item for item in whole if item not in state.frozen)
-        growth = Growth(bench, stage, index, dimensions)
+        names = frozenset(dimensions or maskable(state.program, stage.exclude))
+        growth = Growth(bench, stage, index, names, dimensions)
         trial = state.program.twin()
         judged = growth.judge(trial, 1)
+        if stage.criterion == "movement":
+            # Nothing has moved yet, and how much goes depends on no score.
+            judged = JudgedElements(
+                {name: torch.zeros(trial.parameters()[name].shape) for name in growth.weights}, []
+            )
         state.frozen.extend(item for item in judged.frozen if item not in state.frozen)
         last = stage.schedule.rounds if isinstance(stage.schedule, Agp) else 1
         _, removed = growth.prune(trial, state.masks, last, judged.saliency)

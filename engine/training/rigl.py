@@ -28,11 +28,11 @@ from torch import Tensor
 from engine.errors import TrainingRuleUnmet
 from engine.torchscript.program import Program
 from engine.training.optimizer import forget
-from engine.training.sparsity import Change, Moment
+from engine.training.sparsity import Change, Moment, SparsityRule
 
 
 @dataclass(frozen=True)
-class RiggedLottery:
+class RiggedLottery(SparsityRule):
     """Exchanges of one run.
 
     Attributes:

@@ -54,7 +54,7 @@ def three_of_six(criterion):
 )
 def test_a_growth_judges_the_weights_as_they_are_then(chain_job, criterion, before, after):
     bench = prepare(chain_job(three_of_six(criterion)))
-    growth = Growth(bench, bench.recipe.stages[0], 0, None)
+    growth = Growth(bench, bench.recipe.stages[0], 0, frozenset({"fc1.weight"}), None)
     student = training_copy(bench.original, batch_norm="train")
     assert growth(student, {}, 2)["fc1.weight"].int().tolist() == before
     with torch.no_grad():
