@@ -52,7 +52,8 @@ SCHEDULES: list[Method] = [
         kind="schedule",
         summary=(
             "Prune, keep the weights, and replay the learning-rate schedule of the training that "
-            "made the model; again each round. The optimiser starts afresh each time."
+            "made the model; again each round. The optimiser starts afresh each time. From epoch 0 "
+            "this is `iterative` with that training as its fine-tuning."
         ),
         formula="p = 1 - (1 - amount)^(1 / R) of what remains goes in each of R rounds; then "
         "lr(t) for t = t_rewind .. T",
