@@ -1,8 +1,8 @@
 """Every schedule as the steps it takes, written out: none can stand in for another.
 
-What the steps do is worked out by hand elsewhere: totals in tests/engine/selection/test_schedule.py,
-exchanges, growths and movement in tests/engine/training, rewinding in test_tickets.py. One pair is
-equal by mathematics: `lr_rewind` from epoch 0 replays the whole training, which is what `iterative`
+What the steps do is worked out by hand elsewhere: totals in selection/test_schedule.py, exchanges,
+growths and movement in tests/engine/training, rewinding in test_tickets.py. One pair is equal by
+mathematics: `lr_rewind` from epoch 0 replays the whole training, which is what `iterative`
 does when that training is its fine-tuning.
 """
 
