@@ -48,6 +48,13 @@ from secateur.recipe_schedule import (
     training_field,
     training_of,
 )
+from secateur.recipe_tournament import (
+    TOURNAMENT,
+    StageCriterion,
+    Tournament,
+    entries,
+    tournament_fault,
+)
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
@@ -78,6 +85,8 @@ __all__ = [
     "Scoring",
     "Stage",
     "Supermask",
+    "Tournament",
+    "entries",
     "training_of",
 ]
 
@@ -99,14 +108,18 @@ class PruneStage(RecipeModel):
     """Granularity `n_m`: weights that are kept of every `m`."""
     m: Annotated[int, Field(ge=2, le=256)] | None = None
     """Granularity `n_m`: neighbours along a layer's inputs that make a group."""
-    criterion: Criterion = "l1_norm"
-    """What goes first; left out, it is `output_effect` for granularity `layer`."""
+    criterion: StageCriterion = "l1_norm"
+    """What goes first; left out, it is `output_effect` for granularity `layer`. `tournament` tries
+    several and takes the best."""
+    tournament: Tournament | None = None
+    """`criterion: tournament`: who competes, at what cost; null is a tournament of `all`."""
     aggregate: Aggregate = "sum"
     """Channels: how the scores of coupled slices become one score."""
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp`, `movement` and `synflow`."""
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp`, `movement` and `synflow`. In a
+    tournament `mean` leaves each criterion its own default."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -127,6 +140,19 @@ class PruneStage(RecipeModel):
     @classmethod
     def _some_allocation(cls, allocation: Any, info: ValidationInfo) -> Any:
         return allocation_or_pattern(allocation, info.data)
+
+    @model_validator(mode="after")
+    def _tournament_can_be_held(self) -> Self:
+        fault = tournament_fault(
+            self.criterion,
+            self.tournament,
+            self.granularity,
+            self.allocation,
+            self.schedule.kind,
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _fields_fit_the_granularity(self) -> Self:
@@ -156,7 +182,7 @@ class PruneStage(RecipeModel):
     @model_validator(mode="after")
     def _criterion_judges_what_is_removed(self) -> Self:
         fault = granularity_fault(self.criterion, self.granularity)
-        if fault is None and self.scoring is not None:
+        if fault is None and self.scoring is not None and self.criterion != TOURNAMENT:
             fault = scoring_fault(self.criterion, self.scoring)
         if fault is not None:
             raise ValueError(fault)
@@ -168,8 +194,16 @@ class PruneStage(RecipeModel):
         return self
 
     @property
+    def contest(self) -> Tournament | None:
+        """The tournament that decides the criterion; None where the recipe names it."""
+        return (self.tournament or Tournament()) if self.criterion == TOURNAMENT else None
+
+    @property
     def needs_samples(self) -> bool:
-        """Whether importance is judged on samples of the training split."""
+        """Whether importance is judged on samples of the training split.
+
+        A tournament can do without those that need any.
+        """
         return self.criterion in (*INPUT_CRITERIA, *GRADIENT_CRITERIA)
 
     @property
@@ -227,6 +261,18 @@ class PruneStage(RecipeModel):
             raise ValueError(
                 f"`round_to` rounds channel counts; granularity is `{self.granularity}`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _named_contestants_can_compete(self) -> Self:
+        # Last: what is wrong with the stage itself is wrong for every contestant.
+        if self.contest is None or self.contest.criteria == "all":
+            return self
+        for place, entry in enumerate(entries(self)):
+            if entry.stage is None:
+                raise ValueError(
+                    f"`tournament.criteria.{place}`: {entry.reason}. Take it off the list"
+                )
         return self
 
 
@@ -342,6 +388,9 @@ class Recipe(RecipeModel):
             if training is not None:
                 field = training_field(stage.schedule)
                 yield f"stages.{index}.schedule.{field}.freeze", training.freeze
+            recovery = None if stage.contest is None else stage.contest.recovery
+            if recovery is not None:
+                yield f"stages.{index}.tournament.recovery.freeze", recovery.freeze
         for index, baseline in enumerate(self.baselines):
             if baseline.training is not None:
                 yield f"baselines.{index}.training.freeze", baseline.training.freeze
@@ -351,7 +400,7 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
-            if stage.needs_samples:
+            if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
@@ -368,6 +417,17 @@ class Recipe(RecipeModel):
                 return f"stages.{index}"
             if stage.needs_targets:
                 return f"stages.{index}.criterion"
+            if stage.contest is not None and stage.contest.recovery is not None:
+                return f"stages.{index}.tournament.recovery"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
         return "baselines.0" if self.baselines else None
+
+    def needs_validation(self) -> str | None:
+        """Path of the first field that needs a validation split with targets, or None."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, PruneStage) and stage.contest is not None:
+                return f"stages.{index}.criterion"
+        if self.constraints.max_accuracy_drop is not None:
+            return "constraints.max_accuracy_drop"
+        return None

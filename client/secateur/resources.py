@@ -219,7 +219,15 @@ class Method(Resource):
     """One name a recipe may use."""
 
     name: str
-    kind: Literal["granularity", "criterion", "allocation", "schedule", "training", "baseline"]
+    kind: Literal[
+        "granularity",
+        "criterion",
+        "tournament",
+        "allocation",
+        "schedule",
+        "training",
+        "baseline",
+    ]
     summary: str
     formula: str
     source: str

@@ -63,7 +63,7 @@ def train_step(
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)
         run = replace(run, sparsity=rule, first_epoch=step.first_epoch)
-    if _before_a_round_by_movement(bench, step):
+    if _before_a_round_by_movement(bench, state, step):
         run = replace(run, sparsity=MovementRecord())
     run = part_of(state, step, run)
     begun = program_to_train(bench, state, step)
@@ -119,12 +119,15 @@ def _sparsity(bench: Workbench, state: JobState, step: FinetuneStep) -> Sparsity
     return GradualPruning(ramp, growth)
 
 
-def _before_a_round_by_movement(bench: Workbench, step: TrainStep) -> bool:
+def _before_a_round_by_movement(bench: Workbench, state: JobState, step: TrainStep) -> bool:
     """Whether a prune round follows that is judged by how this run moves the weights."""
     if isinstance(step, BaselineStep):
         return False
     stage = bench.recipe.stages[step.stage_index]
-    if not isinstance(stage, PruneStage) or stage.criterion != "movement":
+    if not isinstance(stage, PruneStage):
+        return False
+    held = state.tournaments.get(step.stage_index)
+    if (stage.criterion if held is None else held.winner) != "movement":
         return False
     if isinstance(step, TicketStep):
         return step.part == "round"

@@ -33,6 +33,9 @@ ACCEPTED: dict[str, set[str]] = {
     # A second way out, after single weights.
     "granularity": set(get_args(recipe.Granularity)) | {"remove_dead"},
     "criterion": set(get_args(recipe.Criterion)),
+    # What a stage accepts beside the criteria.
+    "tournament": set(get_args(recipe.PruneStage.model_fields["criterion"].annotation))
+    - set(get_args(recipe.Criterion)),
     # `of` is no way to allocate; it spells out what the amounts count.
     "allocation": set(get_args(recipe.Scope))
     | set(get_args(recipe.Distribution))

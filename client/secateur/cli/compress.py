@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from secateur.cli.console import byte_size, err, out
 from secateur.cli.progress import ProgressDisplay
-from secateur.cli.tables import before_after, certificate_line
+from secateur.cli.tables import before_after, certificate_line, tournaments
 from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
@@ -143,6 +143,8 @@ def _explain(client: Secateur, job: Job, out_dir: Path) -> None:
 def _save(client: Secateur, job: Job, out_dir: Path) -> None:
     files = save_results(client, job, out_dir)
     report = Report.model_validate_json((out_dir / "report.json").read_bytes())
+    for part in tournaments(report):
+        out.print(part)
     out.print(before_after(report))
     out.print(escape(certificate_line(report)))
     out.print(escape(report.verdict.summary))

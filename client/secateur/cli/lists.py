@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from secateur.cli.console import byte_size, magnitude, out, print_json
-from secateur.cli.tables import before_after, certificate_line, jobs_table
+from secateur.cli.tables import before_after, certificate_line, jobs_table, tournaments
 from secateur.client import Secateur
 from secateur.errors import SecateurError
 from secateur.resources import Method, Page
@@ -72,6 +72,8 @@ def show_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
             out.print(f"{artifact.id}  {artifact.name}  {byte_size(artifact.bytes)}")
         if any(artifact.kind == "report_json" for artifact in job.artifacts):
             report = client.report(job)
+            for part in tournaments(report):
+                out.print(part)
             out.print(before_after(report))
             out.print(escape(certificate_line(report)))
 

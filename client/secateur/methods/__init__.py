@@ -9,6 +9,7 @@ from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
+from secateur.methods.tournament import TOURNAMENTS
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
 
@@ -16,6 +17,7 @@ METHODS = [
     *GRANULARITIES,
     *CRITERIA,
     *LOTTERY_CRITERIA,
+    *TOURNAMENTS,
     *ALLOCATIONS,
     *SCHEDULES,
     *LOTTERY_SCHEDULES,
