@@ -20,7 +20,6 @@ from secateur.recipe_criterion import (
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
     LAYER_CRITERIA,
-    RUNNING_CRITERIA,
     Aggregate,
     Criterion,
     Granularity,
@@ -44,6 +43,7 @@ from secateur.recipe_schedule import (
     OneShot,
     Rigl,
     Schedule,
+    masks_while_training,
     misfit,
     training_field,
     training_of,
@@ -120,8 +120,8 @@ class PruneStage(RecipeModel):
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`. In a tournament `mean`
-    leaves each criterion its own default."""
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp`, `movement` and `synflow`. In a
+    tournament `mean` leaves each criterion its own default."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -244,18 +244,11 @@ class PruneStage(RecipeModel):
         fault = misfit(self.schedule, self.granularity, self.allocation)
         if fault is not None:
             raise ValueError(fault)
-        if isinstance(self.schedule, Agp) and self.granularity == "n_m":
+        ramp = masks_while_training(self.schedule, self.granularity)
+        if ramp and self.criterion == "movement" and self.scoring is not None:
             raise ValueError(
-                "`schedule.kind: agp` has no ramp for granularity `n_m`; use `iterative`, whose "
-                "rounds reach the pattern step by step"
-            )
-        # Masks that grow within a run are chosen step by step, by the weights as they are then.
-        ramp = isinstance(self.schedule, Agp) and self.granularity == "element"
-        if ramp and self.criterion not in RUNNING_CRITERIA:
-            raise ValueError(
-                f"`criterion: {self.criterion}` gathers evidence before a stage, and "
-                "`schedule.kind: agp` chooses single weights while training; use "
-                f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
+                "`scoring` is of no use to `criterion: movement` with `schedule.kind: agp` on "
+                "weights: the run in which they are masked is what judges them. Leave it out"
             )
         if ramp and (self.allocation.threshold or self.allocation.quality):
             raise ValueError(
@@ -389,13 +382,13 @@ class Recipe(RecipeModel):
                 left = training.epochs - schedule.rewind_to_epoch
                 replayed = training.model_copy(update={"epochs": left})
                 found.extend([replayed] * schedule.rounds)
-            elif isinstance(schedule, Iterative) or (
-                isinstance(schedule, Agp) and stage.granularity != "element"
+            elif isinstance(schedule, Iterative | Agp) and not masks_while_training(
+                schedule, stage.granularity
             ):
                 found.extend([training] * schedule.rounds)
             else:
                 # The rounds of `imp` look for the ticket; its own training is what a control
-                # repeats. `rigl`, and `agp` on single weights, train once.
+                # repeats. `rigl`, and `agp` on weights, train once.
                 found.append(training)
         return found
 

@@ -14,6 +14,7 @@ from secateur.recipe import (
     ScoreStage,
     training_of,
 )
+from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
@@ -139,7 +140,7 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
         schedule = stage.schedule
         ticket = isinstance(schedule, TicketSchedule)
         training = None if ticket else training_of(schedule)
-        if isinstance(schedule, Agp) and stage.granularity == "element":
+        if isinstance(schedule, Agp) and masks_while_training(schedule, stage.granularity):
             steps.append(FinetuneStep(index, schedule.finetune, 1, changing=stage))
             continue
         changing = stage if isinstance(schedule, Rigl) else None
