@@ -39,6 +39,10 @@ SECTIONS = {
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
     "baseline": ("What it is compared with", "`baselines` of the recipe."),
+    "scan": (
+        "What a scan measures",
+        "`measure` of a score stage, which prunes one layer at a time and makes no model.",
+    ),
 }
 
 NEEDS = {

@@ -27,7 +27,7 @@ def render(report: Report) -> str:
     """The report as an HTML document."""
     weights = report.weights
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -70,7 +70,8 @@ def render(report: Report) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("reporting"),
         autoescape=True,

@@ -63,6 +63,8 @@ class JobState:
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
         weights: how they were distributed so far; None in checkpoints of older versions.
+        movement: of weights in the training before the next round of a prune stage that is judged
+            by it, by stage index.
         masked: what the prune step under way measured before it took effect; not kept.
     """
 
@@ -82,6 +84,7 @@ class JobState:
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
+    movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     masked: Masked | None = None
 
 
@@ -115,6 +118,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
+        "movement": state.movement,
     }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as target:
@@ -182,6 +186,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),
+        movement=plain.get("movement", {}),
     )
 
 

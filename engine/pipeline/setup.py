@@ -178,6 +178,8 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
     labelled = recipe.needs_targets()
     if labelled is not None:
         dataset.require("train", labelled)
+    elif recipe.scans:
+        pass  # each scan asks for its own
     elif needing != recipe.needs_validation():
         dataset.require_inputs("train", needing)
     for index, stage in enumerate(recipe.stages):

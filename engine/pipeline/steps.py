@@ -11,8 +11,10 @@ from secateur.recipe import (
     PruneStage,
     Recipe,
     Rigl,
+    ScoreStage,
     training_of,
 )
+from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
@@ -128,6 +130,8 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, ScoreStage):
+            raise TypeError("a score stage is no step towards a smaller model")
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
@@ -136,7 +140,7 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
         schedule = stage.schedule
         ticket = isinstance(schedule, TicketSchedule)
         training = None if ticket else training_of(schedule)
-        if isinstance(schedule, Agp) and stage.granularity == "element":
+        if isinstance(schedule, Agp) and masks_while_training(schedule, stage.granularity):
             steps.append(FinetuneStep(index, schedule.finetune, 1, changing=stage))
             continue
         changing = stage if isinstance(schedule, Rigl) else None

@@ -55,6 +55,7 @@ ACCEPTED: dict[str, set[str]] = {
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze"},
     "baseline": _literals(recipe.Baseline, "kind"),
+    "scan": _literals(recipe.ScoreStage, "measure"),
 }
 
 
@@ -115,6 +116,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
+    elif method.kind == "scan":
+        return {"stages": [{"stage": "score", **fields}]}
     elif method.kind == "baseline":
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:

@@ -7,6 +7,7 @@ from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
+from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
 from secateur.methods.tournament import TOURNAMENTS
@@ -24,6 +25,7 @@ METHODS = [
     *TRAINING,
     *TRAINING_RULES,
     *BASELINES,
+    *SCANS,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 
