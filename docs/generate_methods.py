@@ -30,10 +30,18 @@ SECTIONS = {
         "the dataset's labels, gradients can be taken towards labels drawn from what the upload "
         "predicts (`scoring: {target: teacher}`), which needs inputs only.",
     ),
+    "tournament": (
+        "How the criterion is decided",
+        "`criterion` of a prune stage, where the recipe does not know which one is best.",
+    ),
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
     "baseline": ("What it is compared with", "`baselines` of the recipe."),
+    "scan": (
+        "What a scan measures",
+        "`measure` of a score stage, which prunes one layer at a time and makes no model.",
+    ),
 }
 
 NEEDS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.recipe import PruneStage, Scoring
+from secateur.recipe import PruneStage, ScoreStage, Scoring
 from secateur.report import Frozen
 from torch import Tensor
 
@@ -16,7 +16,9 @@ from engine.scores import criterion, element_saliency
 from engine.torchscript.program import Program
 
 
-def evidence_for(bench: Workbench, stage: PruneStage, seed: int, field: str) -> Evidence:
+def evidence_for(
+    bench: Workbench, stage: PruneStage | ScoreStage, seed: int, field: str
+) -> Evidence:
     """The example, and samples of the training split where the criterion needs them.
 
     Raises:
@@ -54,7 +56,7 @@ class JudgedElements:
 
 
 def judge_elements(
-    bench: Workbench, program: Program, stage: PruneStage, seed: int, field: str
+    bench: Workbench, program: Program, stage: PruneStage | ScoreStage, seed: int, field: str
 ) -> JudgedElements:
     """Run the criterion on the weights that element pruning works on."""
     judge = criterion(stage.criterion)
