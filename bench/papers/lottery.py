@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from bench.papers.claim import Claim, Column, Finding, above, no_worse_than_dense, top1
+from bench.papers.claim import Claim, Column, Finding, above, no_worse_than_dense, points, top1
 from bench.papers.jobs import Outcome, Scale, run_recipe, training
 from bench.papers.networks import LENET_300_100
 from bench.papers.records import Record
+from bench.papers.statistics import difference, figure_by_seed
 
 EPOCHS = 60
 ROUNDS = 8
@@ -64,6 +65,7 @@ def _judge(records: Sequence[Record]) -> list[Finding]:
             no_worse_than_dense(
                 records, ticket, f"{left} % of the weights: the ticket is no worse than dense"
             ),
+            _below_dense(records, f"reinitialised/{left}", left),
             above(
                 records,
                 ticket,
@@ -73,6 +75,16 @@ def _judge(records: Sequence[Record]) -> list[Finding]:
             above(records, ticket, f"random/{left}", f"{left} %: the ticket is above random masks"),
         ]
     return found
+
+
+def _below_dense(records: Sequence[Record], variant: str, left: int) -> Finding:
+    dense, after = (figure_by_seed(records, variant, name) for name in ("dense", "accuracy"))
+    found = difference(dense, after)
+    return Finding(
+        f"{left} %: dense is above the ticket's mask with new initial weights",
+        found.above,
+        points(found),
+    )
 
 
 CLAIM = Claim(
