@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test fuzz check lint serve openapi bench bench-accuracy zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test fuzz check lint serve openapi bench bench-accuracy papers zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,11 +75,19 @@ zoo-packages: install
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE 'transformers==[0-9.]+')
 
+papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
+	$(ONE_THREAD) $(BIN)/python -m bench.papers
+	$(BIN)/python -m bench.papers.table
+
 zoo: zoo-packages ## Compact every architecture of the zoo and write docs/coverage.md (hours)
 	$(ONE_THREAD) $(BIN)/python -m bench.zoo --results build/zoo.jsonl
 	$(BIN)/python -m bench.zoo.table build/zoo.jsonl
 
-bench-zoo: zoo-packages ## Time and memory against the peer over the zoo, scaling, a large decoder (hours)
+bench-papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
+	$(ONE_THREAD) $(BIN)/python -m bench.papers
+	$(BIN)/python -m bench.papers.table
+
+zoo: zoo-packages ## Time and memory against the peer over the zoo, scaling, a large decoder (hours)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m bench.zoo.speed
 	$(BIN)/python -m bench.zoo.table

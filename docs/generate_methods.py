@@ -23,7 +23,7 @@ SECTIONS = {
         "`criterion` of a prune stage. A channel is rarely alone: a filter lives and dies with the "
         "BatchNorm that follows, the inputs of the next layers, and, across a shortcut, with the "
         "same channel of other layers. Every filter that produces the channel is scored, or by "
-        "`slices` the weights that read it, or all; "
+        "`slices` the weights that read it, or all ([accuracy.md](accuracy.md) compares them); "
         "`aggregate` makes one score of them, and `normalize` divides it by the mean or maximum of "
         "the channels it competes with, so that layers compare when the scope is `global`. "
         "`random` looks at no weight and needs neither. Criteria that need inputs or labelled data "
@@ -31,10 +31,18 @@ SECTIONS = {
         "the dataset's labels, gradients can be taken towards labels drawn from what the upload "
         "predicts (`scoring: {target: teacher}`), which needs inputs only.",
     ),
+    "tournament": (
+        "How the criterion is decided",
+        "`criterion` of a prune stage, where the recipe does not know which one is best.",
+    ),
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
     "baseline": ("What it is compared with", "`baselines` of the recipe."),
+    "scan": (
+        "What a scan measures",
+        "`measure` of a score stage, which prunes one layer at a time and makes no model.",
+    ),
 }
 
 NEEDS = {

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from secateur.recipe import PruneStage
+from secateur.recipe import PruneStage, entries
 from secateur.report import Frozen
 
 from engine.errors import CriterionDoesNotFit, NothingPruned
@@ -40,6 +40,9 @@ def plan(job: JobInput) -> dict[str, Any]:
         for index, stage in enumerate(bench.recipe.stages)
         if isinstance(stage, PruneStage)
     )
+    if stage.contest is not None:
+        # A plan trains nothing, so it cannot know who wins: the first in order stands for all.
+        stage = next(own.stage for own in entries(stage) if own.stage is not None)
     seed = derive(bench.recipe.seed, "prune", index, 1)
     try:
         if stage.granularity in ("element", "n_m"):
@@ -183,6 +186,7 @@ def _costs(bench: Workbench, index: int, stage: PruneStage, predicted: Program) 
     return {
         "stage": index,
         "granularity": stage.granularity,
+        "criterion": stage.criterion,
         "before": costs(bench.original),
         "predicted": costs(predicted),
     }

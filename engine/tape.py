@@ -184,6 +184,8 @@ class _Recorder:
         self._canonical = canonical
         self._meta = meta
         self._run = run_on_meta if meta else run_operator
+        # Without values they may be kept, and found faster; real ones must go when they can.
+        self._placed: dict[int, tuple[torch.Tensor, TensorValue]] = {}
         self._values: Any = WeakIdKeyDictionary()
         self._named: dict[str, torch.Tensor] = {}
         self._aliases: dict[str, list[str]] = {}
@@ -196,6 +198,9 @@ class _Recorder:
         return to_meta(tensor) if self._meta else tensor.clone()
 
     def value_of(self, tensor: torch.Tensor) -> TensorValue:
+        placed = self._placed.get(id(tensor))
+        if placed is not None:
+            return placed[1]
         known: TensorValue | None = self._values.get(tensor)
         if known is not None:
             return known
@@ -210,7 +215,10 @@ class _Recorder:
             dtype=tensor.dtype,
             value=tensor.detach().clone() if kept else None,
         )
-        self._values[tensor] = made
+        if tensor.device.type == "meta":
+            self._placed[id(tensor)] = tensor, made
+        else:
+            self._values[tensor] = made
         return made
 
     def tensor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from secateur.report import Report
 from reporting import formatting, plots, tables
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
 from reporting.stage_table import stage_rows
+from reporting.tournament_table import contestant_rows, tournament_words
 from reporting.weight_plots import layers_plot, total_plot, weight_rows
 
 MAX_OPEN_ROWS = 24
@@ -26,7 +27,7 @@ def render(report: Report) -> str:
     """The report as an HTML document."""
     weights = report.weights
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -37,6 +38,9 @@ def render(report: Report) -> str:
             layers=[tables.layer(row) for row in report.layers],
             stage_rows=stage_rows(report),
             has_masked=any(stage.masked is not None for stage in report.stages),
+            tournaments=[
+                (tournament_words(one), contestant_rows(one)) for one in report.tournaments
+            ],
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
             least_curve=LEAST_POINTS,
@@ -66,7 +70,8 @@ def render(report: Report) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("reporting"),
         autoescape=True,

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from secateur.report import Report
+from secateur.report_score import ScoreReport
 from secateur.resources import Problem
 
 from service import examples
@@ -55,7 +56,11 @@ def description_of(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
     )
     _, definitions = models_json_schema(
-        [(Problem, "serialization"), (Report, "serialization")],
+        [
+            (Problem, "serialization"),
+            (Report, "serialization"),
+            (ScoreReport, "serialization"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     schemas = schema["components"]["schemas"]

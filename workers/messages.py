@@ -88,7 +88,7 @@ class Produced(Message):
     """A finished file lies at `path`, relative to the work folder."""
 
     kind: Literal["artifact"] = "artifact"
-    artifact: Literal["model", "report_json", "report_html", "recipe", "masks"]
+    artifact: Literal["model", "report_json", "report_html", "recipe", "masks", "scores", "plot"]
     path: FileName
     media_type: Annotated[str, Field(max_length=100, pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
 

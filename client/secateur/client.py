@@ -26,6 +26,7 @@ from secateur.discovery import discover
 from secateur.errors import UnexpectedAnswer
 from secateur.recipe import Recipe
 from secateur.report import Report
+from secateur.report_score import ScoreReport
 from secateur.resources import (
     TERMINAL,
     Artifact,
@@ -255,8 +256,12 @@ class Secateur:
         ).text
 
     def report(self, job: Job | str) -> Report:
-        """The report of a finished job."""
+        """The report of a finished compress job."""
         return self._get(f"/v1/jobs/{_id(job)}/report", Report)
+
+    def score_report(self, job: Job | str) -> ScoreReport:
+        """The report of a finished score job: how sensitive every layer is."""
+        return self._get(f"/v1/jobs/{_id(job)}/report", ScoreReport)
 
     def report_html(self, job: Job | str) -> str:
         """The report as one self-contained HTML page."""

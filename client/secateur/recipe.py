@@ -8,7 +8,7 @@ the field.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -19,7 +19,6 @@ from secateur.recipe_criterion import (
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
     LAYER_CRITERIA,
-    RUNNING_CRITERIA,
     Aggregate,
     Criterion,
     Granularity,
@@ -46,9 +45,18 @@ from secateur.recipe_schedule import (
     OneShot,
     Rigl,
     Schedule,
+    masks_while_training,
     misfit,
     training_field,
     training_of,
+)
+from secateur.recipe_score import ScoreStage, scan_fault
+from secateur.recipe_tournament import (
+    TOURNAMENT,
+    StageCriterion,
+    Tournament,
+    entries,
+    tournament_fault,
 )
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
@@ -77,10 +85,13 @@ __all__ = [
     "Rigl",
     "Schedule",
     "Scope",
+    "ScoreStage",
     "Scoring",
     "SlicesScored",
     "Stage",
     "Supermask",
+    "Tournament",
+    "entries",
     "training_of",
 ]
 
@@ -102,8 +113,11 @@ class PruneStage(RecipeModel):
     """Granularity `n_m`: weights that are kept of every `m`."""
     m: Annotated[int, Field(ge=2, le=256)] | None = None
     """Granularity `n_m`: neighbours along a layer's inputs that make a group."""
-    criterion: Criterion = "l1_norm"
-    """What goes first; left out, it is `output_effect` for granularity `layer`."""
+    criterion: StageCriterion = "l1_norm"
+    """What goes first; left out, it is `output_effect` for granularity `layer`. `tournament` tries
+    several and takes the best."""
+    tournament: Tournament | None = None
+    """`criterion: tournament`: who competes, at what cost; null is a tournament of `all`."""
     aggregate: Aggregate = "sum"
     """Channels: how the scores of coupled slices become one score."""
     slices: SlicesScored = "producing"
@@ -112,8 +126,8 @@ class PruneStage(RecipeModel):
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `snip`, `grasp` and `synflow`, and of single weights `taylor` and
-    `hessian`."""
+    `bn_scale`, `lamp`, `snip`, `grasp`, `movement` and `synflow`, and of single weights `taylor`
+    and `hessian`. In a tournament `mean` leaves each criterion its own default."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -134,6 +148,19 @@ class PruneStage(RecipeModel):
     @classmethod
     def _some_allocation(cls, allocation: Any, info: ValidationInfo) -> Any:
         return allocation_or_pattern(allocation, info.data)
+
+    @model_validator(mode="after")
+    def _tournament_can_be_held(self) -> Self:
+        fault = tournament_fault(
+            self.criterion,
+            self.tournament,
+            self.granularity,
+            self.allocation,
+            self.schedule.kind,
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _fields_fit_the_granularity(self) -> Self:
@@ -165,10 +192,11 @@ class PruneStage(RecipeModel):
     @model_validator(mode="after")
     def _criterion_judges_what_is_removed(self) -> Self:
         fault = granularity_fault(self.criterion, self.granularity)
-        if fault is None and self.scoring is not None:
+        if fault is None and self.scoring is not None and self.criterion != TOURNAMENT:
             fault = scoring_fault(self.criterion, self.scoring)
         if fault is None and self.slices != "producing":
-            fault = slices_fault(self.criterion, self.granularity)
+            judge = None if self.criterion == TOURNAMENT else self.criterion
+            fault = slices_fault(judge, self.granularity)
         if fault is not None:
             raise ValueError(fault)
         if self.criterion == "taylor" and self.aggregate != "sum":
@@ -179,8 +207,16 @@ class PruneStage(RecipeModel):
         return self
 
     @property
+    def contest(self) -> Tournament | None:
+        """The tournament that decides the criterion; None where the recipe names it."""
+        return (self.tournament or Tournament()) if self.criterion == TOURNAMENT else None
+
+    @property
     def needs_samples(self) -> bool:
-        """Whether importance is judged on samples of the training split."""
+        """Whether importance is judged on samples of the training split.
+
+        A tournament can do without those that need any.
+        """
         return self.criterion in (*INPUT_CRITERIA, *GRADIENT_CRITERIA)
 
     @property
@@ -219,18 +255,11 @@ class PruneStage(RecipeModel):
         fault = misfit(self.schedule, self.granularity, self.allocation)
         if fault is not None:
             raise ValueError(fault)
-        if isinstance(self.schedule, Agp) and self.granularity == "n_m":
+        ramp = masks_while_training(self.schedule, self.granularity)
+        if ramp and self.criterion == "movement" and self.scoring is not None:
             raise ValueError(
-                "`schedule.kind: agp` has no ramp for granularity `n_m`; use `iterative`, whose "
-                "rounds reach the pattern step by step"
-            )
-        # Masks that grow within a run are chosen step by step, by the weights as they are then.
-        ramp = isinstance(self.schedule, Agp) and self.granularity == "element"
-        if ramp and self.criterion not in RUNNING_CRITERIA:
-            raise ValueError(
-                f"`criterion: {self.criterion}` gathers evidence before a stage, and "
-                "`schedule.kind: agp` chooses single weights while training; use "
-                f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
+                "`scoring` is of no use to `criterion: movement` with `schedule.kind: agp` on "
+                "weights: the run in which they are masked is what judges them. Leave it out"
             )
         if ramp and (self.allocation.threshold or self.allocation.quality):
             raise ValueError(
@@ -247,6 +276,18 @@ class PruneStage(RecipeModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _named_contestants_can_compete(self) -> Self:
+        # Last: what is wrong with the stage itself is wrong for every contestant.
+        if self.contest is None or self.contest.criteria == "all":
+            return self
+        for place, entry in enumerate(entries(self)):
+            if entry.stage is None:
+                raise ValueError(
+                    f"`tournament.criteria.{place}`: {entry.reason}. Take it off the list"
+                )
+        return self
+
 
 class FinetuneStage(FinetuneOptions):
     """Train the compacted (or masked) program."""
@@ -254,7 +295,7 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage, Field(discriminator="stage")]
+Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
 
 
 class Constraints(RecipeModel):
@@ -295,10 +336,22 @@ class Recipe(RecipeModel):
         return check_extent(inputs)
 
     @model_validator(mode="after")
-    def _something_is_pruned(self) -> Self:
-        if not any(isinstance(stage, PruneStage) for stage in self.stages):
+    def _something_is_pruned_or_scanned(self) -> Self:
+        if self.scans:
+            fields = ("constraints", "measure", "baselines")
+            defaults = type(self).model_fields
+            idle = [name for name in fields if getattr(self, name) != defaults[name].default]
+            fault = scan_fault(self.stages, idle)
+            if fault is not None:
+                raise ValueError(fault)
+        elif not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
+
+    @property
+    def scans(self) -> list[ScoreStage]:
+        """The score stages; where there is one there are no others, and the job makes no model."""
+        return [stage for stage in self.stages if isinstance(stage, ScoreStage)]
 
     @model_validator(mode="after")
     def _nothing_follows_weights_that_no_mask_holds(self) -> Self:
@@ -328,6 +381,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
+            if isinstance(stage, ScoreStage):
+                continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
                 continue
@@ -338,13 +393,13 @@ class Recipe(RecipeModel):
                 left = training.epochs - schedule.rewind_to_epoch
                 replayed = training.model_copy(update={"epochs": left})
                 found.extend([replayed] * schedule.rounds)
-            elif isinstance(schedule, Iterative) or (
-                isinstance(schedule, Agp) and stage.granularity != "element"
+            elif isinstance(schedule, Iterative | Agp) and not masks_while_training(
+                schedule, stage.granularity
             ):
                 found.extend([training] * schedule.rounds)
             else:
                 # The rounds of `imp` look for the ticket; its own training is what a control
-                # repeats. `rigl`, and `agp` on single weights, train once.
+                # repeats. `rigl`, and `agp` on weights, train once.
                 found.append(training)
         return found
 
@@ -355,11 +410,16 @@ class Recipe(RecipeModel):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
             yield f"stages.{index}.exclude", stage.exclude
+            if isinstance(stage, ScoreStage):
+                continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
             if training is not None:
                 field = training_field(stage.schedule)
                 yield f"stages.{index}.schedule.{field}.freeze", training.freeze
+            recovery = None if stage.contest is None else stage.contest.recovery
+            if recovery is not None:
+                yield f"stages.{index}.tournament.recovery.freeze", recovery.freeze
         for index, baseline in enumerate(self.baselines):
             if baseline.training is not None:
                 yield f"baselines.{index}.training.freeze", baseline.training.freeze
@@ -369,7 +429,9 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
-            if stage.needs_samples:
+            if isinstance(stage, ScoreStage):
+                continue
+            if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
@@ -377,15 +439,36 @@ class Recipe(RecipeModel):
             return "baselines.0"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
-        return None
+        return self._scan_field(ScoreStage.dataset_field)
+
+    def scanned_split(self, split: str, *, targets: bool) -> str | None:
+        """Path of the first field of a scan that needs this split (or its targets), or None."""
+        return self._scan_field(lambda stage: stage.split_field(split, targets=targets))
+
+    def _scan_field(self, asks: Callable[[ScoreStage], str | None]) -> str | None:
+        found = ((index, asks(stage)) for index, stage in enumerate(self.scans))
+        return next((f"stages.{index}.{field}" for index, field in found if field), None)
 
     def needs_targets(self) -> str | None:
         """Path of the first field that needs a training split with targets, or None."""
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage):
                 return f"stages.{index}"
+            if isinstance(stage, ScoreStage):
+                continue
             if stage.needs_targets:
                 return f"stages.{index}.criterion"
+            if stage.contest is not None and stage.contest.recovery is not None:
+                return f"stages.{index}.tournament.recovery"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        return "baselines.0" if self.baselines else None
+        return "baselines.0" if self.baselines else self.scanned_split("train", targets=True)
+
+    def needs_validation(self) -> str | None:
+        """Path of the first field that needs a validation split with targets, or None."""
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, PruneStage) and stage.contest is not None:
+                return f"stages.{index}.criterion"
+        if self.constraints.max_accuracy_drop is not None:
+            return "constraints.max_accuracy_drop"
+        return None

@@ -23,6 +23,7 @@ Criterion = Literal[
     "hessian",
     "snip",
     "grasp",
+    "movement",
     "synflow",
     "random",
     "output_effect",
@@ -55,11 +56,18 @@ CHANNEL_CRITERIA = {
 """They judge channels and heads only, and why not single weights."""
 INPUT_CRITERIA = ("apoz", "mean_activation", "wanda")
 """They run the model on training inputs; targets are not needed."""
-GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp")
+GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp", "movement")
 """They differentiate the loss on training samples."""
-RUNNING_CRITERIA = ("l1_norm", "l2_norm", "lamp", "random")
-"""They judge single weights by nothing but their values."""
-COMPARABLE_CRITERIA = ("bn_scale", "lamp", "taylor", "hessian", "snip", "grasp", "synflow")
+COMPARABLE_CRITERIA = (
+    "bn_scale",
+    "lamp",
+    "taylor",
+    "hessian",
+    "snip",
+    "grasp",
+    "movement",
+    "synflow",
+)
 """Their papers rank over the whole network as the scores stand."""
 _LOCAL_EXPANSIONS = ("taylor", "hessian")
 """They foretell the loss after a small change. Of single weights that ranks a network; many
@@ -67,9 +75,10 @@ channels of a layer at once are no small change, and layers of low scores would 
 (docs/accuracy.md)."""
 _SLICE_CRITERIA = (
     "l1_norm", "l2_norm", "geometric_median", "lamp",
-    "wanda", "gradient", "taylor", "hessian", "snip", "grasp", "synflow",
+    "wanda", "gradient", "taylor", "hessian", "snip", "grasp", "movement", "synflow",
 )  # fmt: skip
 """They score a channel by the weights that belong to it."""
+DEFAULT_SCORING_LR = 0.01
 
 
 class Scoring(RecipeModel):
@@ -81,6 +90,12 @@ class Scoring(RecipeModel):
     target: Literal["labels", "teacher"] | None = None
     """What gradients are taken towards: the dataset's targets, or labels drawn from what the
     upload itself predicts (no targets needed). Left out, it is `labels`."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Criterion `movement`: passes over the samples that a copy is trained for, where the schedule
+    has not trained yet. Left out, it is 1."""
+    lr: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Criterion `movement`: learning rate of that copy, which plain gradient descent trains. Left
+    out, it is 0.01."""
 
 
 def granularity_fault(criterion: str, granularity: str) -> str | None:
@@ -115,14 +130,18 @@ def compares_between_layers(criterion: str, granularity: str) -> bool:
     return criterion in COMPARABLE_CRITERIA
 
 
-def slices_fault(criterion: str, granularity: str) -> str | None:
-    """Why a choice of `slices` means nothing for this criterion at this granularity, or None."""
+def slices_fault(criterion: str | None, granularity: str) -> str | None:
+    """Why a choice of `slices` means nothing for this criterion at this granularity, or None.
+
+    Args:
+        criterion: None where each of several takes what it has use for.
+    """
     if granularity not in ("channel", "head"):
         return (
             "`slices` says which weights of a channel are scored; granularity is "
             f"`{granularity}`: leave `slices` out"
         )
-    if criterion not in _SLICE_CRITERIA:
+    if criterion is not None and criterion not in _SLICE_CRITERIA:
         return (
             f"`slices` says whether the weights that read a channel are scored, and `criterion: "
             f"{criterion}` looks at none of them: leave `slices` out, or use "
@@ -135,6 +154,11 @@ def scoring_fault(criterion: str, scoring: Scoring) -> str | None:
     """Why `scoring` says something that this criterion does not use, or None."""
     if criterion not in (*INPUT_CRITERIA, *GRADIENT_CRITERIA):
         return f"`scoring` is of no use to `criterion: {criterion}`, which looks at no samples"
+    for name in ("epochs", "lr"):
+        if getattr(scoring, name) is not None and criterion != "movement":
+            return (
+                f"`scoring.{name}` is of no use to `criterion: {criterion}`, which trains no copy"
+            )
     if scoring.target is not None and criterion in INPUT_CRITERIA:
         return f"`scoring.target` is of no use to `criterion: {criterion}`, which takes no gradient"
     return None

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from secateur.recipe_allocation import Allocation
-from secateur.recipe_criterion import Criterion, Granularity
+from secateur.recipe_criterion import Granularity
 
 _MAGNITUDE = ("l1_norm", "l2_norm")
 
@@ -63,9 +63,7 @@ def check_pattern(
         )
 
 
-def check_allocation(
-    granularity: Granularity, criterion: Criterion, allocation: Allocation
-) -> None:
+def check_allocation(granularity: Granularity, criterion: str, allocation: Allocation) -> None:
     """Refuse ways to say how much that mean nothing for what is removed."""
     if allocation.by_layer and granularity == "layer":
         raise ValueError(

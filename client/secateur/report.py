@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-
-class ReportModel(BaseModel):
-    """Base of every report object."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Accuracy(ReportModel):
-    """Top-1 on the validation split: `correct` of `total` samples."""
-
-    correct: int
-    total: int
-    top1: float
+# Under their own names: these are types of the report like those below.
+from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
+from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
+from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
+from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
 
 
 class Latency(ReportModel):
@@ -84,7 +76,7 @@ class StageReport(Measurement):
     round: int | None = None
     removed: int = 0
     """Channels (heads, layers or weights, by granularity) removed by this step."""
-    removed_layers: list[str] = []
+    removed_layers: list[str] = Field(default=[])
     """Names of the residual branches it removed, least important first."""
     elapsed_ms: float
 
@@ -302,17 +294,19 @@ class Report(ReportModel):
     certificate: Certificate
     frozen: list[Frozen]
     layers: list[LayerReport]
-    patterns: list[Pattern] = []
+    patterns: list[Pattern] = Field(default=[])
     """Of weights that a stage of granularity `n_m` masked."""
     histogram_before: Histogram
     histogram_after: Histogram
     weights: WeightDistribution | None = None
     """Null in older reports."""
-    curve: list[CurvePoint] = []
+    curve: list[CurvePoint] = Field(default=[])
     """Accuracy against size, a point for each prune round; empty in older reports."""
-    tickets: list[TicketReport] = []
+    tickets: list[TicketReport] = Field(default=[])
     """One for each stage that looked for a ticket."""
-    baselines: list[BaselineReport] = []
+    tournaments: list[TournamentReport] = Field(default=[])
+    """One for each stage whose criterion was decided by a tournament."""
+    baselines: list[BaselineReport] = Field(default=[])
     """The controls the recipe asks for."""
     verdict: Verdict
     provenance: Provenance

@@ -9,16 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from secateur.recipe import Recipe
+from secateur.recipe_granularity import without_default
 
-JobType = Literal["compress", "inspect", "plan"]
+JobType = Literal["compress", "inspect", "plan", "score"]
 JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 ModelStatus = Literal["uploaded", "ready", "rejected"]
 Device = Literal["auto", "cpu", "cuda"]
-ArtifactKind = Literal["model", "report_json", "report_html", "recipe", "masks", "checkpoint"]
+ArtifactKind = Literal[
+    "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", "checkpoint"
+]
 
 
 T = TypeVar("T")
@@ -143,13 +146,37 @@ class JobCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    type: Literal["compress", "plan"] = "compress"
     model_id: str
     dataset_id: str | None = None
     recipe: Recipe
+    type: Literal["compress", "score", "plan"] = Field(
+        default=None, validate_default=True, json_schema_extra=without_default
+    )
+    """Left out, the recipe says: `score` where its stages only score, `compress` otherwise."""
     device: Device = "auto"
     name: str = Field(default="", max_length=200)
     metadata: dict[str, str] = Field(default={}, max_length=32)
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _type_of_the_recipe(cls, type: Any, info: ValidationInfo) -> Any:
+        if type is not None:
+            return type
+        recipe = info.data.get("recipe")
+        return "score" if recipe is not None and recipe.scans else "compress"
+
+    @field_validator("type")
+    @classmethod
+    def _type_fits_the_recipe(cls, type: str, info: ValidationInfo) -> str:
+        recipe = info.data.get("recipe")
+        if recipe is None or bool(recipe.scans) == (type == "score"):
+            return type
+        raise ValueError(
+            f"`type: {type}` needs a recipe that prunes, and this one only scores; leave `type` out"
+            if recipe.scans
+            else "`type: score` needs a recipe whose stages are all `stage: score`; leave `type` "
+            "out, or send the scan as a recipe of its own"
+        )
 
 
 class Artifact(Resource):
@@ -184,7 +211,8 @@ class Job(Resource):
     """Jobs of the same queue ahead of this one; null unless queued."""
     error: JobError | None
     result: dict[str, Any] | None = None
-    """Short result: the verdict of a compress job, the plan of a plan job."""
+    """Short result: the verdict of a compress job, the plan of a plan job, the layers of a score
+    job, most sensitive first."""
     metadata: dict[str, str]
     artifacts: list[Artifact] = []
     created_at: datetime
@@ -219,7 +247,16 @@ class Method(Resource):
     """One name a recipe may use."""
 
     name: str
-    kind: Literal["granularity", "criterion", "allocation", "schedule", "training", "baseline"]
+    kind: Literal[
+        "granularity",
+        "criterion",
+        "tournament",
+        "allocation",
+        "schedule",
+        "training",
+        "baseline",
+        "scan",
+    ]
     summary: str
     formula: str
     source: str

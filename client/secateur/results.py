@@ -24,9 +24,15 @@ NAMES = {
     "report_html": "report.html",
     "recipe": "recipe.yaml",
     "masks": "masks.safetensors",
+    "scores": "scores.safetensors",
+    "plot": "sensitivity.svg",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""
 WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})
+SCANNED = frozenset(
+    {"report.json", "report.html", "recipe.yaml", "scores.safetensors", "sensitivity.svg"}
+)
+"""What a score job leaves, which makes no model."""
 FAILED = {"report.json": "failed-report.json", "report.html": "failed-report.html"}
 """Names of the report of a job that failed: `report.json` is there only beside its model."""
 
@@ -41,7 +47,7 @@ def save_results(
     """Write what a succeeded job produced to `folder`.
 
     Returns:
-        The files, `compact.pt` and `report.json` among them.
+        The files, `report.json` and, for all but a score job, `compact.pt` among them.
 
     Raises:
         SecateurError: the job has not produced everything, or a file did not arrive whole.
@@ -51,7 +57,8 @@ def save_results(
         recipe = staging / "recipe.yaml"
         if not recipe.exists() and job.recipe is not None:
             recipe.write_text(yaml.safe_dump(job.recipe, sort_keys=False))
-        missing = WHOLE - {path.name for path in staging.iterdir()}
+        whole = SCANNED if job.type == "score" else WHOLE
+        missing = whole - {path.name for path in staging.iterdir()}
         if missing:
             raise SecateurError(
                 f"job {job.id} is {job.status} and has no {', '.join(sorted(missing))}",

@@ -25,6 +25,7 @@ from engine.torchscript.precision import lifted_types, made_in_float64
 from engine.torchscript.program import Program
 from engine.torchscript.workspace import Workspace
 
+_BAKED = "constant:"
 _KEPT_BYTES = 2**26
 """Masked weights that are kept for the length of a run, together."""
 
@@ -110,6 +111,17 @@ def zeroed(program: Program, coupling: Coupling, removed: Components) -> Program
             for name in tied:
                 masked.set_tensor(name, tensor)
     return masked
+
+
+def no_zeros_for(coupling: Coupling, removed: Components) -> str:
+    """Why zeros in attributes (`zeroed`) would not be the masked model; empty where they are."""
+    tape = coupling.tape
+    survivors = Survivors(coupling, removed)
+    if any(name.startswith(_BAKED) and survivors.kept(name) for name in tape.tensors):
+        return "channels of a tensor baked into the graph are among those removed"
+    if any(step.kind == "aten::_weight_norm" for step in tape.steps):
+        return "the norm of a zeroed filter divides zero by zero"
+    return ""
 
 
 def _zero_(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:

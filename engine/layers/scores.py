@@ -24,7 +24,6 @@ from math import inf, isfinite, sqrt
 from typing import Any
 
 import torch
-from secateur.recipe import Criterion
 from torch import Tensor
 
 from engine.errors import EngineError
@@ -43,7 +42,7 @@ Scores = Callable[[Sequence[Branch], Sequence[Branch]], list[float]]
 
 @torch.no_grad()
 def branch_scores(
-    name: Criterion, program: Program, branches: Sequence[Branch], inputs: Sequence[Any], seed: int
+    name: str, program: Program, branches: Sequence[Branch], inputs: Sequence[Any], seed: int
 ) -> Scores:
     """The scores of a criterion; infinite where the program fails without the branch.
 
@@ -131,7 +130,7 @@ class _Influence(PlainVisitor):
         return total
 
 
-def _magnitude(name: Criterion, branch: Branch, tensors: Mapping[str, Tensor]) -> float:
+def _magnitude(name: str, branch: Branch, tensors: Mapping[str, Tensor]) -> float:
     own = [
         tensors[weight].detach() for weight in branch.weights if tensors[weight].is_floating_point()
     ]

@@ -1,5 +1,6 @@
-"""The whole way of a compress job, from the upload to the report."""
+"""The whole way of a job: from the upload to the report."""
 
 from engine.pipeline.compress import CompressResult, compress
+from engine.pipeline.score import ScoreResult, score
 
-__all__ = ["CompressResult", "compress"]
+__all__ = ["CompressResult", "ScoreResult", "compress", "score"]

@@ -22,6 +22,7 @@ from secateur.report import (
     Masked,
     Measurement,
     StageReport,
+    TournamentReport,
     WeightDistribution,
 )
 
@@ -57,10 +58,13 @@ class JobState:
         frozen: channels that could not be removed, as the first prune step found them.
         warnings: what the verdict must say.
         lottery: of the stages that look for tickets.
+        tournaments: outcomes so far, by index of the prune stage.
         baselines: controls that are finished.
         training: of the step that is under way, or None.
         elapsed_ms: of the step that is under way.
         weights: how they were distributed so far; None in checkpoints of older versions.
+        movement: of weights in the training before the next round of a prune stage that is judged
+            by it, by stage index.
         masked: what the prune step under way measured before it took effect; not kept.
     """
 
@@ -75,10 +79,12 @@ class JobState:
     frozen: list[Frozen] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     lottery: LotteryState = field(default_factory=LotteryState)
+    tournaments: dict[int, TournamentReport] = field(default_factory=dict)
     baselines: list[BaselineReport] = field(default_factory=list)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
+    movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     masked: Masked | None = None
 
 
@@ -105,10 +111,14 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
         "warnings": state.warnings,
         "lottery": state.lottery.to_plain(),
+        "tournaments": {
+            index: report.model_dump_json() for index, report in state.tournaments.items()
+        },
         "baselines": [baseline.model_dump_json() for baseline in state.baselines],
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
+        "movement": state.movement,
     }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as target:
@@ -167,10 +177,16 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
         warnings=plain["warnings"],
         lottery=LotteryState.from_plain(plain["lottery"]),
+        tournaments={
+            index: TournamentReport.model_validate_json(text)
+            # Checkpoints of older versions have none.
+            for index, text in plain.get("tournaments", {}).items()
+        },
         baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),
+        movement=plain.get("movement", {}),
     )
 
 

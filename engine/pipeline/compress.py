@@ -30,8 +30,9 @@ from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.stage_states import distribution_after, state_after
-from engine.pipeline.steps import PruneStep, Step, TrainStep, steps_of
+from engine.pipeline.steps import PruneStep, TournamentStep, TrainStep, steps_of
 from engine.pipeline.tickets import begin_stage, note, note_pruned
+from engine.pipeline.tournament import hold_tournament, with_winner
 from engine.pipeline.training import train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
@@ -85,7 +86,11 @@ class _Job:
         steps = steps_of(bench.recipe, initial_given=self._job.initial is not None)
         state = self._begin(bench)
         for position in range(state.next_step, len(steps)):
-            self._step(bench, state, steps[position], position)
+            step = steps[position]
+            if isinstance(step, TournamentStep):
+                self._tournament(bench, state, step)
+            else:
+                self._step(bench, state, step, position)
         return self._finish(bench, state)
 
     def _begin(self, bench: Workbench) -> JobState:
@@ -116,7 +121,18 @@ class _Job:
         self._save(bench, state)
         return state
 
-    def _step(self, bench: Workbench, state: JobState, step: Step, position: int) -> None:
+    def _tournament(self, bench: Workbench, state: JobState, step: TournamentStep) -> None:
+        self._listener.stage_started(step.stage_index, step.label)
+        hold_tournament(bench, state, step, self._listener, lambda: self._save(bench, state))
+        state.next_step += 1
+        self._listener.stage_finished(step.stage_index, step.label, None)
+        self._save(bench, state)
+
+    def _step(
+        self, bench: Workbench, state: JobState, step: PruneStep | TrainStep, position: int
+    ) -> None:
+        if isinstance(step, PruneStep):
+            step = with_winner(step, state)
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
         begin_stage(bench, state, step)

@@ -17,8 +17,7 @@ from typing import Literal
 from secateur.report import Masked
 from torch import Tensor
 
-from engine.compaction.masked_dense import zeroed
-from engine.compaction.survivors import Survivors
+from engine.compaction.masked_dense import no_zeros_for, zeroed
 from engine.errors import EngineError
 from engine.job import Listener
 from engine.measure.size import memory_bytes
@@ -31,7 +30,6 @@ from engine.torchscript.program import Program
 
 MOST_BYTES = 2**31
 """Of a model in memory; masking a larger one would need too much beside it."""
-_BAKED = "constant:"
 
 
 def measure_masks_beside(
@@ -75,7 +73,7 @@ def measure_zeroed(
     """The program with the chosen channels zeroed; None where it is not measured."""
     if step.round_number != step.rounds:
         return None
-    reason = _not_by_zeros(planned)
+    reason = no_zeros_for(planned.coupling, planned.plan.removed)
     if reason:
         listener.log(f"{step.label}: the masked model was not measured: {reason}")
         return None
@@ -87,17 +85,6 @@ def measure_zeroed(
         form="zeroed_slices",
         make=lambda: zeroed(program, planned.coupling, planned.plan.removed),
     )
-
-
-def _not_by_zeros(planned: PlannedChannels) -> str:
-    """Why zeros in attributes would not be the masked model."""
-    tape = planned.coupling.tape
-    survivors = Survivors(planned.coupling, planned.plan.removed)
-    if any(name.startswith(_BAKED) and survivors.kept(name) for name in tape.tensors):
-        return "channels of a tensor baked into the graph are among those removed"
-    if any(step.kind == "aten::_weight_norm" for step in tape.steps):
-        return "the norm of a zeroed filter divides zero by zero"
-    return ""
 
 
 def _measured(

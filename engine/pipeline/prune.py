@@ -141,7 +141,7 @@ def plan_channels(
     else:
         raise NothingPruned(
             f"{_MOST_CONFLICTS} plans in a row could not be expressed in the program's graph",
-            hint=_frozen_hint(frozen),
+            hint=frozen_hint(frozen),
             where="stages",
         )
     gone = before.total - sum(len(group.components) for group in coupling.groups)
@@ -232,7 +232,7 @@ def _nothing(
             "the plan removes nothing: no attention head of the model can be removed"
             if stage.granularity == "head"
             else "the plan removes nothing: no channel of the model can be removed",
-            hint=_frozen_hint(frozen),
+            hint=frozen_hint(frozen),
             where="exclude" if stage.exclude else "allocation",
         )
     without_rounding = select_channels(coupling, scores, target)
@@ -247,7 +247,7 @@ def _nothing(
     if max(sizes) == 1:
         return NothingPruned(
             "the plan removes nothing: every layer that can be pruned has one channel left",
-            hint=_frozen_hint(frozen),
+            hint=frozen_hint(frozen),
             where="allocation",
         )
     if target.totals is not None:
@@ -263,7 +263,8 @@ def _nothing(
     )
 
 
-def _frozen_hint(frozen: Sequence[Frozen]) -> str:
+def frozen_hint(frozen: Sequence[Frozen]) -> str:
+    """What cannot be removed, the largest first, with the reasons."""
     if not frozen:
         return "the model has no weights whose channels could be removed"
     largest = sorted(frozen, key=lambda item: -item.channels)[:5]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from secateur.recipe import PruneStage
+from torch import Tensor
 
 from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import Listener
@@ -51,7 +55,15 @@ def _elements(
     totals = state.totals.setdefault(step.stage_index, {})
     scores = score_of(state, step)
     judged = (
-        judge_elements(bench, program, step.stage, seed, step.field)
+        judge_elements(
+            bench,
+            program,
+            step.stage,
+            seed,
+            step.field,
+            masks=state.masks,
+            movement=_moved(state, step),
+        )
         if scores is None
         else JudgedElements(None, [])
     )
@@ -86,14 +98,22 @@ def _elements(
             where="allocation",
         )
     if step.stage.remove_dead and step.round_number == step.rounds:
-        _dead(bench, state, step, listener)
+        take_out_dead(bench, state, step.stage, step.label, listener)
     return removed
 
 
-def _dead(bench: Workbench, state: JobState, step: PruneStep, listener: Listener) -> None:
-    done = remove_dead(state.program, state.masks, step.stage, bench.inputs)
+def _moved(state: JobState, step: PruneStep) -> Mapping[str, Tensor] | None:
+    """What the training before this round accumulated; the next one accumulates its own."""
+    return state.movement.pop(step.stage_index, None)
+
+
+def take_out_dead(
+    bench: Workbench, state: JobState, stage: PruneStage, label: str, listener: Listener
+) -> None:
+    """Neurons that the masks of a stage left without input or output go physically."""
+    done = remove_dead(state.program, state.masks, stage, bench.inputs)
     listener.log(
-        f"{step.label}: {sum(done.by_group.values())} dead neurons went, "
+        f"{label}: {sum(done.by_group.values())} dead neurons went, "
         f"{done.folded} of them into a bias",
         dead=done.by_group,
     )
@@ -115,7 +135,9 @@ def _channels(
         rounds=step.rounds,
         totals=state.totals.get(step.stage_index),
         judged=_judged(bench, state, step),
-        evidence=evidence_for(bench, step.stage, seed, step.field),
+        evidence=evidence_for(
+            bench, step.stage, seed, step.field, masks=state.masks, movement=_moved(state, step)
+        ),
     )
     if planned.curves:
         listener.log(

@@ -64,6 +64,7 @@ def build_report(
         weights=state.weights,
         curve=accuracy_curve(state.before, state.reports),
         tickets=list(state.lottery.reports.values()),
+        tournaments=list(state.tournaments.values()),
         baselines=state.baselines,
         verdict=judge(
             before,

@@ -178,11 +178,14 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
     labelled = recipe.needs_targets()
     if labelled is not None:
         dataset.require("train", labelled)
-    elif needing != "constraints.max_accuracy_drop":
+    elif recipe.scans:
+        pass  # each scan asks for its own
+    elif needing != recipe.needs_validation():
         dataset.require_inputs("train", needing)
     for index, stage in enumerate(recipe.stages):
         schedule = stage.schedule if isinstance(stage, PruneStage) else None
         if isinstance(schedule, ImpRewind) and schedule.copies > 1:
             dataset.require("validation", f"stages.{index}.schedule.copies")
-    if recipe.constraints.max_accuracy_drop is not None:
-        dataset.require("validation", "constraints.max_accuracy_drop")
+    judged = recipe.needs_validation()
+    if judged is not None:
+        dataset.require("validation", judged)

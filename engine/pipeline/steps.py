@@ -11,8 +11,10 @@ from secateur.recipe import (
     PruneStage,
     Recipe,
     Rigl,
+    ScoreStage,
     training_of,
 )
+from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
@@ -92,8 +94,31 @@ class FinetuneStep:
         return False
 
 
+@dataclass(frozen=True)
+class TournamentStep:
+    """What decides the criterion of a prune stage, before its first round."""
+
+    stage_index: int
+    stage: PruneStage
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        return "tournament"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        return f"recipe.stages.{self.stage_index}"
+
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return True
+
+
 TrainStep = FinetuneStep | TicketStep | BaselineStep
-Step = PruneStep | TrainStep
+Step = PruneStep | TrainStep | TournamentStep
 
 
 def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
@@ -105,13 +130,17 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, ScoreStage):
+            raise TypeError("a score stage is no step towards a smaller model")
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue
+        if stage.contest is not None:
+            steps.append(TournamentStep(index, stage))
         schedule = stage.schedule
         ticket = isinstance(schedule, TicketSchedule)
         training = None if ticket else training_of(schedule)
-        if isinstance(schedule, Agp) and stage.granularity == "element":
+        if isinstance(schedule, Agp) and masks_while_training(schedule, stage.granularity):
             steps.append(FinetuneStep(index, schedule.finetune, 1, changing=stage))
             continue
         changing = stage if isinstance(schedule, Rigl) else None

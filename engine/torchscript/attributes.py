@@ -7,7 +7,6 @@ the names hold does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +21,9 @@ class Attributes:
     """
 
     def __init__(self, module: Any) -> None:
-        self._modules: dict[str, Any] = dict(_submodules("", module))
+        self._modules: dict[str, Any] = {}
+        _gather("", module, self._modules)
+        self._places: dict[str, tuple[Any, str]] = {}
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -49,13 +50,20 @@ class Attributes:
             KeyError: there is no such module.
             RuntimeError: the module has no such attribute.
         """
-        owner, _, name = path.rpartition(".")
-        return self._modules[owner].getattr(name)
+        module, name = self._place(path)
+        return module.getattr(name)
 
     def __setitem__(self, path: str, value: Any) -> None:
         """Put a tensor in the place of the one that is there."""
-        owner, _, name = path.rpartition(".")
-        self._modules[owner].setattr(name, value)
+        module, name = self._place(path)
+        module.setattr(name, value)
+
+    def _place(self, path: str) -> tuple[Any, str]:
+        place = self._places.get(path)
+        if place is None:
+            owner, _, name = path.rpartition(".")
+            place = self._places[path] = self._modules[owner], name
+        return place
 
     def _listed(self, kind: Any) -> list[str]:
         return [
@@ -70,7 +78,7 @@ def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _submodules(path: str, module: Any) -> Iterator[tuple[str, Any]]:
-    yield path, module
+def _gather(path: str, module: Any, found: dict[str, Any]) -> None:
+    found[path] = module
     for name, inner in torch._C.ModuleDict(module).items():
-        yield from _submodules(joined(path, name), inner)
+        _gather(joined(path, name), inner, found)

@@ -170,19 +170,22 @@ def compile_graph(graph: Any) -> Block:
     )
 
 
-def nodes_of(graph: Any) -> list[Any]:
-    """The nodes of a graph, or of a clone of it, at the indices of their instructions."""
+def nodes_of(block: Block, graph: Any) -> list[Any]:
+    """The nodes of a graph, or of a clone of it, at the indices of its instructions."""
     found: list[Any] = []
-    _gather(graph.nodes(), found)
+    _gather(block, graph.nodes(), found)
     return found
 
 
-def _gather(nodes: Iterator[Any], found: list[Any]) -> None:
-    for node in nodes:
+def _gather(block: Block, nodes: Iterator[Any], found: list[Any]) -> None:
+    if not any(instruction.blocks for instruction in block.instructions):
+        found.extend(nodes)
+        return
+    for instruction, node in zip(block.instructions, nodes, strict=True):
         found.append(node)
-        if _may_hold_blocks(node.kind()):
-            for inner in node.blocks():
-                _gather(inner.nodes(), found)
+        if instruction.blocks:
+            for own, inner in zip(instruction.blocks, node.blocks(), strict=True):
+                _gather(own, inner.nodes(), found)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def _compile_block(
     for position, node in enumerate(nodes):
         instruction = _compile_node(node, source)
         block.instructions.append(instruction)
-        for value in _uses(instruction):
+        for value in _uses(instruction) if instruction.blocks else instruction.inputs:
             last_use[value] = position
         for value in instruction.outputs:
             last_use[value] = position
@@ -228,10 +231,14 @@ def _uses(instruction: Instruction) -> Iterator[int]:
 def _compile_node(node: Any, source: _Source) -> Instruction:
     kind = node.kind()
     index = next(source.counter)
+    if kind == "prim::Constant":
+        made = node.output()
+        return Instruction(
+            index, kind, (), (made.unique(),), None, None, made.toIValue(), node, source.graph
+        )
     schema = "(no schema)" if kind in _WITHOUT_SCHEMA else node.schema()
     has_schema = schema != "(no schema)"
     name = node.s("name") if kind in {"prim::GetAttr", "prim::SetAttr"} else None
-    constant = node.output().toIValue() if kind == "prim::Constant" else None
     blocks = tuple(
         _compile_block(
             tuple(value.unique() for value in inner.inputs()),
@@ -249,7 +256,7 @@ def _compile_node(node: Any, source: _Source) -> Instruction:
         outputs=tuple([node.outputsAt(at).unique() for at in range(node.outputsSize())]),
         operator=operator_of(schema) if has_schema else None,
         name=name,
-        constant=constant,
+        constant=None,
         node=node,
         graph=source.graph,
         blocks=blocks,

@@ -22,6 +22,7 @@ from engine.torchscript.program import ModuleReference, Program
 _LONGEST_LOOP = 20_000
 """Rounds of one loop that are followed; step by step they would take minutes."""
 _AS_OFTEN_AS_IT_TAKES = 2**62
+_UNREAD = object()
 
 
 class Visitor(Protocol):
@@ -120,31 +121,37 @@ class Interpreter:
     def _block(self, block: Block, env: dict[int, Any], inputs: Sequence[Any]) -> list[Any]:
         env.update(zip(block.inputs, inputs, strict=True))
         for instruction, release in zip(block.instructions, block.release, strict=True):
-            self._step(instruction, env)
+            arguments = [env[value] for value in instruction.inputs]
+            try:
+                self._step(instruction, env, arguments)
+            except EngineError:
+                raise
+            except (RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
+                if isinstance(error, torch.cuda.OutOfMemoryError):
+                    raise
+                raise OperatorFailed(instruction, error) from error
             for value in release:
                 env.pop(value, None)
         return [env[value] for value in block.outputs]
 
-    def _step(self, instruction: Instruction, env: dict[int, Any]) -> None:
+    def _step(self, instruction: Instruction, env: dict[int, Any], arguments: list[Any]) -> None:
         kind = instruction.kind
-        arguments = [env[value] for value in instruction.inputs]
-        try:
-            if kind == "prim::If":
-                taken = self._visitor.branch(instruction, bool(arguments[0]))
-                outputs = self._block(instruction.blocks[0 if taken else 1], env, [])
-            elif kind == "prim::Loop":
-                outputs = self._loop(instruction, env, arguments)
-            elif kind in {"prim::ListUnpack", "prim::TupleUnpack"}:
-                outputs = list(arguments[0])
-            else:
-                result = self._evaluate(instruction, arguments)
-                outputs = list(result) if len(instruction.outputs) > 1 else [result]
-        except EngineError:
-            raise
-        except (RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError):
-                raise
-            raise OperatorFailed(instruction, error) from error
+        special = _SPECIAL.get(kind)
+        if special is not None:  # most instructions by far, and of one output each
+            result = special(self, instruction, arguments)
+            if instruction.outputs:
+                env[instruction.outputs[0]] = result
+            return
+        if kind == "prim::If":
+            taken = self._visitor.branch(instruction, bool(arguments[0]))
+            outputs = self._block(instruction.blocks[0 if taken else 1], env, [])
+        elif kind == "prim::Loop":
+            outputs = self._loop(instruction, env, arguments)
+        elif kind in {"prim::ListUnpack", "prim::TupleUnpack"}:
+            outputs = list(arguments[0])
+        else:
+            result = self._evaluate(instruction, arguments)
+            outputs = list(result) if len(instruction.outputs) > 1 else [result]
         for value, output in zip(instruction.outputs, outputs, strict=False):
             env[value] = output
 
@@ -170,9 +177,6 @@ class Interpreter:
         return carried
 
     def _evaluate(self, instruction: Instruction, arguments: list[Any]) -> Any:
-        special = _SPECIAL.get(instruction.kind)
-        if special is not None:
-            return special(self, instruction, arguments)
         kind = instruction.kind
         if kind in LIST_OPERATORS and isinstance(arguments[0], list | dict | str | tuple):
             return LIST_OPERATORS[kind](*arguments)
@@ -232,13 +236,12 @@ class Interpreter:
         owner, name = arguments[0], str(instruction.name)
         if not isinstance(owner, ModuleReference):
             return getattr(owner, name)
-        if (owner.path, name) in self._written:
+        if self._written and (owner.path, name) in self._written:
             return self._written[owner.path, name]
         path = f"{owner.path}.{name}" if owner.path else name
-        if path not in self._read:
-            value = self._program.attribute(path)
-            self._read[path] = value
-        value = self._read[path]
+        value = self._read.get(path, _UNREAD)
+        if value is _UNREAD:
+            value = self._read[path] = self._program.attribute(path)
         if isinstance(value, torch.Tensor):
             # Asked each time: what the visitor makes of a weight need not outlive its use.
             return self._visitor.tensor(path, value)

@@ -74,7 +74,9 @@ class JointProgram(Program):
         if "places" not in self.__dict__:
             graphs = [self.graph_of_method(name) for name in self.methods]
             self.__dict__["places"] = [
-                (node, graph) for graph in graphs for node in nodes_of(graph)
+                (node, graph)
+                for part, graph in zip(self.parts, graphs, strict=True)
+                for node in nodes_of(part, graph)
             ]
         place: tuple[Any, Any] = self.__dict__["places"][instruction.index]
         return place

@@ -162,10 +162,11 @@ class Program:
         return fresh
 
     def _clone(self, *, share: bool = True) -> Program:
-        with self._without_weights():
+        held = self.attributes()
+        with self._without_weights(held):
             fresh = Program(_cloned(self._c), self.device, self.calls)
             fresh._attributes.like(self._attributes)
-        fresh._take(self.attributes(), clone=not share)
+        fresh._take(held, clone=not share)
         return fresh
 
     def twin(self, *, share: bool = False) -> Program:
@@ -176,9 +177,10 @@ class Program:
         """
         if not share:
             return Program(copy.deepcopy(self.module), self.device, self.calls)
-        with self._without_weights():
+        held = self.attributes()
+        with self._without_weights(held):
             fresh = self.twin()
-        fresh._take(self.attributes(), clone=False)
+        fresh._take(held, clone=False)
         return fresh
 
     def shadow(self) -> Program:
@@ -189,19 +191,22 @@ class Program:
 
     def read_back(self) -> Program:
         """What a save and a load make of this program, over the same weights."""
-        with self._without_weights():
+        held = self.attributes()
+        with self._without_weights(held):
             code = self.to_bytes()
         read = Program(read_archive(code, self.device), self.device, self.calls)
-        read._take(self.attributes(), clone=False)
+        read._take(held, clone=False)
         return read
 
     @contextmanager
-    def _without_weights(self) -> Iterator[None]:
+    def _without_weights(self, held: dict[str, torch.Tensor]) -> Iterator[None]:
         """With empty weights the code can be cloned or written without copying them."""
-        held = self.attributes()
+        empty: dict[torch.dtype, torch.Tensor] = {}
         try:
             for name, tensor in held.items():
-                self.set_tensor(name, tensor.detach().new_empty(0))
+                if tensor.dtype not in empty:
+                    empty[tensor.dtype] = tensor.detach().new_empty(0)
+                self._put(name, empty[tensor.dtype])
             yield
         finally:
             for name, tensor in held.items():
@@ -244,7 +249,7 @@ class Program:
 
     @cached_property
     def _nodes(self) -> list[Any]:
-        return nodes_of(self.graph)
+        return nodes_of(self.block, self.graph)
 
     def edited(self) -> None:
         """Forget the instructions, after edits of the graph; they are read anew when needed."""

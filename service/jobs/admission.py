@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from secateur.recipe import PruneStage, Recipe
+from secateur.recipe import PruneStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
@@ -66,10 +66,14 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
     tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
     trains = recipe.needs_targets()
     wanted = {
-        "train/inputs": trains or _looks_at_inputs(recipe),
+        "train/inputs": trains
+        or _looks_at_inputs(recipe)
+        or recipe.scanned_split("train", targets=False),
         "train/targets": trains,
-        "validation/inputs": _judges(recipe),
-        "validation/targets": _judges(recipe),
+        "validation/inputs": recipe.needs_validation()
+        or recipe.scanned_split("validation", targets=False),
+        "validation/targets": recipe.needs_validation()
+        or recipe.scanned_split("validation", targets=True),
     }
     for role, field in wanted.items():
         if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
@@ -94,14 +98,9 @@ def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem
 def _looks_at_inputs(recipe: Recipe) -> str | None:
     """The first criterion that is judged on samples."""
     for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, PruneStage) and stage.needs_samples:
+        if isinstance(stage, PruneStage | ScoreStage) and stage.needs_samples:
             return f"stages.{index}.criterion"
     return None
-
-
-def _judges(recipe: Recipe) -> str | None:
-    """The field that needs the validation split."""
-    return None if recipe.constraints.max_accuracy_drop is None else "constraints.max_accuracy_drop"
 
 
 def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:

@@ -14,6 +14,7 @@ from service import examples
 from service.content import send_blob
 from service.context import BackendOf, CallerOf
 from service.example_report import REPORT
+from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.jobs import event_stream, output, service
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
@@ -51,7 +52,11 @@ def create_job(
                 "compress": {
                     "summary": "Remove half the channels in four rounds, then fine-tune",
                     "value": examples.JOB_CREATE,
-                }
+                },
+                "score": {
+                    "summary": "Scan how much accuracy each layer gives up at each ratio",
+                    "value": SCORE_CREATE,
+                },
             }
         ),
     ],
@@ -67,7 +72,8 @@ def create_job(
         ),
     ] = None,
 ) -> Job:
-    """Create a job: `compress` a model by a recipe, or `plan` what a recipe would remove.
+    """Create a job: `compress` a model by a recipe, `plan` what a recipe would remove, or `score`
+    how sensitive every layer is, which makes no model. Without a `type` the recipe decides.
 
     A request with an `Idempotency-Key` can be repeated when its answer got lost: it makes one
     job, however often it comes.
@@ -261,8 +267,16 @@ def job_artifacts(job_id: str, caller: CallerOf, backend: BackendOf) -> Page[Art
             "description": "The report.",
             "content": {
                 "application/json": {
-                    "schema": {"$ref": "#/components/schemas/Report"},
-                    "example": examples.written(REPORT),
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/Report"},
+                            {"$ref": "#/components/schemas/ScoreReport"},
+                        ]
+                    },
+                    "examples": {
+                        "compress": {"value": examples.written(REPORT)},
+                        "score": {"value": examples.written(SCORE_REPORT)},
+                    },
                 },
                 "text/html": {"schema": {"type": "string"}},
             },
@@ -280,7 +294,7 @@ def job_report(
         Literal["json", "html"] | None, Query(description="Instead of `Accept`.")
     ] = None,
 ) -> Response:
-    """Report of a job, as JSON or as one HTML page."""
+    """Report of a job, as JSON or as one HTML page. A score job has a report of its own kind."""
     if format is not None:
         media_type = "application/json" if format == "json" else "text/html"
     else:

@@ -33,6 +33,9 @@ ACCEPTED: dict[str, set[str]] = {
     # A second way out, after single weights.
     "granularity": set(get_args(recipe.Granularity)) | {"remove_dead"},
     "criterion": set(get_args(recipe.Criterion)),
+    # What a stage accepts beside the criteria.
+    "tournament": set(get_args(recipe.PruneStage.model_fields["criterion"].annotation))
+    - set(get_args(recipe.Criterion)),
     # `of` is no way to allocate; it spells out what the amounts count.
     "allocation": set(get_args(recipe.Scope))
     | set(get_args(recipe.Distribution))
@@ -52,6 +55,7 @@ ACCEPTED: dict[str, set[str]] = {
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze"},
     "baseline": _literals(recipe.Baseline, "kind"),
+    "scan": _literals(recipe.ScoreStage, "measure"),
 }
 
 
@@ -112,6 +116,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
     elif method.kind == "training":
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
+    elif method.kind == "scan":
+        return {"stages": [{"stage": "score", **fields}]}
     elif method.kind == "baseline":
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:

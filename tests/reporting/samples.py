@@ -9,6 +9,7 @@ import numpy as np
 from secateur.report import (
     Accuracy,
     Certificate,
+    Contestant,
     CurvePoint,
     DistributionState,
     Frozen,
@@ -21,6 +22,7 @@ from secateur.report import (
     Provenance,
     Report,
     StageReport,
+    TournamentReport,
     Verdict,
     WeightDistribution,
 )
@@ -305,3 +307,40 @@ def big_report(layers: int = 400) -> Report:
             }
         ),
     )
+
+
+def contested_report() -> Report:
+    """A report whose criterion was decided by a tournament of three."""
+
+    def one(name: str, before: int, after: int, loss: float, *, matched: bool = True) -> Contestant:
+        return Contestant(
+            criterion=name,
+            amount=0.4671,
+            removed=128,
+            matched=matched,
+            macs=208_000 if matched else 195_000,
+            parameters=30_100,
+            nonzero_parameters=30_100,
+            loss_before=2 * loss,
+            accuracy_before=Accuracy(correct=before, total=360, top1=before / 360),
+            loss=loss,
+            accuracy=Accuracy(correct=after, total=360, top1=after / 360),
+            seconds=1.46,
+        )
+
+    held = TournamentReport(
+        stage_index=0,
+        matched_by="macs",
+        before=416_520,
+        target=208_260,
+        tolerance=0.02,
+        recovery_epochs=1,
+        recovery_steps=None,
+        contestants=[
+            one("l1_norm", 300, 350, 0.1234, matched=False),
+            one("taylor", 338, 355, 0.0912),
+            Contestant(criterion="bn_scale", reason="no [BatchNorm] <b>"),
+        ],
+        winner="taylor",
+    )
+    return small_report(tournaments=[held])

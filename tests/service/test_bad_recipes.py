@@ -57,6 +57,8 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0.allocation", {"threshold": 0.1, "amount": 0.5}, None, "exactly one of"),
         ("stages.0.allocation", {"quality": 0.8}, "stages.0", "needs granularity `element`"),
         ("stages.0.allocation.distribution", "erdos_renyi", "stages.0.allocation", "leave `scope`"),
+        ("stages.0.tournament", {}, "stages.0", "of no use to `criterion: l1_norm`"),
+        ("stages.0.criterion", "tournament ", "stages.0.criterion", "'tournament'"),
         ("stages.0.remove_dead", True, "stages.0", "follows the masking of single weights"),
         ("stages.0.n", 2, "stages.0", "need granularity `n_m`"),
         (
@@ -154,18 +156,6 @@ def broken(path: str, value: Any) -> dict[str, Any]:
             {
                 "stage": "prune",
                 "granularity": "element",
-                "criterion": "taylor",
-                "allocation": {"amount": 0.5},
-                "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
-            },
-            "stages.0",
-            "use `l1_norm`",
-        ),
-        (
-            "stages.0",
-            {
-                "stage": "prune",
-                "granularity": "element",
                 "allocation": {"threshold": 0.05},
                 "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
             },
@@ -179,10 +169,22 @@ def broken(path: str, value: Any) -> dict[str, Any]:
                 "granularity": "n_m",
                 "n": 2,
                 "m": 4,
-                "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
+                "schedule": {"kind": "agp", "initial": 0.5, "finetune": {"epochs": 20}},
             },
             "stages.0",
-            "has no ramp",
+            "must be below the amount (0.5)",
+        ),
+        (
+            "stages.0",
+            {
+                "stage": "prune",
+                "granularity": "n_m",
+                "n": 2,
+                "m": 4,
+                "schedule": {"kind": "agp", "rounds": 5, "finetune": {"epochs": 5}},
+            },
+            "stages.0",
+            "more than 5 epochs",
         ),
         ("stages.1.penalty", {"l1": 0}, None, "at least one of"),
         ("stages.1.penalty", {"l3": 1}, "stages.1.penalty.l3", "valid are `l1`"),
@@ -356,6 +358,26 @@ def test_criteria_of_data_need_what_they_look_at(api: Api, model_id: str, recipe
     assert "`recipe.stages.0.criterion` needs `train/targets/0`" in fields["dataset_id"]
     recipe["stages"][0]["scoring"] = {"target": "teacher"}
     body = {"model_id": model_id, "dataset_id": unlabelled, "recipe": recipe}
+    assert api.client.post("/v1/jobs", json=body).status_code == 202
+
+
+def test_a_tournament_needs_labels_to_judge_by(api: Api, model_id: str, recipe: Any) -> None:
+    stage = {"stage": "prune", "criterion": "tournament", "allocation": {"amount": 0.5}}
+    recipe["stages"] = [stage]
+    fields = refusal(api, model_id=model_id, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs a dataset" in fields["dataset_id"]
+    unjudged = dataset(api, **{"validation/inputs/0": None, "validation/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=unjudged, recipe=recipe)
+    assert "`recipe.stages.0.criterion` needs `validation/targets/0`" in fields["dataset_id"]
+    untrained = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=untrained, recipe=recipe)
+    assert "`recipe.stages.0.tournament.recovery` needs `train/targets/0`" in fields["dataset_id"]
+    stage["tournament"] = {"criteria": ["l1_norm", "gradiant"]}
+    fields = refusal(api, model_id=model_id, dataset_id=untrained, recipe=recipe)
+    assert "'gradient'" in fields["recipe.stages.0.tournament.criteria.1"]
+    # Without recovery taylor is left out and told of; the job can run.
+    stage["tournament"] = {"criteria": ["l1_norm", "taylor"], "recovery": None}
+    body = {"model_id": model_id, "dataset_id": untrained, "recipe": recipe}
     assert api.client.post("/v1/jobs", json=body).status_code == 202
 
 

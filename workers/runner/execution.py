@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import torch
-from secateur.report import Report
 
 from engine.errors import EngineError
 from engine.inspection import inspect
 from engine.job import JobInput, ProducedArtifact
-from engine.pipeline import compress
+from engine.pipeline import compress, score
 from engine.pipeline.compress import ResultBreaksConstraint
+from engine.pipeline.score import short_result
 from engine.planning import plan
-from reporting import html
+from reporting import html, score_html
+from reporting.sensitivity_plot import sensitivity_figure
 from workers.instructions import Instructions
 from workers.messages import Failure, Produced, Result
 from workers.runner.sending import LineListener
@@ -31,7 +32,8 @@ def execute(instructions: Instructions, events: BinaryIO) -> None:
         result = _run(instructions, listener)
     except EngineError as error:
         if isinstance(error, ResultBreaksConstraint):
-            _send_result_files(instructions, listener, error.artifacts, error.report)
+            page = html.render(error.report)
+            _send_result_files(instructions, listener, error.artifacts, page)
         listener.send(
             Failure(
                 type=error.type,
@@ -65,19 +67,30 @@ def _run(instructions: Instructions, listener: LineListener) -> dict[str, Any]:
     )
     if instructions.type == "plan":
         return plan(job)
+    if instructions.type == "score":
+        return _score(instructions, job, listener)
     done = compress(job, listener)
-    _send_result_files(instructions, listener, done.artifacts, done.report)
+    _send_result_files(instructions, listener, done.artifacts, html.render(done.report))
     return done.report.verdict.model_dump(mode="json")
+
+
+def _score(instructions: Instructions, job: JobInput, listener: LineListener) -> dict[str, Any]:
+    done = score(job, listener)
+    plot = instructions.workdir / "sensitivity.svg"
+    plot.write_text(sensitivity_figure(done.report), encoding="utf-8")
+    artifacts = [*done.artifacts, ProducedArtifact("plot", plot, "image/svg+xml")]
+    _send_result_files(instructions, listener, artifacts, score_html.render(done.report))
+    return short_result(done.report)
 
 
 def _send_result_files(
     instructions: Instructions,
     listener: LineListener,
     artifacts: Sequence[ProducedArtifact],
-    report: Report,
+    written: str,
 ) -> None:
     page = instructions.workdir / "report.html"
-    page.write_text(html.render(report), encoding="utf-8")
+    page.write_text(written, encoding="utf-8")
     for artifact in [*artifacts, ProducedArtifact("report_html", page, "text/html")]:
         if artifact.kind == "checkpoint":
             raise ValueError("checkpoints are told while the job runs, not as its artifacts")

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from secateur.cli.console import byte_size, err, out
 from secateur.cli.progress import ProgressDisplay
-from secateur.cli.tables import before_after, certificate_line
+from secateur.cli.tables import before_after, certificate_line, tournaments
 from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
@@ -41,6 +41,19 @@ def compress(  # noqa: PLR0917 - the options of a command line
     Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
     and exits 0 only if the job succeeded.
     """
+    recipe_file = read_inputs(model, recipe, data, out_dir)
+    if recipe_file.recipe.scans:
+        raise recipe_file.mistakes({"stages.0.stage": "a scan makes no model: `secateur score`"})
+    with Secateur(url) as client:
+        job = run_job(client, model, data, recipe_file, name)
+        if job.status != "succeeded":
+            explain(client, job, out_dir)
+            raise typer.Exit(JOB_FAILED)
+        _save(client, job, out_dir)
+
+
+def read_inputs(model: Path, recipe: Path, data: Path | None, out_dir: Path) -> RecipeFile:
+    """The recipe, once everything that is wrong with the command is ruled out."""
     for path in (model, data):
         if path is not None and not path.is_file():
             raise SecateurError(f"{path} is not a file", hint="check the path")
@@ -53,17 +66,13 @@ def compress(  # noqa: PLR0917 - the options of a command line
     if recipe_file.recipe.inputs is None and data is None:
         shapes = "give the shapes, such as `[{shape: [1, 3, 224, 224]}]`, or add --data FILE"
         raise recipe_file.mistakes({"inputs": shapes})
-    with Secateur(url) as client:
-        job = _run(client, model, data, recipe_file, name)
-        if job.status != "succeeded":
-            _explain(client, job, out_dir)
-            raise typer.Exit(JOB_FAILED)
-        _save(client, job, out_dir)
+    return recipe_file
 
 
-def _run(
+def run_job(
     client: Secateur, model: Path, data: Path | None, recipe_file: RecipeFile, name: str
 ) -> Job:
+    """Upload, create the job, and show it until it has ended."""
     with ProgressDisplay(err) as display:
         display.start(f"uploading {model.name}")
         uploaded = client.upload_model(model, progress=display.bytes)
@@ -124,7 +133,8 @@ def _cancel(client: Secateur, job: Job) -> None:
         err.print(f"{job.id} goes on; `secateur jobs show {job.id}` tells how")
 
 
-def _explain(client: Secateur, job: Job, out_dir: Path) -> None:
+def explain(client: Secateur, job: Job, out_dir: Path) -> None:
+    """Say why a job did not succeed, and keep the report if it has one."""
     err.print(f"[bold red]job {job.id} {job.status}[/]")
     if job.error is not None:
         err.print(f"[bold red]error:[/] {escape(job.error.title)} ({escape(job.error.type)})")
@@ -143,6 +153,8 @@ def _explain(client: Secateur, job: Job, out_dir: Path) -> None:
 def _save(client: Secateur, job: Job, out_dir: Path) -> None:
     files = save_results(client, job, out_dir)
     report = Report.model_validate_json((out_dir / "report.json").read_bytes())
+    for part in tournaments(report):
+        out.print(part)
     out.print(before_after(report))
     out.print(escape(certificate_line(report)))
     out.print(escape(report.verdict.summary))

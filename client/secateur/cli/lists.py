@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from secateur.cli.console import byte_size, magnitude, out, print_json
-from secateur.cli.tables import before_after, certificate_line, jobs_table
+from secateur.cli.scan_tables import print_scans
+from secateur.cli.tables import before_after, certificate_line, jobs_table, tournaments
 from secateur.client import Secateur
 from secateur.errors import SecateurError
 from secateur.resources import Method, Page
@@ -71,7 +72,12 @@ def show_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
         for artifact in job.artifacts:
             out.print(f"{artifact.id}  {artifact.name}  {byte_size(artifact.bytes)}")
         if any(artifact.kind == "report_json" for artifact in job.artifacts):
+            if job.type == "score":
+                print_scans(client.score_report(job))
+                return
             report = client.report(job)
+            for part in tournaments(report):
+                out.print(part)
             out.print(before_after(report))
             out.print(escape(certificate_line(report)))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from secateur.cli.console import byte_size, magnitude
-from secateur.report import Measurement, Report
+from secateur.report import Accuracy, Measurement, Report, TournamentReport
 from secateur.resources import Job
 
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "canceled": "yellow"}
@@ -51,10 +54,54 @@ def before_after(report: Report) -> Table:
 
 def top1(measurement: Measurement) -> str:
     """Accuracy as `97.50 % (351/360)`."""
-    accuracy = measurement.accuracy
+    return _correct(measurement.accuracy)
+
+
+def _correct(accuracy: Accuracy | None) -> str:
     if accuracy is None:
         return "-"
     return f"{100 * accuracy.top1:.2f} % ({accuracy.correct}/{accuracy.total})"
+
+
+def contestants(report: TournamentReport) -> Table:
+    """What every criterion of a tournament made of the model."""
+    table = Table(
+        "criterion", "amount", "MACs", "non-zero", "pruned", "recovered", "loss", "took",
+        title=f"Tournament of stage {report.stage_index + 1}", title_justify="left",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in report.contestants:
+        if one.amount is None or one.macs is None or one.nonzero_parameters is None:
+            continue
+        won = one.criterion == report.winner
+        table.add_row(
+            Text(f"{one.criterion} (winner)" if won else one.criterion, style="bold" * won),
+            f"{100 * one.amount:.1f} %",
+            magnitude(one.macs),
+            magnitude(one.nonzero_parameters),
+            _correct(one.accuracy_before),
+            _correct(one.accuracy),
+            "-" if one.loss is None else f"{one.loss:.4f}",
+            f"{one.seconds or 0:.1f} s",
+        )
+    return table
+
+
+def excluded(report: TournamentReport) -> list[str]:
+    """Who could not compete and why, a line each."""
+    return [
+        f"{one.criterion} did not compete: {one.reason}"
+        for one in report.contestants
+        if one.reason is not None
+    ]
+
+
+def tournaments(report: Report) -> Iterator[Table | str]:
+    """The tables of all tournaments, each followed by who could not compete."""
+    for one in report.tournaments:
+        yield contestants(one)
+        yield from map(escape, excluded(one))
 
 
 def certificate_line(report: Report) -> str:

@@ -7,8 +7,10 @@ from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
+from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
+from secateur.methods.tournament import TOURNAMENTS
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
 
@@ -16,12 +18,14 @@ METHODS = [
     *GRANULARITIES,
     *CRITERIA,
     *LOTTERY_CRITERIA,
+    *TOURNAMENTS,
     *ALLOCATIONS,
     *SCHEDULES,
     *LOTTERY_SCHEDULES,
     *TRAINING,
     *TRAINING_RULES,
     *BASELINES,
+    *SCANS,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 

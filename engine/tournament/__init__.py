@@ -1,0 +1,1 @@
+"""Tournaments: every criterion at the same cost, and the best one after a short recovery."""
