@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from secateur.cli.tables import before_after, certificate_line
 from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
+from secateur.recipe_initial import initial_fault
 from secateur.report import Report
 from secateur.resources import TERMINAL, Job, Model
 from secateur.results import save_failed_report, save_results
@@ -31,6 +33,13 @@ def compress(  # noqa: PLR0917 - the options of a command line
     data: Annotated[
         Path | None, typer.Option(help="Dataset, safetensors or npz; needed to train or validate.")
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="TorchScript file of MODEL before it was trained; for lottery tickets, which go "
+            "back to its weights."
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Server; by default the one running on this machine.")
     ] = None,
@@ -41,7 +50,7 @@ def compress(  # noqa: PLR0917 - the options of a command line
     Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
     and exits 0 only if the job succeeded.
     """
-    for path in (model, data):
+    for path in (model, data, initial):
         if path is not None and not path.is_file():
             raise SecateurError(f"{path} is not a file", hint="check the path")
     if out_dir.exists() and not out_dir.is_dir():
@@ -53,23 +62,32 @@ def compress(  # noqa: PLR0917 - the options of a command line
     if recipe_file.recipe.inputs is None and data is None:
         shapes = "give the shapes, such as `[{shape: [1, 3, 224, 224]}]`, or add --data FILE"
         raise recipe_file.mistakes({"inputs": shapes})
+    fault = None if initial is None else initial_fault(recipe_file.recipe)
+    if fault is not None:
+        field, message = fault
+        raise recipe_file.mistakes({field: f"{message} (--initial)"})
     with Secateur(url) as client:
-        job = _run(client, model, data, recipe_file, name)
+        job = _run(client, _Files(model, data, initial), recipe_file, name)
         if job.status != "succeeded":
             _explain(client, job, out_dir)
             raise typer.Exit(JOB_FAILED)
         _save(client, job, out_dir)
 
 
-def _run(
-    client: Secateur, model: Path, data: Path | None, recipe_file: RecipeFile, name: str
-) -> Job:
+@dataclass(frozen=True)
+class _Files:
+    """What is uploaded."""
+
+    model: Path
+    data: Path | None
+    initial: Path | None
+
+
+def _run(client: Secateur, files: _Files, recipe_file: RecipeFile, name: str) -> Job:
+    data = files.data
     with ProgressDisplay(err) as display:
-        display.start(f"uploading {model.name}")
-        uploaded = client.upload_model(model, progress=display.bytes)
-        display.done(f"uploaded {model.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
-        display.start("inspecting it")
-        _refuse_rejected(client, uploaded)
+        uploaded = _upload(client, display, files.model)
+        initial = None if files.initial is None else _upload(client, display, files.initial)
         dataset = None
         if data is not None:
             display.start(f"uploading {data.name}")
@@ -78,7 +96,11 @@ def _run(
             display.done(f"uploaded {data.name}: {byte_size(dataset.bytes)}, {splits} samples")
         try:
             job = client.create_job(
-                uploaded, recipe_file.recipe, dataset=dataset, name=name or model.stem
+                uploaded,
+                recipe_file.recipe,
+                dataset=dataset,
+                initial=initial,
+                name=name or files.model.stem,
             )
         except ApiError as error:
             raise _located(error, recipe_file) or error from error
@@ -88,6 +110,15 @@ def _run(
         except KeyboardInterrupt:
             _cancel(client, job)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _upload(client: Secateur, display: ProgressDisplay, file: Path) -> Model:
+    display.start(f"uploading {file.name}")
+    uploaded = client.upload_model(file, progress=display.bytes)
+    display.done(f"uploaded {file.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
+    display.start("inspecting it")
+    _refuse_rejected(client, uploaded)
+    return uploaded
 
 
 def _located(error: ApiError, recipe_file: RecipeFile) -> RecipeInvalid | None:
