@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from secateur.report import Report
 
 from reporting import formatting, plots, tables
+from reporting.controls import control_rows
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
 from reporting.stage_table import stage_rows
 from reporting.weight_plots import layers_plot, total_plot, weight_rows
@@ -39,6 +40,7 @@ def render(report: Report) -> str:
             has_masked=any(stage.masked is not None for stage in report.stages),
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
+            control_rows=control_rows(report),
             least_curve=LEAST_POINTS,
             weight_rows=[] if weights is None else weight_rows(weights),
             any_not_finite=weights is not None and any(s.total.not_finite for s in weights.states),

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_controls import random_control_fault
 from secateur.recipe_criterion import (
     COMPARABLE_CRITERIA,
     GRADIENT_CRITERIA,
@@ -308,6 +309,9 @@ class Recipe(RecipeModel):
                     f"`baselines.{index}` has no `training`, and no stage of the recipe trains; "
                     "say how the baseline is to be trained"
                 )
+        fault = random_control_fault(self.baselines, self.stages)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     def trainings(self) -> list[FinetuneOptions]:

@@ -242,7 +242,8 @@ class TicketReport(ReportModel):
 
 
 class BaselineReport(ReportModel):
-    """A control: the result's architecture trained from new random weights."""
+    """A control: the result's architecture trained from new random weights, or from the upload's
+    with other units removed."""
 
     kind: str
     epochs: int
@@ -251,6 +252,13 @@ class BaselineReport(ReportModel):
     accuracy: Accuracy | None
     drawn_by_distribution: list[str]
     """Tensors whose role the graph does not tell: drawn with the mean and deviation they had."""
+    removed: dict[str, int] = {}
+    """`random_pruning`: units gone by layer (channels by group, weights by tensor, residual
+    branches as `layers`); the result lost as many of each."""
+    nonzero_parameters: int | None = None
+    """Null in older reports."""
+    macs: int | None = None
+    """Null in older reports."""
 
 
 class Verdict(ReportModel):

@@ -52,6 +52,8 @@ class JobState:
         originals: channels by group before each prune stage, by stage index.
         totals: units by group (or weight) that each prune stage removes in all, by stage index,
             where their sizes do not say (see `engine.selection.by_layer`).
+        removed: units that each prune stage took, by stage index and group (`layers` for residual
+            branches); single weights are counted by their masks.
         reports: one for each finished step.
         certificates: of the prune steps.
         frozen: channels that could not be removed, as the first prune step found them.
@@ -70,6 +72,7 @@ class JobState:
     masks: Masks = field(default_factory=dict)
     originals: dict[int, dict[str, int]] = field(default_factory=dict)
     totals: dict[int, dict[str, int]] = field(default_factory=dict)
+    removed: dict[int, dict[str, int]] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
@@ -100,6 +103,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "masks": state.masks,
         "originals": state.originals,
         "totals": state.totals,
+        "removed": state.removed,
         "reports": [report.model_dump_json() for report in state.reports],
         "certificates": [certificate.model_dump_json() for certificate in state.certificates],
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
@@ -162,6 +166,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         masks=plain["masks"],
         originals=plain["originals"],
         totals=plain["totals"],
+        removed=plain.get("removed", {}),
         reports=[StageReport.model_validate_json(text) for text in plain["reports"]],
         certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],

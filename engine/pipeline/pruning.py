@@ -14,6 +14,7 @@ from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers
 from engine.pipeline.masked import measure_zeroed
 from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.random_control import count_removed
 from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
@@ -98,6 +99,7 @@ def _dead(bench: Workbench, state: JobState, step: PruneStep, listener: Listener
         dead=done.by_group,
     )
     state.certificates.extend(done.certificates)
+    count_removed(state, step.stage_index, done.by_group)
     state.program, state.masks = done.program, done.masks
 
 
@@ -140,6 +142,7 @@ def _channels(
     state.masked = measure_zeroed(bench, state.program, planned, step, listener)
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
+    count_removed(state, step.stage_index, planned.plan.by_group)
     return int(planned.plan.removed.size)
 
 
@@ -185,4 +188,5 @@ def _layers(
     )
     state.masks = remaining_masks(state.masks, planned.removal)
     state.program = planned.removal.program
+    count_removed(state, step.stage_index, {"layers": choice.removed})
     return choice.removed, names

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from engine.errors import NothingPruned
 from engine.job import Listener
+from engine.lottery.baselines import BaselineStep
 from engine.masks import Masks, maskable, masked_count, prune_elements
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.prune import in_stage
+from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, TrainStep
 from engine.pipeline.tickets import keep_trained, part_of, program_to_train
@@ -63,7 +65,11 @@ def train_step(
         rule = _sparsity(bench, state, step)
         run = replace(run, sparsity=rule, first_epoch=step.first_epoch)
     run = part_of(state, step, run)
-    begun = program_to_train(bench, state, step)
+    if isinstance(step, BaselineStep) and step.baseline.kind == "random_pruning":
+        control = randomly_pruned(bench, state, step)
+        begun, run = control.program, as_recovered(bench, state, step, run, control.masks)
+    else:
+        begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
     removed = 0
     if run.sparsity is not None:
