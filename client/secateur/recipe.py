@@ -49,6 +49,7 @@ from secateur.recipe_schedule import (
     training_field,
     training_of,
 )
+from secateur.recipe_tradeoff import TradeOff
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
@@ -276,6 +277,8 @@ class Recipe(RecipeModel):
     measure: Measure = Measure()
     baselines: list[Baseline] = Field(default=[], max_length=8)
     """Controls to report beside the result."""
+    tradeoff: TradeOff | None = None
+    """Accuracy against ratio with and without retraining, reported beside the result."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -356,6 +359,8 @@ class Recipe(RecipeModel):
         for index, baseline in enumerate(self.baselines):
             if baseline.training is not None:
                 yield f"baselines.{index}.training.freeze", baseline.training.freeze
+        if self.tradeoff is not None:
+            yield from self.tradeoff.layer_patterns()
 
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
@@ -366,8 +371,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        if self.baselines:
-            return "baselines.0"
+        if self.baselines or self.tradeoff is not None:
+            return "baselines.0" if self.baselines else "tradeoff"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None
@@ -381,4 +386,12 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        return "baselines.0" if self.baselines else None
+        if self.baselines:
+            return "baselines.0"
+        return None if self.tradeoff is None else "tradeoff"
+
+    def needs_validation(self) -> str | None:
+        """Path of the first field that needs a validation split with targets, or None."""
+        if self.constraints.max_accuracy_drop is not None:
+            return "constraints.max_accuracy_drop"
+        return None if self.tradeoff is None else "tradeoff"

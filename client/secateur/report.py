@@ -10,19 +10,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from secateur import report_base
+from secateur.report_tradeoff import TradeOffReport
+
+Accuracy = report_base.Accuracy
+
 
 class ReportModel(BaseModel):
     """Base of every report object."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Accuracy(ReportModel):
-    """Top-1 on the validation split: `correct` of `total` samples."""
-
-    correct: int
-    total: int
-    top1: float
 
 
 class Latency(ReportModel):
@@ -322,5 +319,7 @@ class Report(ReportModel):
     """One for each stage that looked for a ticket."""
     baselines: list[BaselineReport] = []
     """The controls the recipe asks for."""
+    tradeoff: TradeOffReport | None = None
+    """Accuracy against ratio with and without retraining; null where the recipe asks for none."""
     verdict: Verdict
     provenance: Provenance

@@ -28,6 +28,7 @@ from secateur.report import (
 from engine.errors import EngineError
 from engine.lottery.state import LotteryState
 from engine.masks import Masks
+from engine.measure.tradeoff import TradeOffState
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
 
@@ -61,6 +62,7 @@ class JobState:
         lottery: of the stages that look for tickets.
         baselines: controls that are finished.
         training: of the step that is under way, or None.
+        tradeoff: the curves so far.
         elapsed_ms: of the step that is under way.
         weights: how they were distributed so far; None in checkpoints of older versions.
         masked: what the prune step under way measured before it took effect; not kept.
@@ -79,6 +81,7 @@ class JobState:
     warnings: list[str] = field(default_factory=list)
     lottery: LotteryState = field(default_factory=LotteryState)
     baselines: list[BaselineReport] = field(default_factory=list)
+    tradeoff: TradeOffState = field(default_factory=TradeOffState)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
@@ -110,6 +113,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "warnings": state.warnings,
         "lottery": state.lottery.to_plain(),
         "baselines": [baseline.model_dump_json() for baseline in state.baselines],
+        "tradeoff": state.tradeoff.to_plain(),
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
@@ -173,6 +177,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         warnings=plain["warnings"],
         lottery=LotteryState.from_plain(plain["lottery"]),
         baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
+        tradeoff=TradeOffState.from_plain(plain.get("tradeoff")),
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),

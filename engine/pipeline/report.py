@@ -65,6 +65,7 @@ def build_report(
         curve=accuracy_curve(state.before, state.reports),
         tickets=list(state.lottery.reports.values()),
         baselines=state.baselines,
+        tradeoff=state.tradeoff.report(bench.recipe.tradeoff),
         verdict=judge(
             before,
             after,

@@ -184,5 +184,6 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
         schedule = stage.schedule if isinstance(stage, PruneStage) else None
         if isinstance(schedule, ImpRewind) and schedule.copies > 1:
             dataset.require("validation", f"stages.{index}.schedule.copies")
-    if recipe.constraints.max_accuracy_drop is not None:
-        dataset.require("validation", "constraints.max_accuracy_drop")
+    judged = recipe.needs_validation()
+    if judged is not None:
+        dataset.require("validation", judged)

@@ -17,6 +17,7 @@ from secateur.recipe import (
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
+from engine.measure.tradeoff import TradeOffStep, tradeoff_steps
 from engine.selection.schedule import rounds_of
 
 
@@ -93,7 +94,7 @@ class FinetuneStep:
         return False
 
 
-TrainStep = FinetuneStep | TicketStep | BaselineStep
+TrainStep = FinetuneStep | TicketStep | BaselineStep | TradeOffStep
 Step = PruneStep | TrainStep
 
 
@@ -129,6 +130,8 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     for index, baseline in enumerate(recipe.baselines):
         options = baseline.training or _as_the_stages_train(baseline, recipe.trainings())
         steps.append(BaselineStep(len(recipe.stages), index, baseline, options))
+    if recipe.tradeoff is not None:
+        steps.extend(tradeoff_steps(recipe.tradeoff, len(recipe.stages)))
     return steps
 
 

@@ -12,12 +12,14 @@ from engine.errors import NothingPruned
 from engine.job import Listener
 from engine.lottery.baselines import BaselineStep
 from engine.masks import Masks, maskable, masked_count, prune_elements
+from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.prune import in_stage
 from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, TrainStep
 from engine.pipeline.tickets import keep_trained, part_of, program_to_train
+from engine.pipeline.tradeoff import begin_point
 from engine.seeds import derive
 from engine.torchscript.program import Program
 from engine.training.dropout import rescaled_dropout
@@ -68,6 +70,8 @@ def train_step(
     if isinstance(step, BaselineStep) and step.baseline.kind == "random_pruning":
         control = randomly_pruned(bench, state, step)
         begun, run = control.program, as_recovered(bench, state, step, run, control.masks)
+    elif isinstance(step, TradeOffStep):
+        begun, run = begin_point(bench, state, step, run)
     else:
         begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)

@@ -79,8 +79,8 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
     wanted = {
         "train/inputs": trains or _looks_at_inputs(recipe),
         "train/targets": trains,
-        "validation/inputs": _judges(recipe),
-        "validation/targets": _judges(recipe),
+        "validation/inputs": recipe.needs_validation(),
+        "validation/targets": recipe.needs_validation(),
     }
     for role, field in wanted.items():
         if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
@@ -108,11 +108,6 @@ def _looks_at_inputs(recipe: Recipe) -> str | None:
         if isinstance(stage, PruneStage) and stage.needs_samples:
             return f"stages.{index}.criterion"
     return None
-
-
-def _judges(recipe: Recipe) -> str | None:
-    """The field that needs the validation split."""
-    return None if recipe.constraints.max_accuracy_drop is None else "constraints.max_accuracy_drop"
 
 
 def _layer_faults(recipe: Recipe, model: ModelRecord) -> Iterator[FieldProblem]:
