@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from engine.coupling.labels import Reason
 from engine.coupling.size_flow import RANK, SizeFlow
 from engine.coupling.sizes import is_fixed
@@ -198,11 +196,11 @@ class _Values:
                     names.add(self._names[str(path)])
             wanted.extend(block.outputs)
         found = {name: self._tracker.tape.tensors[name] for name in names}
-        reason = Reason(decision.location, decision.kind, text)
+        reason = Reason(decision.kind, text)
         for value in [*found.values(), *self._behind(wanted)]:
             for labels in self._tracker.merged_labels(value):
                 if labels is not None:
-                    self._tracker.space.freeze(np.ravel(labels), reason)
+                    self._tracker.space.freeze(labels, reason)
 
     def _behind(self, wanted: Iterable[int]) -> list[TensorValue]:
         """Tensors that ran, at the values themselves or nearest before them."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,9 @@ index then belongs to one label of each row, and goes when any of them goes.
 """
 
 
-@dataclass(frozen=True)
-class Reason:
+class Reason(NamedTuple):
     """Why labels were frozen; `report` is false for what nobody would call a channel."""
 
-    layer: str
     operator: str
     text: str
     report: bool = True
@@ -55,7 +54,10 @@ class Range:
 
 
 class LabelSpace:
-    """Allocates labels, collects unions and frozen labels, and resolves them."""
+    """Allocates labels, collects unions and frozen labels, and resolves them.
+
+    Nothing is looked at before the end: one pass over all labels takes less than one per union.
+    """
 
     def __init__(self) -> None:
         self.ranges: list[Range] = []
@@ -63,7 +65,10 @@ class LabelSpace:
         self._next = 1
         self._left: list[Labels] = []
         self._right: list[Labels] = []
-        self._frozen: list[tuple[Labels, Reason]] = []
+        self._united: list[int] = []
+        self._frozen: list[Labels] = []
+        self._rank: list[int] = []
+        self._reasons: list[Reason] = []
 
     def allocate(self, tensor: str, dim: int, size: int) -> Labels:
         """Fresh labels for one dimension."""
@@ -75,13 +80,12 @@ class LabelSpace:
 
     def unite(self, left: Labels, right: Labels, reason: Reason) -> None:
         """Position by position; a label that meets 0 is frozen."""
-        keep = left != right
-        left, right = left[keep], right[keep]
-        lonely = (left == 0) | (right == 0)
-        if lonely.any():
-            self.freeze(np.maximum(left, right)[lonely], reason)
-        self._left.append(left[~lonely])
-        self._right.append(right[~lonely])
+        if left.size != right.size:
+            raise AssertionError(f"{left.size} labels are united with {right.size}")
+        self._left.append(left.ravel())
+        self._right.append(right.ravel())
+        self._united.append(len(self._reasons))
+        self._reasons.append(reason)
 
     def freeze(self, labels: Labels, reason: Reason, *, foremost: bool = False) -> None:
         """These labels can never be removed.
@@ -89,9 +93,10 @@ class LabelSpace:
         Args:
             foremost: of several reasons this one is told; otherwise the earliest.
         """
-        labels = labels[labels > 0]
-        if labels.size:
-            self._frozen.insert(0 if foremost else len(self._frozen), (labels, reason))
+        number = len(self._reasons)
+        self._frozen.append(labels.ravel())
+        self._rank.append(-number - 1 if foremost else number)
+        self._reasons.append(reason)
 
     def range_of(self, label: int) -> Range:
         """The dimension a label belongs to."""
@@ -99,19 +104,35 @@ class LabelSpace:
 
     def resolve(self) -> Resolution:
         """Components of all labels, and the reason of each frozen one."""
-        size = self._next
-        left = np.concatenate([*self._left, np.empty(0, np.int64)])
-        right = np.concatenate([*self._right, np.empty(0, np.int64)])
-        graph = coo_matrix((np.ones(left.size, np.int8), (left, right)), shape=(size, size))
-        count, component = connected_components(graph, directed=False)
-        reason = np.full(count, -1, np.int64)
-        for index in range(len(self._frozen) - 1, -1, -1):
-            reason[component[self._frozen[index][0]]] = index
-        return Resolution(
-            component=component.astype(np.int64),
-            reason=reason,
-            reasons=[item[1] for item in self._frozen],
+        left, right = _joined(self._left), _joined(self._right)
+        event = np.repeat(_numbers(self._united), [own.size for own in self._left])
+        differ = left != right
+        lonely = differ & ((left == 0) | (right == 0))
+        edges = differ & ~lonely
+        graph = coo_matrix(
+            (np.ones(int(edges.sum()), np.int8), (left[edges], right[edges])),
+            shape=(self._next, self._next),
         )
+        count, component = connected_components(graph, directed=False)
+        labels = _joined([np.maximum(left, right)[lonely], *self._frozen])
+        ranks = np.repeat(_numbers(self._rank), [own.size for own in self._frozen])
+        rank = np.concatenate([event[lonely], ranks])
+        real = labels > 0
+        foremost = np.full(count, len(self._reasons), np.int64)
+        np.minimum.at(foremost, component[labels[real]], rank[real])
+        reason = np.where(foremost < 0, -foremost - 1, foremost)
+        reason[foremost == len(self._reasons)] = -1
+        return Resolution(
+            component=component.astype(np.int64), reason=reason, reasons=self._reasons
+        )
+
+
+def _joined(parts: list[Labels]) -> Labels:
+    return np.concatenate([*parts, np.empty(0, np.int64)])
+
+
+def _numbers(values: list[int]) -> Labels:
+    return np.array(values, np.int64)
 
 
 def distinct(values: Labels) -> Labels:

@@ -124,9 +124,8 @@ def freeze_other_methods(tracker: Tracker, program: Program, methods: Methods) -
                 tracker.tape.aliases.get(item.tensor, [item.tensor])
             ):
                 labels = np.arange(item.start, item.start + item.size, dtype=np.int64)
-                layer = item.tensor.rpartition(".")[0]
                 text = (
                     f"the exported method `{method}` reads this weight, and {why} "
                     f"(as `_{method}` it would be private, and free)"
                 )
-                tracker.space.freeze(labels, Reason(layer, method, text))
+                tracker.space.freeze(labels, Reason(method, text))

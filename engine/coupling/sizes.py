@@ -79,8 +79,7 @@ class _Sizes:
                 continue
             labels = self._tracker.merged_labels(self._flow.tensors[number])[dim]
             if labels is not None:
-                own = np.ravel(labels)
-                self._tracker.space.freeze(own, Reason(self._tracker.owner(own), operator, text))
+                self._tracker.space.freeze(labels, Reason(operator, text))
 
     def decision(self, instruction: Instruction) -> None:
         """The condition of an If; the number of rounds and the conditions of a Loop."""

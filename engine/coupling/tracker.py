@@ -88,7 +88,7 @@ class Tracker:
         for value in reversed(self.tape.outputs) if several else self.tape.outputs:
             for labels in self.merged_labels(value):
                 if labels is not None:
-                    reason = Reason(self.owner(labels), "output", self._fixed(value))
+                    reason = Reason("output", self._fixed(value))
                     self.space.freeze(labels, reason, foremost=several)
 
     def labels(self, value: TensorValue) -> list[Dimension]:
@@ -153,7 +153,7 @@ class Tracker:
             return
         if left.shape != right.shape:
             left, right = self._flat(left), self._flat(right)
-        self.space.unite(left.ravel(), right.ravel(), reason)
+        self.space.unite(left, right, reason)
 
     def _flat(self, labels: Labels) -> Labels:
         return labels if labels.ndim == 1 else self._single(labels)
@@ -165,8 +165,15 @@ class Tracker:
 
     def mark(self, labels: Dimension, role: Role) -> None:
         """Note what part a weight dimension plays; the first note stays."""
-        if labels is not None and (positive := labels[labels > 0]).size:
-            self.roles.setdefault(self.space.range_of(int(positive[0])).start, role)
+        if labels is None or not labels.size:
+            return
+        first = int(labels.flat[0])
+        if first == 0:
+            positive = labels[labels > 0]
+            if not positive.size:
+                return
+            first = int(positive[0])
+        self.roles.setdefault(self.space.range_of(first).start, role)
 
     def mixes(self, step: Step, labels: Dimension) -> None:
         """The operator combines the values along this dimension without a weight for each."""
@@ -183,7 +190,7 @@ class Tracker:
 
     def reason(self, step: Step, text: str, *, report: bool = True) -> Reason:
         """A reason at this step."""
-        return Reason(step.layer(), step.kind, text, report)
+        return Reason(step.kind, text, report)
 
     def _fixed(self, output: TensorValue) -> str:
         method = self.tape.exported.get(output.number)
@@ -193,11 +200,3 @@ class Tracker:
             f"what the exported method `{method}` gives keeps its shape "
             f"(as `_{method}` it would be private, and free)"
         )
-
-    def owner(self, labels: Labels) -> str:
-        """The layer that the first of these labels comes from."""
-        positive = labels[labels > 0]
-        if not positive.size:
-            return ""
-        name = self.space.range_of(int(positive[0])).tensor
-        return name.rpartition(".")[0] or name

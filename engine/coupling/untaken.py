@@ -19,8 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from engine.coupling.labels import Reason
 from engine.coupling.tracker import Tracker
 from engine.tape import TensorValue
@@ -279,7 +277,7 @@ class Untaken:
     def _keep(self, decision: Instruction, value: TensorValue, dim: int) -> None:
         labels = self._tracker.merged_labels(value)[dim]
         if labels is not None:
-            self._tracker.space.freeze(np.ravel(labels), self._reason(decision))
+            self._tracker.space.freeze(labels, self._reason(decision))
 
     def _unite(self, decision: Instruction, given: list[TensorValue], source: int) -> bool:
         """What the branch that ran gave with what this one would give; False where they differ."""
@@ -299,9 +297,9 @@ class Untaken:
             if left is None or right is None or left.shape != right.shape:
                 for own in (left, right):
                     if own is not None:
-                        self._tracker.space.freeze(np.ravel(own), reason)
+                        self._tracker.space.freeze(own, reason)
             else:
-                self._tracker.space.unite(left.ravel(), right.ravel(), reason)
+                self._tracker.space.unite(left, right, reason)
 
     def _reason(self, decision: Instruction) -> Reason:
-        return Reason(decision.location, decision.kind, _TEXT)
+        return Reason(decision.kind, _TEXT)
