@@ -168,6 +168,7 @@ def _chosen(
             group=stage.m,
             round_number=round_number,
             rounds=rounds,
+            schedule=stage.schedule,
         )
     known = None
     if stage.allocation.by_layer:

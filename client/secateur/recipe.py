@@ -15,12 +15,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_controls import random_control_fault
 from secateur.recipe_criterion import (
     COMPARABLE_CRITERIA,
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
     LAYER_CRITERIA,
-    RUNNING_CRITERIA,
     Aggregate,
     Criterion,
     Granularity,
@@ -44,6 +44,7 @@ from secateur.recipe_schedule import (
     OneShot,
     Rigl,
     Schedule,
+    masks_while_training,
     misfit,
     training_field,
     training_of,
@@ -56,6 +57,7 @@ from secateur.recipe_tournament import (
     entries,
     tournament_fault,
 )
+from secateur.recipe_tradeoff import TradeOff
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
@@ -120,8 +122,8 @@ class PruneStage(RecipeModel):
     normalize: Normalize = "mean"
     """Divide scores by the layer's mean or maximum, which makes layers comparable when the scope
     is global. Left out, it is `none` for criteria whose scores compare between layers as they are:
-    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp` and `synflow`. In a tournament `mean`
-    leaves each criterion its own default."""
+    `bn_scale`, `lamp`, `taylor`, `hessian`, `snip`, `grasp`, `movement` and `synflow`. In a
+    tournament `mean` leaves each criterion its own default."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     allocation: Allocation = Field(
@@ -244,18 +246,11 @@ class PruneStage(RecipeModel):
         fault = misfit(self.schedule, self.granularity, self.allocation)
         if fault is not None:
             raise ValueError(fault)
-        if isinstance(self.schedule, Agp) and self.granularity == "n_m":
+        ramp = masks_while_training(self.schedule, self.granularity)
+        if ramp and self.criterion == "movement" and self.scoring is not None:
             raise ValueError(
-                "`schedule.kind: agp` has no ramp for granularity `n_m`; use `iterative`, whose "
-                "rounds reach the pattern step by step"
-            )
-        # Masks that grow within a run are chosen step by step, by the weights as they are then.
-        ramp = isinstance(self.schedule, Agp) and self.granularity == "element"
-        if ramp and self.criterion not in RUNNING_CRITERIA:
-            raise ValueError(
-                f"`criterion: {self.criterion}` gathers evidence before a stage, and "
-                "`schedule.kind: agp` chooses single weights while training; use "
-                f"{', '.join(f'`{name}`' for name in RUNNING_CRITERIA)}"
+                "`scoring` is of no use to `criterion: movement` with `schedule.kind: agp` on "
+                "weights: the run in which they are masked is what judges them. Leave it out"
             )
         if ramp and (self.allocation.threshold or self.allocation.quality):
             raise ValueError(
@@ -323,6 +318,8 @@ class Recipe(RecipeModel):
     measure: Measure = Measure()
     baselines: list[Baseline] = Field(default=[], max_length=8)
     """Controls to report beside the result."""
+    tradeoff: TradeOff | None = None
+    """Accuracy against ratio with and without retraining, reported beside the result."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -368,6 +365,9 @@ class Recipe(RecipeModel):
                     f"`baselines.{index}` has no `training`, and no stage of the recipe trains; "
                     "say how the baseline is to be trained"
                 )
+        fault = random_control_fault(self.baselines, self.stages)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
@@ -389,13 +389,13 @@ class Recipe(RecipeModel):
                 left = training.epochs - schedule.rewind_to_epoch
                 replayed = training.model_copy(update={"epochs": left})
                 found.extend([replayed] * schedule.rounds)
-            elif isinstance(schedule, Iterative) or (
-                isinstance(schedule, Agp) and stage.granularity != "element"
+            elif isinstance(schedule, Iterative | Agp) and not masks_while_training(
+                schedule, stage.granularity
             ):
                 found.extend([training] * schedule.rounds)
             else:
                 # The rounds of `imp` look for the ticket; its own training is what a control
-                # repeats. `rigl`, and `agp` on single weights, train once.
+                # repeats. `rigl`, and `agp` on weights, train once.
                 found.append(training)
         return found
 
@@ -419,6 +419,8 @@ class Recipe(RecipeModel):
         for index, baseline in enumerate(self.baselines):
             if baseline.training is not None:
                 yield f"baselines.{index}.training.freeze", baseline.training.freeze
+        if self.tradeoff is not None:
+            yield from self.tradeoff.layer_patterns()
 
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
@@ -431,8 +433,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        if self.baselines:
-            return "baselines.0"
+        if self.baselines or self.tradeoff is not None:
+            return "baselines.0" if self.baselines else "tradeoff"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return self._scan_field(ScoreStage.dataset_field)
@@ -458,7 +460,9 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.tournament.recovery"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        return "baselines.0" if self.baselines else self.scanned_split("train", targets=True)
+        if self.baselines or self.tradeoff is not None:
+            return "baselines.0" if self.baselines else "tradeoff"
+        return self.scanned_split("train", targets=True)
 
     def needs_validation(self) -> str | None:
         """Path of the first field that needs a validation split with targets, or None."""
@@ -467,4 +471,4 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
-        return None
+        return None if self.tradeoff is None else "tradeoff"

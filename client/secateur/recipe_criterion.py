@@ -23,6 +23,7 @@ Criterion = Literal[
     "hessian",
     "snip",
     "grasp",
+    "movement",
     "synflow",
     "random",
     "output_effect",
@@ -54,12 +55,20 @@ CHANNEL_CRITERIA = {
 """They judge channels and heads only, and why not single weights."""
 INPUT_CRITERIA = ("apoz", "mean_activation", "wanda")
 """They run the model on training inputs; targets are not needed."""
-GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp")
+GRADIENT_CRITERIA = ("gradient", "taylor", "hessian", "snip", "grasp", "movement")
 """They differentiate the loss on training samples."""
-RUNNING_CRITERIA = ("l1_norm", "l2_norm", "lamp", "random")
-"""They judge single weights by nothing but their values."""
-COMPARABLE_CRITERIA = ("bn_scale", "lamp", "taylor", "hessian", "snip", "grasp", "synflow")
+COMPARABLE_CRITERIA = (
+    "bn_scale",
+    "lamp",
+    "taylor",
+    "hessian",
+    "snip",
+    "grasp",
+    "movement",
+    "synflow",
+)
 """Their papers rank over the whole network as the scores stand."""
+DEFAULT_SCORING_LR = 0.01
 
 
 class Scoring(RecipeModel):
@@ -71,6 +80,12 @@ class Scoring(RecipeModel):
     target: Literal["labels", "teacher"] | None = None
     """What gradients are taken towards: the dataset's targets, or labels drawn from what the
     upload itself predicts (no targets needed). Left out, it is `labels`."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Criterion `movement`: passes over the samples that a copy is trained for, where the schedule
+    has not trained yet. Left out, it is 1."""
+    lr: Annotated[float, Field(gt=0, le=10)] | None = None
+    """Criterion `movement`: learning rate of that copy, which plain gradient descent trains. Left
+    out, it is 0.01."""
 
 
 def granularity_fault(criterion: str, granularity: str) -> str | None:
@@ -102,6 +117,11 @@ def scoring_fault(criterion: str, scoring: Scoring) -> str | None:
     """Why `scoring` says something that this criterion does not use, or None."""
     if criterion not in (*INPUT_CRITERIA, *GRADIENT_CRITERIA):
         return f"`scoring` is of no use to `criterion: {criterion}`, which looks at no samples"
+    for name in ("epochs", "lr"):
+        if getattr(scoring, name) is not None and criterion != "movement":
+            return (
+                f"`scoring.{name}` is of no use to `criterion: {criterion}`, which trains no copy"
+            )
     if scoring.target is not None and criterion in INPUT_CRITERIA:
         return f"`scoring.target` is of no use to `criterion: {criterion}`, which takes no gradient"
     return None

@@ -33,8 +33,9 @@ class Iterative(RecipeModel):
 class Agp(RecipeModel):
     """Remove along a cubic ramp, much at first and little at the end (Zhu & Gupta 2017).
 
-    Single weights are masked while one run trains, whose `finetune.epochs` must reach past the
-    ramp. Channels, heads and layers go in rounds, each with a run of its own after it.
+    Single weights and n:m patterns are masked while one run trains, whose `finetune.epochs` must
+    reach past the ramp. Channels, heads and layers go in rounds, each with a run of its own after
+    it.
     """
 
     kind: Literal["agp"]
@@ -43,11 +44,11 @@ class Agp(RecipeModel):
     initial: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that is removed at the start of the ramp; below the final amount."""
     start_epoch: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Single weights: epochs of training before the ramp."""
+    """Weights: epochs of training before the ramp."""
     every_steps: Annotated[int, Field(ge=1)] | None = None
-    """Single weights: steps between growths; left out, they are an epoch apart."""
+    """Weights: steps between growths; left out, they are an epoch apart."""
     finetune: FinetuneOptions = FinetuneOptions()
-    """Single weights: the run they are masked in; otherwise training after every round."""
+    """Weights: the run they are masked in; otherwise training after every round."""
 
 
 class LrRewind(RecipeModel):
@@ -106,6 +107,11 @@ def training_field(schedule: Schedule) -> str:
     return "training" if isinstance(schedule, Imp | ImpRewind | Supermask) else "finetune"
 
 
+def masks_while_training(schedule: Schedule, granularity: Granularity) -> bool:
+    """Whether masks grow within one run, instead of in rounds with a run after each."""
+    return isinstance(schedule, Agp) and granularity in ("element", "n_m")
+
+
 def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation) -> str | None:
     """What is wrong with a schedule for what is removed, or None."""
     if isinstance(schedule, Rigl) and granularity != "element":
@@ -124,7 +130,7 @@ def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation)
         )
     return (
         _misfit_while_training(schedule)
-        if granularity == "element"
+        if masks_while_training(schedule, granularity)
         else _misfit_in_rounds(schedule, granularity)
     )
 
@@ -158,8 +164,8 @@ def _misfit_in_rounds(schedule: Agp, granularity: Granularity) -> str | None:
         # By value: a recipe written out in full names every field.
         if getattr(schedule, name) != Agp.model_fields[name].default:
             return (
-                f"`schedule.{name}` is for granularity `element`; with `{granularity}` every round "
-                "has a training of its own"
+                f"`schedule.{name}` is for granularity `element` and `n_m`; with `{granularity}` "
+                "every round has a training of its own"
             )
     if schedule.rounds > _MOST_ROUNDS:
         return (

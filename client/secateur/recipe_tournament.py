@@ -161,4 +161,5 @@ def _scoring_of(name: str, scoring: Scoring | None) -> dict[str, Any] | None:
     """What of the stage's `scoring` this criterion uses."""
     if scoring is None or name not in (*INPUT_CRITERIA, *GRADIENT_CRITERIA):
         return None
-    return scoring.model_dump(exclude={"target"} if name in INPUT_CRITERIA else set())
+    unused = {"target"} if name in INPUT_CRITERIA else set()
+    return scoring.model_dump(exclude=unused if name == "movement" else {*unused, "epochs", "lr"})

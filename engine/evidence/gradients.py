@@ -93,6 +93,41 @@ def curvature_along(
         )
 
 
+def descent(program: Program, evidence: Evidence) -> Iterator[tuple[Maps, Maps]]:
+    """Train a copy by plain gradient descent: before each step its weights and their gradients.
+
+    Samples come in the same order in every epoch. Masked weights stay zero.
+
+    Raises:
+        UnsupportedOperator: the program cannot be differentiated.
+        CriterionDoesNotFit: the loss is NaN or infinite, from the start or on the way.
+    """
+    own, parameters = _differentiable(program)
+    number = 0
+    for _ in range(evidence.epochs):
+        for _, batch in evidence.stream(program):
+            with _differentiated(evidence.field):
+                loss = _loss(own, batch, number, evidence, trained=number > 0)
+                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            reached = {
+                name: gradient.detach()
+                for name, gradient in zip(parameters, found, strict=True)
+                if gradient is not None
+            }
+            yield {name: parameters[name].detach() for name in reached}, reached
+            _step(parameters, reached, evidence)
+            number += 1
+
+
+@torch.no_grad()
+def _step(parameters: Maps, reached: Maps, evidence: Evidence) -> None:
+    for name, gradient in reached.items():
+        weight = parameters[name]
+        weight.sub_(gradient, alpha=evidence.rate)
+        if name in evidence.masks:
+            weight.masked_fill_(~evidence.masks[name].to(weight.device), 0.0)
+
+
 def _differentiable(program: Program) -> tuple[Program, Maps]:
     own = program.twin()
     parameters = own.parameters()
@@ -118,7 +153,9 @@ def _differentiated(field: str) -> Iterator[None]:
             ) from error
 
 
-def _loss(program: Program, batch: Batch, number: int, evidence: Evidence) -> Tensor:
+def _loss(
+    program: Program, batch: Batch, number: int, evidence: Evidence, *, trained: bool = False
+) -> Tensor:
     output = call(program.module, batch.inputs, where=f"{evidence.field}.scoring.batch_size")
     logits = output_tensor(output)
     if logits.dim() < 2:
@@ -128,6 +165,12 @@ def _loss(program: Program, batch: Batch, number: int, evidence: Evidence) -> Te
             where="criterion",
         )
     loss = cross_entropy(logits, _targets(batch, number, evidence))
+    if trained and not bool(torch.isfinite(loss)):
+        raise CriterionDoesNotFit(
+            f"the copy that is trained to judge by diverged: its loss became {loss.item()}",
+            hint=f"lower `scoring.lr` (it is {evidence.rate:g})",
+            where="scoring.lr",
+        )
     if not bool(torch.isfinite(loss)):
         raise CriterionDoesNotFit(
             f"the loss on training samples is {loss.item()}: its gradient says nothing",

@@ -7,7 +7,8 @@ its example's gets batches of that many; what does not fill a last one is then l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,11 @@ class Evidence:
         seed: decides which samples, and what labels a teacher draws.
         device: where the program lies.
         field: path of the recipe's stage, for errors.
+        masks: that hold, by parameter name, on the CPU.
+        movement: what training just before has accumulated, see `engine.training.movement`; None
+            where there was none, so that the criterion trains a copy.
+        epochs: passes over the samples that the copy is trained for.
+        rate: learning rate of the copy.
     """
 
     example: tuple[Any, ...]
@@ -48,6 +54,10 @@ class Evidence:
     seed: int = 0
     device: str = "cpu"
     field: str = "recipe.stages"
+    masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    movement: Mapping[str, Tensor] | None = None
+    epochs: int = 1
+    rate: float = 0.01
 
     def stream(self, program: Program) -> Iterator[tuple[float, Batch]]:
         """Each batch's share of all samples, and the batch; one is in memory at a time.

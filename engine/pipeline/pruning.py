@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from secateur.recipe import PruneStage
+from torch import Tensor
 
 from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.job import Listener
@@ -14,6 +18,7 @@ from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers
 from engine.pipeline.masked import measure_zeroed
 from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.random_control import count_removed
 from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
@@ -51,7 +56,15 @@ def _elements(
     totals = state.totals.setdefault(step.stage_index, {})
     scores = score_of(state, step)
     judged = (
-        judge_elements(bench, program, step.stage, seed, step.field)
+        judge_elements(
+            bench,
+            program,
+            step.stage,
+            seed,
+            step.field,
+            masks=state.masks,
+            movement=_moved(state, step),
+        )
         if scores is None
         else JudgedElements(None, [])
     )
@@ -86,18 +99,35 @@ def _elements(
             where="allocation",
         )
     if step.stage.remove_dead and step.round_number == step.rounds:
-        _dead(bench, state, step, listener)
+        take_out_dead(bench, state, (step.stage_index, step.stage), step.label, listener)
     return removed
 
 
-def _dead(bench: Workbench, state: JobState, step: PruneStep, listener: Listener) -> None:
-    done = remove_dead(state.program, state.masks, step.stage, bench.inputs)
+def _moved(state: JobState, step: PruneStep) -> Mapping[str, Tensor] | None:
+    """What the training before this round accumulated; the next one accumulates its own."""
+    return state.movement.pop(step.stage_index, None)
+
+
+def take_out_dead(
+    bench: Workbench,
+    state: JobState,
+    numbered: tuple[int, PruneStage],
+    label: str,
+    listener: Listener,
+) -> None:
+    """Neurons that the masks of a stage left without input or output go physically.
+
+    Args: numbered: the stage behind its place in the recipe.
+    """
+    index, stage = numbered
+    done = remove_dead(state.program, state.masks, stage, bench.inputs)
     listener.log(
-        f"{step.label}: {sum(done.by_group.values())} dead neurons went, "
+        f"{label}: {sum(done.by_group.values())} dead neurons went, "
         f"{done.folded} of them into a bias",
         dead=done.by_group,
     )
     state.certificates.extend(done.certificates)
+    count_removed(state, index, done.by_group)
     state.program, state.masks = done.program, done.masks
 
 
@@ -115,7 +145,9 @@ def _channels(
         rounds=step.rounds,
         totals=state.totals.get(step.stage_index),
         judged=_judged(bench, state, step),
-        evidence=evidence_for(bench, step.stage, seed, step.field),
+        evidence=evidence_for(
+            bench, step.stage, seed, step.field, masks=state.masks, movement=_moved(state, step)
+        ),
     )
     if planned.curves:
         listener.log(
@@ -140,6 +172,7 @@ def _channels(
     state.masked = measure_zeroed(bench, state.program, planned, step, listener)
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
+    count_removed(state, step.stage_index, planned.plan.by_group)
     return int(planned.plan.removed.size)
 
 
@@ -185,4 +218,5 @@ def _layers(
     )
     state.masks = remaining_masks(state.masks, planned.removal)
     state.program = planned.removal.program
+    count_removed(state, step.stage_index, {"layers": choice.removed})
     return choice.removed, names

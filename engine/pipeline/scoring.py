@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from secateur.recipe import PruneStage, ScoreStage, Scoring
+from secateur.recipe_criterion import DEFAULT_SCORING_LR
 from secateur.report import Frozen
 from torch import Tensor
 
@@ -17,9 +20,23 @@ from engine.torchscript.program import Program
 
 
 def evidence_for(
-    bench: Workbench, stage: PruneStage | ScoreStage, seed: int, field: str
+    bench: Workbench,
+    stage: PruneStage | ScoreStage,
+    seed: int,
+    field: str,
+    *,
+    masks: Mapping[str, Tensor] = MappingProxyType({}),
+    movement: Mapping[str, Tensor] | None = None,
 ) -> Evidence:
     """The example, and samples of the training split where the criterion needs them.
+
+    Args:
+        bench: of the job.
+        stage: whose criterion judges.
+        seed: decides which samples.
+        field: path of the stage in the recipe.
+        masks: that hold, on the CPU.
+        movement: what the training before this round has accumulated, if any.
 
     Raises:
         DatasetInvalid: it needs a split that the dataset lacks.
@@ -39,6 +56,10 @@ def evidence_for(
         seed=seed,
         device=bench.job.device,
         field=field,
+        masks=masks,
+        movement=movement,
+        epochs=scoring.epochs or 1,
+        rate=scoring.lr or DEFAULT_SCORING_LR,
     )
 
 
@@ -56,27 +77,43 @@ class JudgedElements:
 
 
 def judge_elements(
-    bench: Workbench, program: Program, stage: PruneStage | ScoreStage, seed: int, field: str
+    bench: Workbench,
+    program: Program,
+    stage: PruneStage | ScoreStage,
+    seed: int,
+    field: str,
+    *,
+    masks: Mapping[str, Tensor] = MappingProxyType({}),
+    movement: Mapping[str, Tensor] | None = None,
 ) -> JudgedElements:
-    """Run the criterion on the weights that element pruning works on."""
+    """Run the criterion on the weights that element pruning works on.
+
+    Args: as of `evidence_for`.
+    """
     judge = criterion(stage.criterion)
-    saliency = element_saliency(program, judge, evidence_for(bench, stage, seed, field))
-    if saliency is None:
+    if judge.saliency is None:
         return JudgedElements(None, [])
+    evidence = evidence_for(bench, stage, seed, field, masks=masks, movement=movement)
+    saliency = element_saliency(program, judge, evidence)
     weights = maskable(program, stage.exclude)
-    return JudgedElements(
-        saliency,
-        [
-            Frozen(
-                layer=name.rpartition(".")[0] or name,
-                op=stage.criterion,
-                reason=f"the weight `{name}` is not masked: {judge.lacking}",
-                channels=weight.numel(),
-            )
-            for name, weight in weights.items()
-            if name not in saliency
-        ],
-    )
+    lacking = [name for name in weights if name not in (saliency or {})]
+    return JudgedElements(saliency, not_judged(program, stage, lacking))
+
+
+def not_judged(
+    program: Program, stage: PruneStage | ScoreStage, names: Collection[str]
+) -> list[Frozen]:
+    """The weights of these names, which a criterion cannot judge and which stay whole."""
+    weights, lacking = program.parameters(), criterion(stage.criterion).lacking
+    return [
+        Frozen(
+            layer=name.rpartition(".")[0] or name,
+            op=stage.criterion,
+            reason=f"the weight `{name}` is not masked: {lacking}",
+            channels=weights[name].numel(),
+        )
+        for name in names
+    ]
 
 
 def in_stage_criterion(error: CriterionDoesNotFit, field: str) -> CriterionDoesNotFit:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from secateur.recipe import Agp, PruneStage, Rigl
-from torch import Tensor
 
-from engine.errors import NothingPruned
 from engine.job import Listener
-from engine.masks import Masks, maskable, masked_count, prune_elements
+from engine.lottery.baselines import BaselineStep
+from engine.lottery.steps import TicketStep
+from engine.masks import maskable, masked_count
+from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
-from engine.pipeline.prune import in_stage
+from engine.pipeline.growth import growth_of
+from engine.pipeline.pruning import take_out_dead
+from engine.pipeline.random_control import as_recovered, randomly_pruned
+from engine.pipeline.scoring import not_judged
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, TrainStep
 from engine.pipeline.tickets import keep_trained, part_of, program_to_train
-from engine.seeds import derive
+from engine.pipeline.tradeoff import begin_point
 from engine.torchscript.program import Program
 from engine.training.dropout import rescaled_dropout
 from engine.training.finetune import train
-from engine.training.gradual import GradualPruning
+from engine.training.gradual import GradualPruning, Ramp
+from engine.training.movement import MovementPruning, MovementRecord
 from engine.training.rigl import RiggedLottery
 from engine.training.run import TrainingObserver, TrainingRun
 from engine.training.sparsity import SparsityRule
@@ -62,15 +66,32 @@ def train_step(
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)
         run = replace(run, sparsity=rule, first_epoch=step.first_epoch)
+    if _before_a_round_by_movement(bench, state, step):
+        run = replace(run, sparsity=MovementRecord())
     run = part_of(state, step, run)
-    begun = program_to_train(bench, state, step)
+    if isinstance(step, BaselineStep) and step.baseline.kind == "random_pruning":
+        control = randomly_pruned(bench, state, step)
+        begun, run = control.program, as_recovered(bench, state, step, run, control.masks)
+    elif isinstance(step, TradeOffStep):
+        begun, run = begin_point(bench, state, step, run)
+    else:
+        begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
     removed = 0
     if run.sparsity is not None:
         removed = masked_count(trained.masks) - masked_count(state.masks)
         state.masks = trained.masks
+    _note_movement(state, step, run.sparsity)
     keep_trained(bench, state, step, trained.program)
-    return trained.program, removed
+    if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
+        numbered = step.stage_index, step.changing
+        take_out_dead(bench, state, numbered, step.label, listener)
+    return (trained.program if step.aside else state.program), removed
+
+
+def _dead_go(stage: PruneStage) -> bool:
+    """Whether dead neurons are taken out after this run; under `rigl` they are before it."""
+    return stage.remove_dead and isinstance(stage.schedule, Agp)
 
 
 def _dropout(
@@ -99,40 +120,36 @@ def _sparsity(bench: Workbench, state: JobState, step: FinetuneStep) -> Sparsity
         return RiggedLottery(stage.schedule, names, f"{field}.schedule")
     if not isinstance(stage.schedule, Agp):
         raise TypeError(f"masks do not change while training under `{stage.schedule.kind}`")
-    growth = _Growth(stage, derive(bench.recipe.seed, "prune", step.stage_index, 1))
-    try:
-        _, removed = growth.prune(state.program.twin(), state.masks, stage.schedule.rounds)
-        if removed == 0:
-            raise NothingPruned(
-                "the plan removes nothing: the amount rounds to no weight, or those weights are "
-                "masked already",
-                hint="raise the amount; amounts count against all weights, masked ones included",
-                where="allocation",
-            )
-    except NothingPruned as error:
-        raise in_stage(error, field) from error
-    return GradualPruning(stage.schedule, growth, f"{field}.schedule")
+    growth, ramp = (
+        growth_of(bench, state, stage, step.stage_index),
+        Ramp(stage.schedule, f"{field}.schedule"),
+    )
+    if stage.criterion == "movement":
+        return MovementPruning(ramp, growth.by_movement(state.masks), growth.weights)
+    return GradualPruning(ramp, growth)
 
 
-@dataclass(frozen=True)
-class _Growth:
-    """Chooses the masks of a ramp, always by the weights as they are then."""
+def _before_a_round_by_movement(bench: Workbench, state: JobState, step: TrainStep) -> bool:
+    """Whether a prune round follows that is judged by how this run moves the weights."""
+    if isinstance(step, BaselineStep | TradeOffStep):
+        return False
+    stage = bench.recipe.stages[step.stage_index]
+    if not isinstance(stage, PruneStage):
+        return False
+    held = state.tournaments.get(step.stage_index)
+    if (stage.criterion if held is None else held.winner) != "movement":
+        return False
+    if isinstance(step, TicketStep):
+        return step.part == "round"
+    return step.round_number is not None and step.round_number < step.rounds
 
-    stage: PruneStage
-    seed: int
 
-    def __call__(
-        self, program: Program, masks: Mapping[str, Tensor], round_number: int
-    ) -> Mapping[str, Tensor]:
-        held = {name: mask.cpu() for name, mask in masks.items()}
-        return self.prune(program, held, round_number)[0]
-
-    def prune(
-        self, program: Program, masks: Mapping[str, Tensor], round_number: int
-    ) -> tuple[Masks, int]:
-        """Masks after a round of the ramp, and how many weights they add; zeroes those weights."""
-        schedule = self.stage.schedule
-        rounds = schedule.rounds if isinstance(schedule, Agp) else 1
-        return prune_elements(
-            program, masks, self.stage, seed=self.seed, round_number=round_number, rounds=rounds
-        )
+def _note_movement(state: JobState, step: TrainStep, rule: SparsityRule | None) -> None:
+    """Keep what a run accumulated for the next round, or say what it could not judge."""
+    if isinstance(rule, MovementRecord):
+        scores = {name: score.cpu() for name, score in rule.scores.items()}
+        state.movement[step.stage_index] = scores
+    if isinstance(rule, MovementPruning) and isinstance(step, FinetuneStep) and step.changing:
+        lacking = sorted(set(rule.weights) - set(rule.scores))
+        frozen = not_judged(state.program, step.changing, lacking)
+        state.frozen.extend(item for item in frozen if item not in state.frozen)

@@ -118,7 +118,9 @@ def train(
         moving.best, finished = resume.best, resume.epoch
         if resume.masks is not None:
             moving.masks = _placed(resume.masks, run.device)
-    _check_room(run)
+    if run.sparsity is not None:
+        run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
+        run.sparsity.recall({} if resume is None else resume.memory, run.device)
     for epoch in range(finished, run.epochs.stop):
         with flushed_denormals(), plain_execution():
             _train_epoch(moving, run, epoch, observer)
@@ -134,6 +136,7 @@ def train(
                 optimizer=optimizer.state_dict(),
                 best=moving.best,
                 masks=_kept(moving.masks, run),
+                memory={} if run.sparsity is None else run.sparsity.memory(),
             )
         )
     best = moving.best
@@ -150,11 +153,6 @@ def _placed(masks: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
 def _kept(masks: Mapping[str, Tensor], run: TrainingRun) -> dict[str, Tensor] | None:
     """Masks for a checkpoint; None where they hold through the run, and the job has them."""
     return None if run.sparsity is None else {name: mask.cpu() for name, mask in masks.items()}
-
-
-def _check_room(run: TrainingRun) -> None:
-    if run.sparsity is not None:
-        run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
 
 
 def _train_epoch(

@@ -20,28 +20,30 @@ from torch import Tensor
 
 from engine.errors import TrainingRuleUnmet
 from engine.torchscript.program import Program
-from engine.training.sparsity import Change, Moment
+from engine.training.sparsity import Change, Moment, SparsityRule
 
 Grow = Callable[[Program, Mapping[str, Tensor], int], Mapping[str, Tensor]]
 """Masks of a round (0 is the first) from the program and the masks of the round before."""
 
 
 @dataclass(frozen=True)
-class GradualPruning:
-    """Growths of one run.
+class Ramp:
+    """When masks grow in a run.
 
     Attributes:
         schedule: of the recipe.
-        grow: gives the masks of each growth.
         field: path of the schedule in the recipe, for errors.
     """
 
     schedule: Agp
-    grow: Grow
     field: str
 
     def check(self, per_epoch: int, steps: int) -> None:
-        """The last growth must leave at least a step to recover."""
+        """The last growth must leave at least a step to recover.
+
+        Raises:
+            TrainingRuleUnmet: saying what would fit.
+        """
         last = self._step_of(self.schedule.rounds, per_epoch)
         if last >= steps:
             raise TrainingRuleUnmet(
@@ -50,6 +52,38 @@ class GradualPruning:
                 hint="train for more epochs, or lower `rounds`, `every_steps` or `start_epoch`",
                 where=f"{self.field}.rounds",
             )
+
+    def due(self, moment: Moment) -> int | None:
+        """The growth that falls on this step, if any; 0 is the start of the ramp."""
+        for round_number in range(self.schedule.rounds + 1):
+            if moment.step == self._step_of(round_number, moment.per_epoch):
+                return None if round_number == 0 and self.schedule.initial == 0 else round_number
+        return None
+
+    def settled(self, step: int, per_epoch: int) -> bool:
+        """After the last growth."""
+        return step > self._step_of(self.schedule.rounds, per_epoch)
+
+    def _step_of(self, round_number: int, per_epoch: int) -> int:
+        every = self.schedule.every_steps or per_epoch
+        return self.schedule.start_epoch * per_epoch + round_number * every
+
+
+@dataclass(frozen=True)
+class GradualPruning(SparsityRule):
+    """Growths of one run.
+
+    Attributes:
+        ramp: when they are.
+        grow: gives the masks of each growth.
+    """
+
+    ramp: Ramp
+    grow: Grow
+
+    def check(self, per_epoch: int, steps: int) -> None:
+        """The last growth must leave at least a step to recover."""
+        self.ramp.check(per_epoch, steps)
 
     def change(
         self,
@@ -60,17 +94,11 @@ class GradualPruning:
     ) -> Change | None:
         """Larger masks where a growth is due; the step itself is then taken under them."""
         del optimizer  # what it remembers of masked weights never comes back
-        for round_number in range(self.schedule.rounds + 1):
-            if moment.step == self._step_of(round_number, moment.per_epoch):
-                if round_number == 0 and self.schedule.initial == 0:
-                    return None
-                return Change(self.grow(program, masks, round_number), instead_of_step=False)
-        return None
+        round_number = self.ramp.due(moment)
+        if round_number is None:
+            return None
+        return Change(self.grow(program, masks, round_number), instead_of_step=False)
 
     def settled(self, step: int, per_epoch: int) -> bool:
         """After the last growth."""
-        return step > self._step_of(self.schedule.rounds, per_epoch)
-
-    def _step_of(self, round_number: int, per_epoch: int) -> int:
-        every = self.schedule.every_steps or per_epoch
-        return self.schedule.start_epoch * per_epoch + round_number * every
+        return self.ramp.settled(step, per_epoch)

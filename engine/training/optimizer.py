@@ -51,3 +51,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Use this rate for the next step."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def forget(optimizer: torch.optim.Optimizer, weight: Tensor, where: Tensor) -> None:
+    """Zero what the optimiser gathered (momentum, moments) for some elements of a weight."""
+    for kept in optimizer.state.get(weight, {}).values():
+        if isinstance(kept, Tensor) and kept.shape == weight.shape:
+            kept.masked_fill_(where, 0.0)

@@ -5,12 +5,13 @@ Every dt steps until T_end, a layer with m live weights exchanges k of them, whe
     f(t) = (a / 2) (1 + cos(t pi / T_end)),   k = floor(f(t) m)
 
     drop   the k live weights of smallest magnitude
-    grow   the k weights of largest loss gradient among those that were dead before
+    grow   the k weights of largest loss gradient among all that are not live after the drop
 
-so the count per layer never changes. What was just dropped does not grow back at once (the paper
-allows it where its gradient is among the largest). Where fewer than k are dead, as many as there
-are go and come. Grown weights start at zero. The optimiser makes no step at an exchange, and
-forgets what it gathered for a dropped weight, which could otherwise move it when it is grown again.
+so the count per layer never changes. What was just dropped is among the candidates: where its
+gradient is large it comes back in the same exchange, from zero, as everything that grows starts at
+zero (the authors' code leaves such a weight its value; the paper knows no exception). The
+optimiser makes no step at an exchange, and forgets what it gathered for dropped and grown weights.
+A layer without a dead weight is dense, not sparse, and is left alone: nothing can move there.
 Gradients of dead weights come for free: they are held at zero, not taken out of the graph.
 """
 
@@ -26,11 +27,12 @@ from torch import Tensor
 
 from engine.errors import TrainingRuleUnmet
 from engine.torchscript.program import Program
-from engine.training.sparsity import Change, Moment
+from engine.training.optimizer import forget
+from engine.training.sparsity import Change, Moment, SparsityRule
 
 
 @dataclass(frozen=True)
-class RiggedLottery:
+class RiggedLottery(SparsityRule):
     """Exchanges of one run.
 
     Attributes:
@@ -71,8 +73,10 @@ class RiggedLottery:
         for name, weight in program.parameters().items():
             # Frozen layers have no gradient and do not move.
             if name in masks and name in self.weights and weight.grad is not None:
-                changed[name] = exchange(weight, weight.grad, masks[name], share)
-                _forget(optimizer, weight, masks[name] & ~changed[name])
+                done = exchange(weight, weight.grad, masks[name], share)
+                changed[name] = done.mask
+                start_at_zero(weight, done.moved)
+                forget(optimizer, weight, done.moved)
         return Change(changed, instead_of_step=True)
 
     def settled(self, step: int, per_epoch: int) -> bool:
@@ -85,9 +89,22 @@ class RiggedLottery:
         return self.schedule.alpha / 2 * (1 + cos(step * pi / end))
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What an exchange did to a weight.
+
+    Attributes:
+        mask: that holds from now on.
+        moved: dropped or grown, or one after the other.
+    """
+
+    mask: Tensor
+    moved: Tensor
+
+
 @torch.no_grad()
-def exchange(weight: Tensor, gradient: Tensor, mask: Tensor, share: float) -> Tensor:
-    """The mask after one exchange, with as many live weights as before.
+def exchange(weight: Tensor, gradient: Tensor, mask: Tensor, share: float) -> Exchange:
+    """Drop and grow, with as many live weights as before.
 
     Ties go to the earlier element, for drops and growths alike.
 
@@ -98,17 +115,18 @@ def exchange(weight: Tensor, gradient: Tensor, mask: Tensor, share: float) -> Te
         share: of the live weights that is exchanged.
     """
     live = mask.reshape(-1)
-    count = min(floor(share * int(live.sum())), int((~live).sum()))
+    count = 0 if bool(live.all()) else floor(share * int(live.sum()))
     magnitude = weight.reshape(-1).abs().masked_fill(~live, torch.inf)
-    strength = gradient.reshape(-1).abs().masked_fill(live, -torch.inf)
-    after = live.clone()
-    after[torch.argsort(magnitude, stable=True)[:count]] = False
-    after[torch.argsort(strength, descending=True, stable=True)[:count]] = True
-    return after.reshape(mask.shape)
+    kept = live.clone()
+    kept[torch.argsort(magnitude, stable=True)[:count]] = False
+    strength = gradient.reshape(-1).abs().masked_fill(kept, -torch.inf)
+    grown = torch.zeros_like(live)
+    grown[torch.argsort(strength, descending=True, stable=True)[:count]] = True
+    moved = (live & ~kept) | grown
+    return Exchange((kept | grown).reshape(mask.shape), moved.reshape(mask.shape))
 
 
-def _forget(optimizer: torch.optim.Optimizer, weight: Tensor, dropped: Tensor) -> None:
-    """Zero momentum and moments of dropped weights."""
-    for kept in optimizer.state.get(weight, {}).values():
-        if isinstance(kept, Tensor) and kept.shape == weight.shape:
-            kept.masked_fill_(dropped, 0.0)
+def start_at_zero(weight: Tensor, where: Tensor) -> None:
+    """Zero the weights in place."""
+    with torch.no_grad():
+        weight.masked_fill_(where, 0.0)

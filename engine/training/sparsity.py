@@ -41,7 +41,10 @@ class Change:
 
 
 class SparsityRule(Protocol):
-    """Changes masks while training. It holds no state besides the masks: a resumed run goes on."""
+    """Changes masks while training, or looks on.
+
+    What it must know besides the masks to go on in a resumed run, it says in `memory`.
+    """
 
     def check(self, per_epoch: int, steps: int) -> None:
         """Refuse a run that leaves the rule no room.
@@ -68,3 +71,11 @@ class SparsityRule(Protocol):
 
     def settled(self, step: int, per_epoch: int) -> bool:
         """Whether the masks are as sparse as they shall be, once `step` steps are done."""
+
+    def memory(self) -> dict[str, dict[str, Tensor]]:
+        """What a resumed run must be told, in tensors of its own on the CPU; nothing by default."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Mapping[str, Tensor]], device: str) -> None:
+        """Start a run: from nothing, or from what `memory` said, on this device."""
+        del memory, device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -25,7 +25,8 @@ class Best:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """After `epoch` finished epochs; `masks` where they change while training.
+    """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
+    rule has one.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -35,6 +36,7 @@ class TrainingState:
     optimizer: dict[str, Any]
     best: Best | None
     masks: dict[str, Tensor] | None = None
+    memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -44,6 +46,7 @@ class TrainingState:
             "optimizer": self.optimizer,
             "best": None if self.best is None else _shallow(self.best),
             "masks": self.masks,
+            "memory": self.memory,
         }
 
     @classmethod
@@ -56,6 +59,7 @@ class TrainingState:
             optimizer=data["optimizer"],
             best=None if best is None else Best(**best),
             masks=data["masks"],
+            memory=data.get("memory", {}),
         )
 
 

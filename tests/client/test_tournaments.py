@@ -22,7 +22,7 @@ def stage(**fields: Any) -> PruneStage:
 
 CHANNELS = [
     "l1_norm", "l2_norm", "geometric_median", "bn_scale", "lamp", "apoz", "mean_activation",
-    "wanda", "gradient", "taylor", "hessian", "snip", "grasp", "synflow", "random",
+    "wanda", "gradient", "taylor", "hessian", "snip", "grasp", "movement", "synflow", "random",
 ]  # fmt: skip
 WEIGHTS = [
     name

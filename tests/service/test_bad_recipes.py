@@ -156,18 +156,6 @@ def broken(path: str, value: Any) -> dict[str, Any]:
             {
                 "stage": "prune",
                 "granularity": "element",
-                "criterion": "taylor",
-                "allocation": {"amount": 0.5},
-                "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
-            },
-            "stages.0",
-            "use `l1_norm`",
-        ),
-        (
-            "stages.0",
-            {
-                "stage": "prune",
-                "granularity": "element",
                 "allocation": {"threshold": 0.05},
                 "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
             },
@@ -181,10 +169,22 @@ def broken(path: str, value: Any) -> dict[str, Any]:
                 "granularity": "n_m",
                 "n": 2,
                 "m": 4,
-                "schedule": {"kind": "agp", "finetune": {"epochs": 20}},
+                "schedule": {"kind": "agp", "initial": 0.5, "finetune": {"epochs": 20}},
             },
             "stages.0",
-            "has no ramp",
+            "must be below the amount (0.5)",
+        ),
+        (
+            "stages.0",
+            {
+                "stage": "prune",
+                "granularity": "n_m",
+                "n": 2,
+                "m": 4,
+                "schedule": {"kind": "agp", "rounds": 5, "finetune": {"epochs": 5}},
+            },
+            "stages.0",
+            "more than 5 epochs",
         ),
         ("stages.1.penalty", {"l1": 0}, None, "at least one of"),
         ("stages.1.penalty", {"l3": 1}, "stages.1.penalty.l3", "valid are `l1`"),
@@ -419,3 +419,14 @@ def test_ids_that_are_not_there(api: Api, model_id: str, recipe: Any) -> None:
         response = api.client.post("/v1/jobs", json=body)
         assert response.status_code == 404
         assert "_none" in response.json()["detail"]
+
+
+def test_trade_off_curves_need_a_validation_split(api: Api, model_id: str) -> None:
+    recipe = {
+        "stages": [{"stage": "prune", "allocation": {"amount": 0.5}}],
+        "tradeoff": {"ratios": [0.5], "lines": [{"penalty": "none"}]},
+    }
+    assert (
+        "`recipe.tradeoff` needs a dataset"
+        in refusal(api, model_id=model_id, recipe=recipe)["dataset_id"]
+    )

@@ -61,7 +61,8 @@ CRITERIA: list[Method] = [
         summary=(
             "Magnitude that compares between layers: the share of a weight's square in the "
             "squares of all weights of its layer that are no smaller. For channels the same with "
-            "the squared norms of filters. Meant for `scope: global`, without `normalize`."
+            "the squared norms of filters. Meant for `scope: global`, without `normalize`: within "
+            "one layer it ranks single weights as their magnitude does."
         ),
         formula="s(u) = w_u^2 / sum of w_v^2 over |w_v| >= |w_u|",
         source="Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning (ICLR)",

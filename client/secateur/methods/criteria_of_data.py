@@ -125,4 +125,20 @@ OF_DATA: list[Method] = [
         data="labelled",
         cost="two runs and three backward passes on `scoring.samples` samples",
     ),
+    _criterion(
+        "movement",
+        summary=(
+            "What training drives towards zero goes, however large it is. The training between the "
+            "rounds of `iterative`, `lr_rewind`, `imp` and of `agp` on channels accumulates the "
+            "score; before a first round, or with `one_shot`, a copy is trained on the samples for "
+            "`scoring.epochs` at `scoring.lr`. `agp` on weights accumulates it in its one run: "
+            "masked weights keep their value and go on being scored, and at every growth all "
+            "compete anew. Made for fine-tuning on another task."
+        ),
+        formula=f"s = - sum over steps t of w_t g_t{_SUMMED}",
+        source="Sanh, Wolf & Rush 2020, Movement Pruning (NeurIPS), equation 3",
+        data="labelled",
+        cost="none beside the training; before a first round one run and one backward pass for "
+        "each of `scoring.epochs`",
+    ),
 ]

@@ -186,7 +186,7 @@ def test_all_criteria_meet_the_same_macs(make_job, lenet, little_data, monkeypat
     assert {one.criterion for one in held.contestants} - {one.criterion for one in took_part} == {
         "bn_scale"
     }
-    assert len(took_part) == 14
+    assert len(took_part) == 15
     for one in took_part:
         assert one.macs <= 1.03 * held.target
         assert one.matched == (abs(one.macs - held.target) <= 0.03 * held.target)
@@ -195,7 +195,7 @@ def test_all_criteria_meet_the_same_macs(make_job, lenet, little_data, monkeypat
     # The stage itself prunes by its own amount.
     assert report.stages[0].removed == 137
     assert [step for step in heard.steps if step[2] == "contestants"] == [
-        (number, 15, "contestants") for number in range(16)
+        (number, 16, "contestants") for number in range(17)
     ]
     assert heard.started[1] == (0, "tournament")
     told = {stage for name, *_, stage in heard.metrics if name == "tournament/accuracy"}

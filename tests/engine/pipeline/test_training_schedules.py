@@ -52,6 +52,23 @@ def test_agp_masks_while_one_run_trains(run, lenet, little_data):
     assert done.result.report.certificate.passed
 
 
+def test_agp_reaches_an_exact_pattern_while_one_run_trains(run, lenet, little_data):
+    schedule = {"kind": "agp", "rounds": 3, "finetune": {"epochs": 5}}
+    stage = {"stage": "prune", "granularity": "n_m", "n": 1, "m": 4, "schedule": schedule}
+    done = run(lenet, {"stages": [stage]}, little_data)
+    assert labels(done) == [("prune", "prune while training")]
+    patterns = done.result.report.patterns
+    # the inputs of the first convolution are one channel, no multiple of 4
+    names = {"conv2.weight", "fc1.weight", "fc2.weight", "fc3.weight"}
+    assert {item.weight for item in patterns} == names
+    assert all(item.holds and (item.n, item.m) == (1, 4) for item in patterns)
+    weights = weights_of(done.folder)
+    inputs_last = [weights[name].movedim(1, -1).reshape(-1, 4) for name in names]
+    groups = torch.cat(inputs_last)
+    assert torch.count_nonzero(groups, dim=1).eq(1).all()
+    assert done.result.report.stages[0].removed == 3 * len(groups)
+
+
 def test_agp_on_channels_goes_in_rounds_of_the_cubic_ramp(run, lenet, little_data):
     schedule = {"kind": "agp", "rounds": 3}
     stage = prune(schedule=schedule, allocation={"scope": "global", "amount": 0.54})
@@ -74,6 +91,22 @@ def test_rigl_exchanges_what_the_stage_masked(run, lenet, little_data):
     after = load_file(done.folder / "masks.safetensors")
     assert all(int(before[name].sum()) == int(after[name].sum()) for name in before)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_rigl_holds_the_densities_of_an_erdos_renyi_kernel(run, lenet, little_data):
+    allocation = {"amount": 0.8, "distribution": "erdos_renyi"}
+    done = run(lenet, {"stages": [RIGL | {"allocation": allocation}]}, little_data)
+    masks = load_file(done.folder / "masks.safetensors")
+    sizes = {name: mask.numel() for name, mask in masks.items()}
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert sum(kept.values()) == sum(sizes.values()) - round(0.8 * sum(sizes.values()))
+    # The density of a layer follows the sum of its dimensions over their product, capped at 1.
+    ratio = {name: sum(mask.shape) / mask.numel() for name, mask in masks.items()}
+    sparse = [name for name in masks if kept[name] < sizes[name]]
+    scale = [kept[name] / sizes[name] / ratio[name] for name in sparse]
+    assert len(sparse) > 2
+    assert max(scale) / min(scale) < 1.01
+    assert all(ratio[name] * min(scale) > 0.99 for name in masks if name not in sparse)
 
 
 def test_lr_rewind_replays_the_schedule_after_every_round(run, lenet, little_data):

@@ -50,6 +50,8 @@ EXPECTED = {
     # H g = x (L'' a (-1/2 S) + L' L' 2 h), L' = -1/2, L'' = 1/4, S = |a|^2 |x|^2 + 2 |h|^2 = 67;
     # the factors of x are (-24.625, 9.375, 8.875), and w x = h
     "grasp": [-24.625, 18.75, 8.875],
+    # - g w, one step
+    "movement": [1.5, -1.0, -0.5],
     # h = (4, 1, 1), column sums of |fc2| = (3, 3, 1)
     "synflow": [12.0, 3.0, 1.0],
 }
@@ -70,6 +72,7 @@ ELEMENTS = {
     "snip": [[4.5, 3.0], [0.0, 1.0], [0.5, 0.0]],
     # the factors above, times x, times w
     "grasp": [[-73.875, 49.25], [0.0, 18.75], [8.875, 0.0]],
+    "movement": [[4.5, -3.0], [0.0, -1.0], [-0.5, 0.0]],
     # |w| times the column sum of |fc2|
     "synflow": [[9.0, 3.0], [0.0, 3.0], [1.0, 0.0]],
 }
@@ -97,6 +100,9 @@ COUPLED = {
     ("snip", "max"): [6.0, 1.5],
     ("snip", "mean"): [5.0, 1.0],
     ("gradient", "sum"): [4.0, 1.0],
+    # signs stay: 6 - 4 and -0.5 - 1.5
+    ("movement", "sum"): [2.0, -2.0],
+    ("movement", "max"): [6.0, -0.5],
     ("hessian", "sum"): [26.0, 1.25],
     # |a| + |b| = (5, 4), columns of fc (6, 3): R = 42
     ("synflow", "sum"): [30.0, 12.0],
@@ -339,7 +345,7 @@ def test_no_two_criteria_rank_a_network_alike():
         name: tuple(np.argsort(scores_of(name, program, evidence), kind="stable").tolist())
         for name in channels
     }
-    assert len(channels) == 15
+    assert len(channels) == 16
     alike = [(a, b) for a, b in combinations(ranked, 2) if ranked[a] == ranked[b]]
     assert not alike
 
@@ -365,4 +371,4 @@ def test_no_two_criteria_rank_a_network_alike():
     assert elements["taylor"] == elements["hessian"]
     equal = {"l2_norm", "lamp", "hessian"}
     distinct = {name: order for name, order in elements.items() if name not in equal}
-    assert len(set(distinct.values())) == len(distinct) == 7
+    assert len(set(distinct.values())) == len(distinct) == 8

@@ -23,6 +23,19 @@ def stage(**changes):
         ({"criterion": "l1_norm", "scoring": {}}, "`scoring` is of no use"),
         ({"criterion": "synflow", "scoring": {}}, "looks at no samples"),
         ({"criterion": "apoz", "scoring": {"target": "teacher"}}, "`scoring.target` is of no use"),
+        ({"criterion": "movement", "granularity": "layer"}, "does not judge whole layers; use"),
+        ({"criterion": "taylor", "scoring": {"epochs": 2}}, "`scoring.epochs` is of no use"),
+        ({"criterion": "apoz", "scoring": {"lr": 0.1}}, "`scoring.lr` is of no use"),
+        ({"criterion": "movement", "scoring": {"lr": 0}}, "greater than 0"),
+        (
+            {
+                "criterion": "movement",
+                "granularity": "element",
+                "scoring": {"epochs": 2},
+                "schedule": {"kind": "agp", "rounds": 2, "finetune": {"epochs": 3}},
+            },
+            "the run in which they are masked is what judges them",
+        ),
         ({"criterion": "taylor", "scoring": {"samples": 0}}, "greater than or equal to 1"),
         ({"criterion": "taylor", "scoring": {"target": "student"}}, "'labels' or 'teacher'"),
     ],
@@ -32,11 +45,13 @@ def test_refused(changes, says):
         PruneStage.model_validate(stage(**changes))
 
 
-@pytest.mark.parametrize("criterion", ["apoz", "mean_activation", "wanda", "taylor", "snip"])
+@pytest.mark.parametrize(
+    "criterion", ["apoz", "mean_activation", "wanda", "taylor", "snip", "movement"]
+)
 def test_criteria_of_data_need_a_dataset_and_name_their_field(criterion):
     recipe = Recipe.model_validate({"stages": [stage(), stage(criterion=criterion)]})
     assert recipe.needs_dataset() == "stages.1.criterion"
-    labelled = criterion in {"taylor", "snip"}
+    labelled = criterion in {"taylor", "snip", "movement"}
     assert recipe.needs_targets() == ("stages.1.criterion" if labelled else None)
 
 

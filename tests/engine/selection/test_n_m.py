@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from secateur.recipe import Agp
 
 from engine.selection.n_m import broken_groups, select_pattern
 
@@ -42,6 +43,37 @@ def test_rounds_take_the_same_number_of_every_group_and_end_in_the_pattern():
     assert first.int().tolist() == [[0, 0, 1, 1, 1, 1, 1, 1] * 2]
     last = select_pattern({"w": score}, {"w": 1}, kept=4, group=8, round_number=2, rounds=2)["w"]
     assert last.int().tolist() == [[0, 0, 0, 0, 1, 1, 1, 1] * 2]
+
+
+def test_a_ramp_ends_in_the_pattern_and_takes_the_least_of_all_groups_on_its_way():
+    # Groups (4, 1, 3, 2), (8, 7, 6, 5), (9, 0, 9, 9); 2 of 4 is 6 of 12 in the end. After 1 of 3
+    # growths 12 x 0.5 (1 - 8/27) = 4.2, so 4 = 3 + 1: one of every group, and of the next in
+    # line, 2, 6 and 9, the lowest. After 2 of 3 12 x 0.5 (1 - 1/27) = 5.8: all 6.
+    rows = [[4.0, 1.0, 3.0, 2.0], [8.0, 7.0, 6.0, 5.0], [9.0, 0.0, 9.0, 9.0]]
+    score = torch.tensor(rows).reshape(1, 12)
+    ramp = Agp(kind="agp", rounds=3)
+
+    def after(growth, score, schedule=ramp):
+        chosen = select_pattern(
+            {"w": score},
+            {"w": 1},
+            kept=2,
+            group=4,
+            round_number=growth,
+            rounds=3,
+            schedule=schedule,
+        )
+        return chosen["w"].reshape(3, 4)
+
+    first = after(1, score)
+    assert first.int().tolist() == [[1, 0, 1, 0], [1, 1, 1, 0], [1, 0, 1, 1]]
+    whole = [[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]]
+    assert after(2, score).int().tolist() == whole
+    assert after(3, score).int().tolist() == whole
+    # What went stays gone when the scores turn: the group that is ahead is ahead still.
+    turned = torch.where(first.reshape(1, 12), -score, -torch.inf)
+    later = Agp(kind="agp", rounds=3, initial=0.3)  # 0.3 of 12 at growth 0 is 4 as well
+    assert torch.equal(after(0, turned, later), first)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from secateur.recipe import Agp, PruneStage
 from engine.errors import TrainingRuleUnmet
 from engine.masks import masked_count, prune_elements
 from engine.training.finetune import train
-from engine.training.gradual import GradualPruning
+from engine.training.gradual import GradualPruning, Ramp
 from engine.training.sparsity import Moment
 from tests.engine.training.test_finetune import (
     Observer,
@@ -23,7 +23,7 @@ from tests.engine.training.test_finetune import (
 
 def rule_of(**changes):
     schedule = Agp.model_validate({"kind": "agp", "rounds": 2} | changes)
-    return GradualPruning(schedule, lambda *asked: asked[-1], "schedule")
+    return GradualPruning(Ramp(schedule, "schedule"), lambda *asked: asked[-1])
 
 
 def rounds_by_step(rule, steps):
@@ -62,7 +62,7 @@ def ramped(tmp_path, **changes):
     def grow(student, masks, number):
         return prune_elements(student, masks, stage, seed=0, round_number=number, rounds=2)[0]
 
-    rule = GradualPruning(stage.schedule, grow, "schedule")
+    rule = GradualPruning(Ramp(stage.schedule, "schedule"), grow)
     return program, dataclasses.replace(run_of(options(epochs=4, **changes)), sparsity=rule)
 
 

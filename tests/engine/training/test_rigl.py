@@ -25,19 +25,41 @@ LIVE = torch.tensor([[True, True, False], [True, False, False]])
 
 
 def test_one_exchange_by_hand():
-    # Half of 3 live weights is 1. The smallest, -0.1, goes. Dead before: gradients -2, -3, 1; the
-    # largest of them is -3. The gradient 8 of the dropped weight and 9 of a live one do not count.
-    after = exchange(WEIGHTS, GRADIENTS, LIVE, 0.5)
-    assert after.tolist() == [[True, False, False], [True, True, False]]
+    # Half of 3 live weights is 1. The smallest, -0.1, goes. Not live then: gradients 8 (of the one
+    # just dropped), -2, -3 and 1; the largest of them is -3 where that 8 is a 2.
+    gradients = GRADIENTS.clone()
+    gradients[0, 1] = 2.0
+    done = exchange(WEIGHTS, gradients, LIVE, 0.5)
+    assert done.mask.tolist() == [[True, False, False], [True, True, False]]
+    assert done.moved.tolist() == [[False, True, False], [False, True, False]]
 
 
-def test_as_many_go_as_are_dead():
+def test_what_was_just_dropped_may_grow_back():
+    # The same with 8: it beats -3, and the exchange puts the same weight back.
+    done = exchange(WEIGHTS, GRADIENTS, LIVE, 0.5)
+    assert torch.equal(done.mask, LIVE)
+    assert done.moved.tolist() == [[False, True, False], [False, False, False]]
+    # 0.7 of 3 is 2: -0.1 and 0.3 go; 8 and 7 are the largest of 8, -2, 7, -3, 1. Gradient 9
+    # belongs to a weight that stays and is no candidate.
+    done = exchange(WEIGHTS, GRADIENTS, LIVE, 0.7)
+    assert torch.equal(done.mask, LIVE)
+    assert done.moved.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_more_may_move_than_are_dead():
+    # 0.9 of 5 is 4: -0.1, 0.2, 0.3 and 0.4 go, one was dead; of 8, -2, 7, -3 and 1 four come.
     mask = torch.tensor([[True, True, True], [True, True, False]])
     weight = torch.tensor([[0.5, -0.1, 0.2], [0.3, 0.4, 0.0]])
-    assert exchange(weight, GRADIENTS, mask, 0.9).tolist() == [
-        [True, False, True],
-        [True, True, True],
-    ]
+    done = exchange(weight, GRADIENTS, mask, 0.9)
+    assert torch.equal(done.mask, mask)
+    assert done.moved.tolist() == [[False, True, True], [True, True, False]]
+
+
+def test_a_dense_layer_is_left_alone():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    done = exchange(WEIGHTS, GRADIENTS, mask, 0.9)
+    assert torch.equal(done.mask, mask)
+    assert not bool(done.moved.any())
 
 
 def test_share_falls_along_a_cosine_by_hand():
@@ -72,12 +94,19 @@ def test_when_it_changes_and_what_it_forgets(tmp_path):
         return rule.change(program, optimizer, masks, Moment(step, 4, 8))
 
     assert [at(step) is None for step in (0, 1, 3, 4, 6)] == [True] * 5
-    change = at(2)  # 1 / 2 (1 + cos(pi / 2)) of 3
+    # 1 / 2 (1 + cos(pi / 2)) of 3 is 1: -0.1 goes and, by its gradient of 8, comes back at zero
+    change = at(2)
     assert change.instead_of_step
-    assert change.masks["linear.weight"].tolist() == [[True, False, False], [True, True, False]]
+    assert torch.equal(change.masks["linear.weight"], LIVE)
     assert change.masks["other"] is LIVE
+    assert torch.equal(weight, torch.tensor([[0.5, 0.0, 0.0], [0.3, 0.0, 0.0]]))
     momentum = optimizer.state[weight]["momentum_buffer"]
     assert momentum.tolist() == [[9.0, 0.0, -2.0], [7.0, -3.0, 1.0]]
+    # Now it is the smallest again; with a gradient of 2 the one of -3 comes in its place.
+    weight.grad[0, 1] = 2.0
+    change = at(2)
+    assert change.masks["linear.weight"].tolist() == [[True, False, False], [True, True, False]]
+    assert momentum.tolist() == [[9.0, 0.0, -2.0], [7.0, 0.0, 1.0]]
     excluded = RiggedLottery(schedule, frozenset(), "schedule")
     assert excluded.change(program, optimizer, masks, Moment(2, 4, 8)).masks == masks
 
