@@ -27,8 +27,9 @@ class JobInput:
         device: `cpu` or `cuda`.
         threads: torch intra-op threads.
         checkpoint: file written by an earlier attempt to resume from, or None.
-        initial: safetensors state dict of the model before it was trained, by the model's names,
-            for schedules that rewind; None lets the job train the upload and keep its weights.
+        initial: the model before it was trained, a TorchScript file or a safetensors state dict
+            by the model's names, for schedules that rewind; None lets the job train the upload
+            and keep its weights.
     """
 
     model: Path

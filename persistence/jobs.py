@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from persistence.paging import Slice, page
@@ -89,10 +89,12 @@ def queue_position(session: Session, job: JobRecord) -> int | None:
 def live_jobs_using(
     session: Session, *, model_id: str | None = None, dataset_id: str | None = None
 ) -> Sequence[JobRecord]:
-    """Jobs not yet at their end that read this model or this dataset."""
+    """Jobs not yet at their end that read this model (its initial weights included) or dataset."""
     query = select(JobRecord).where(JobRecord.status.in_(LIVE)).order_by(JobRecord.id)
     if model_id is not None:
-        query = query.where(JobRecord.model_id == model_id)
+        query = query.where(
+            or_(JobRecord.model_id == model_id, JobRecord.initial_model_id == model_id)
+        )
     if dataset_id is not None:
         query = query.where(JobRecord.dataset_id == dataset_id)
     return session.scalars(query).all()

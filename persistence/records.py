@@ -153,6 +153,8 @@ class JobRecord(Record):
     name: Mapped[str] = mapped_column(String(200), default="")
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
+    initial_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    """The upload that holds the initial weights."""
     recipe: Mapped[dict[str, Any] | None]
     device: Mapped[str] = mapped_column(String(8), default="auto")
     queue: Mapped[str] = mapped_column(String(8))

@@ -14,9 +14,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from secateur.report import Report
 
 from reporting import formatting, plots, tables
+from reporting.controls import control_rows
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
 from reporting.stage_table import stage_rows
 from reporting.tournament_table import contestant_rows, tournament_words
+from reporting.tradeoff import tradeoff_plot, tradeoff_rows
 from reporting.weight_plots import layers_plot, total_plot, weight_rows
 
 MAX_OPEN_ROWS = 24
@@ -43,6 +45,8 @@ def render(report: Report) -> str:
             ],
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
+            tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff),
+            control_rows=control_rows(report),
             least_curve=LEAST_POINTS,
             weight_rows=[] if weights is None else weight_rows(weights),
             any_not_finite=weights is not None and any(s.total.not_finite for s in weights.states),
@@ -52,6 +56,7 @@ def render(report: Report) -> str:
                 "stages": plots.stages(report),
                 "layers": plots.layers(report.layers),
                 "curve": curve_plot(report.before, report.curve),
+                "tradeoff": None if report.tradeoff is None else tradeoff_plot(report.tradeoff),
                 # Older reports have one histogram before and one after.
                 "histogram": plots.histogram(report.histogram_before, report.histogram_after)
                 if weights is None

@@ -94,6 +94,7 @@ JOB_QUEUED: dict[str, Any] = {
     "name": "half the channels",
     "model_id": _MODEL_ID,
     "dataset_id": _DATASET_ID,
+    "initial_model_id": None,
     "recipe": RECIPE,
     "device": "auto",
     "queue": "cpu",

@@ -1,4 +1,4 @@
-"""What a runner needs on disk: copies of the model, the dataset and the last checkpoint."""
+"""What a runner needs on disk: copies of the uploads of a job and of its last checkpoint."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def prepare(
         job = session.get_one(JobRecord, held.job_id)
         model = session.get_one(ModelRecord, job.model_id)
         dataset = None if job.dataset_id is None else session.get_one(DatasetRecord, job.dataset_id)
+        initial = (
+            None
+            if job.initial_model_id is None
+            else session.get_one(ModelRecord, job.initial_model_id)
+        )
         checkpoints = [a.sha256 for a in job.artifacts if a.kind == "checkpoint"]
     if job.device == "cuda" and settings.gpu_device is None:
         raise InputMissing(
@@ -59,6 +64,10 @@ def prepare(
     if dataset is not None:
         dataset_file = scratch.input / f"dataset.{dataset.format}"
         _fetch(store, dataset.sha256, dataset_file, f"dataset {dataset.id}", "dataset_id")
+    initial_file = None
+    if initial is not None:
+        initial_file = scratch.input / "initial.pt"
+        _fetch(store, initial.sha256, initial_file, f"model {initial.id}", "initial_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
     if checkpoints and store.exists(checkpoints[0]):
@@ -69,6 +78,7 @@ def prepare(
         type=_job_type(job.type),
         model=model_file,
         dataset=dataset_file,
+        initial=initial_file,
         checkpoint=checkpoint_file,
         recipe=_recipe(job),
         workdir=scratch.work,

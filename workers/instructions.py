@@ -18,6 +18,8 @@ class Instructions(BaseModel):
     type: JobType
     model: Path
     dataset: Path | None
+    initial: Path | None = None
+    """TorchScript file with the initial weights of the model."""
     checkpoint: Path | None
     recipe: Recipe | None
     workdir: Path

@@ -211,4 +211,9 @@ With L1 and L2 (both 0.0005, on the weights, SGD at 0.05) LeNet-300-100 trains f
     },
     run=_run,
     judge=_judge,
+    remark="""\
+After retraining L2 leads at 90 % and L1 at 95 % and 98 %. Other strengths, L1 from 0.0001 to 0.001
+and L2 from 0.0005 to 0.005, gave 96.1 % to 97.8 % on the validation part after retraining at 95 %,
+in no clear order (one seed). With as many epochs in all, rounds are worth their while where much
+goes: at 12 x pruning at once is within 0.2 points of them.""",
 )

@@ -68,13 +68,15 @@ def _run(variant: str, seed: int, scale: Scale) -> dict[str, float]:
     report = _job(*_JOBS[variant], seed, scale).report
     before, after = report.before, report.after
     result = report.baselines[0] if variant == "scratch" else after
-    return {
+    figures = {
         "dense": _dense(seed, scale),
-        "pruned": top1(report.stages[1]),
         "accuracy": top1(result),
         "parameters": 1 - after.parameters / before.parameters,
         "macs": 1 - (after.macs or 0) / (before.macs or 1),
     }
+    if variant != "scratch":
+        figures["pruned"] = top1(report.stages[1])
+    return figures
 
 
 def _judge(records: Sequence[Record]) -> list[Finding]:
@@ -126,4 +128,8 @@ weights for as many epochs in all. The dense network trains as long in all, with
     },
     run=_run,
     judge=_judge,
+    remark="""\
+Digits are easy: even random channels and new weights come back to within a point of the dense
+network, which leaves the penalty nothing to show after fine-tuning. Before it, seeds differ too
+much to tell the slimmed network from one that was trained without the penalty.""",
 )

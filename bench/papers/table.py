@@ -121,7 +121,7 @@ def _cell(records: Sequence[Record], name: str, column: Column) -> str:
     if column.kind == "percent":
         return f"{100 * found.mean:.2f} ± {100 * found.deviation:.2f}"
     digits, unit = (1, " x") if column.kind == "ratio" else (0, "")
-    spread = f" ± {found.deviation:,.{digits}f}" if found.deviation else ""
+    spread = f" ± {found.deviation:,.{digits}f}" if round(found.deviation, digits) else ""
     return f"{found.mean:,.{digits}f}{spread}{unit}"
 
 

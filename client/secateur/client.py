@@ -160,6 +160,7 @@ class Secateur:
         recipe: Recipe | dict[str, Any],
         *,
         dataset: Dataset | str | None = None,
+        initial: Model | str | None = None,
         **options: Any,
     ) -> Job:
         """Queue a job.
@@ -168,6 +169,8 @@ class Secateur:
             model: what to compress.
             recipe: how; see `secateur.recipe`.
             dataset: needed for training and for accuracies.
+            initial: the same model before it was trained, for schedules that go back to its
+                weights.
             options: further fields of `secateur.resources.JobCreate` (`type`, `device`, ...).
         """
         if isinstance(recipe, Recipe):
@@ -178,6 +181,8 @@ class Secateur:
             raise TypeError(f"create_job() got unexpected options: {', '.join(sorted(unknown))}")
         if dataset is not None:
             fields["dataset_id"] = _id(dataset)
+        if initial is not None:
+            fields["initial_model_id"] = _id(initial)
         response = self._transport.request(
             "POST", "/v1/jobs", json=fields, headers={"Idempotency-Key": secrets.token_hex(16)}
         )

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_controls import random_control_fault
 from secateur.recipe_criterion import (
     GRADIENT_CRITERIA,
     INPUT_CRITERIA,
@@ -58,6 +59,7 @@ from secateur.recipe_tournament import (
     entries,
     tournament_fault,
 )
+from secateur.recipe_tradeoff import TradeOff
 from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
 
 __all__ = [
@@ -327,6 +329,8 @@ class Recipe(RecipeModel):
     measure: Measure = Measure()
     baselines: list[Baseline] = Field(default=[], max_length=8)
     """Controls to report beside the result."""
+    tradeoff: TradeOff | None = None
+    """Accuracy against ratio with and without retraining, reported beside the result."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -372,6 +376,9 @@ class Recipe(RecipeModel):
                     f"`baselines.{index}` has no `training`, and no stage of the recipe trains; "
                     "say how the baseline is to be trained"
                 )
+        fault = random_control_fault(self.baselines, self.stages)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
@@ -423,6 +430,8 @@ class Recipe(RecipeModel):
         for index, baseline in enumerate(self.baselines):
             if baseline.training is not None:
                 yield f"baselines.{index}.training.freeze", baseline.training.freeze
+        if self.tradeoff is not None:
+            yield from self.tradeoff.layer_patterns()
 
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
@@ -435,8 +444,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        if self.baselines:
-            return "baselines.0"
+        if self.baselines or self.tradeoff is not None:
+            return "baselines.0" if self.baselines else "tradeoff"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return self._scan_field(ScoreStage.dataset_field)
@@ -462,7 +471,9 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.tournament.recovery"
             if training_of(stage.schedule) is not None:
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        return "baselines.0" if self.baselines else self.scanned_split("train", targets=True)
+        if self.baselines or self.tradeoff is not None:
+            return "baselines.0" if self.baselines else "tradeoff"
+        return self.scanned_split("train", targets=True)
 
     def needs_validation(self) -> str | None:
         """Path of the first field that needs a validation split with targets, or None."""
@@ -471,4 +482,4 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.criterion"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
-        return None
+        return None if self.tradeoff is None else "tradeoff"

@@ -99,11 +99,12 @@ class Supermask(RecipeModel):
 
 
 class Baseline(RecipeModel):
-    """A control beside the result: the pruned architecture, trained from new random weights
-    (Liu et al. 2019). It is reported and not kept."""
+    """A control beside the result: the pruned architecture trained from new random weights
+    (Liu et al. 2019), or a random choice of what is removed. It is reported and not kept."""
 
-    kind: Literal["scratch_e", "scratch_b"]
-    """`scratch_e` trains the same number of epochs, `scratch_b` as many as take the same
-    computation as those epochs of the original."""
+    kind: Literal["scratch_e", "scratch_b", "random_pruning"]
+    """`scratch_e` trains the same number of epochs from new weights, `scratch_b` as many as take
+    the same computation as those epochs of the original. `random_pruning` keeps the upload's
+    weights and loses as many units of every layer as the result, drawn by lot."""
     training: FinetuneOptions | None = None
     """How it trains; null takes the recipe's last training, with the epochs of all of them."""

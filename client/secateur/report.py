@@ -15,6 +15,7 @@ from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
+from secateur.report_tradeoff import TradeOffReport
 
 
 class Latency(ReportModel):
@@ -234,7 +235,8 @@ class TicketReport(ReportModel):
 
 
 class BaselineReport(ReportModel):
-    """A control: the result's architecture trained from new random weights."""
+    """A control: the result's architecture trained from new random weights, or from the upload's
+    with other units removed."""
 
     kind: str
     epochs: int
@@ -243,6 +245,13 @@ class BaselineReport(ReportModel):
     accuracy: Accuracy | None
     drawn_by_distribution: list[str]
     """Tensors whose role the graph does not tell: drawn with the mean and deviation they had."""
+    removed: dict[str, int] = Field(default={})
+    """`random_pruning`: units gone by layer (channels by group, weights by tensor, residual
+    branches as `layers`); the result lost as many of each."""
+    nonzero_parameters: int | None = None
+    """Null in older reports."""
+    macs: int | None = None
+    """Null in older reports."""
 
 
 class Verdict(ReportModel):
@@ -308,5 +317,7 @@ class Report(ReportModel):
     """One for each stage whose criterion was decided by a tournament."""
     baselines: list[BaselineReport] = Field(default=[])
     """The controls the recipe asks for."""
+    tradeoff: TradeOffReport | None = None
+    """Accuracy against ratio with and without retraining; null where the recipe asks for none."""
     verdict: Verdict
     provenance: Provenance

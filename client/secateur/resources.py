@@ -148,6 +148,10 @@ class JobCreate(BaseModel):
 
     model_id: str
     dataset_id: str | None = None
+    initial_model_id: str | None = None
+    """Another upload of the same model with the weights that training began from, for schedules
+    that go back to them (`imp`, `imp_rewind`, `supermask`). Left out, the job trains `model_id`
+    itself and keeps its weights of step 0 or k."""
     recipe: Recipe
     type: Literal["compress", "score", "plan"] = Field(
         default=None, validate_default=True, json_schema_extra=without_default
@@ -201,6 +205,8 @@ class Job(Resource):
     name: str
     model_id: str
     dataset_id: str | None
+    initial_model_id: str | None = None
+    """Where the initial weights come from; null where the job keeps its own."""
     recipe: dict[str, Any] | None
     device: Device
     queue: Literal["cpu", "gpu"]

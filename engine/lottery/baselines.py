@@ -1,4 +1,4 @@
-"""The scratch controls: is the pruned architecture as good when it is trained from new weights?
+"""How long controls train: the pruned architecture from new weights, or a random choice of units.
 
 Liu et al. 2019, "Rethinking the Value of Network Pruning" (ICLR), section 3. For E epochs of
 training and a network whose forward pass takes F multiply-accumulates before and f after:
@@ -6,7 +6,8 @@ training and a network whose forward pass takes F multiply-accumulates before an
     scratch_e:  E epochs
     scratch_b:  ceil(E F / f) epochs, the same computation
 
-A masked network runs all its multiply-accumulates: there both are the same number of epochs.
+The random control (see `engine.pipeline.random_control`) trains E epochs. A masked network runs
+all its multiply-accumulates: there both scratch controls are the same number of epochs.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def epochs_of(baseline: Baseline, epochs: int, *, macs_before: int, macs_after: 
         macs_before: of the upload, one sample.
         macs_after: of the pruned network, one sample; 0 where nothing was counted.
     """
-    if baseline.kind == "scratch_e" or macs_after == 0:
+    if baseline.kind != "scratch_b" or macs_after == 0:
         return epochs
     # In integers: 10 epochs at half the work are 20, whatever floating point makes of it.
     return -(-epochs * macs_before // macs_after)

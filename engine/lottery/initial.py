@@ -1,4 +1,4 @@
-"""Initial weights that come with the job: a state dict of the upload before it was trained."""
+"""Initial weights that come with the job: the upload as it was before it was trained."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class InitialWeightsInvalid(EngineError):
 
 
 def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
-    """Read a safetensors state dict by the names of the upload.
+    """Read the tensors of another export of the upload, by the names of the upload.
 
     Buffers that count (`num_batches_tracked`) may be missing: they do not act on outputs.
 
     Args:
-        path: of the safetensors file.
+        path: of a safetensors state dict, or of a TorchScript file (any other suffix).
         program: the upload.
 
     Returns:
@@ -32,16 +32,9 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
         own.
 
     Raises:
-        InitialWeightsInvalid: not a safetensors file, or names or shapes differ.
+        InitialWeightsInvalid: the file cannot be read, or names or shapes differ.
     """
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InitialWeightsInvalid(
-            f"the initial weights cannot be read: {str(error).splitlines()[0]}",
-            hint="save them with `safetensors.torch.save_file(model.state_dict(), path)`",
-            where="initial",
-        ) from error
+    found = _read(path)
     own = program.attributes()
     needed = {name for name, tensor in own.items() if tensor.is_floating_point()}
     # Tied weights are saved under one of their names.
@@ -51,7 +44,8 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
         raise InitialWeightsInvalid(
             f"the initial weights lack `{missing[0]}`"
             + (f" and {len(missing) - 1} more tensors of the model" if len(missing) > 1 else ""),
-            hint="save the state dict of the same model before it was trained",
+            hint="initial weights must be of the uploaded model itself, exported in the same way "
+            "before it was trained",
             where=missing[0],
         )
     unknown = sorted(found.keys() - own.keys())
@@ -74,3 +68,23 @@ def load_initial(path: Path, program: Program) -> dict[str, Tensor]:
         for name, tensor in own.items()
         if memory_of(tensor) in held
     }
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        try:
+            return Program.load(path).attributes()
+        except EngineError as error:
+            raise InitialWeightsInvalid(
+                f"the model with the initial weights cannot be read: {error.title}",
+                hint=error.hint,
+                where="initial_model_id",
+            ) from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InitialWeightsInvalid(
+            f"the initial weights cannot be read: {str(error).splitlines()[0]}",
+            hint="save them with `safetensors.torch.save_file(model.state_dict(), path)`",
+            where="initial",
+        ) from error

@@ -29,6 +29,7 @@ from secateur.report import (
 from engine.errors import EngineError
 from engine.lottery.state import LotteryState
 from engine.masks import Masks
+from engine.measure.tradeoff import TradeOffState
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
 
@@ -53,6 +54,8 @@ class JobState:
         originals: channels by group before each prune stage, by stage index.
         totals: units by group (or weight) that each prune stage removes in all, by stage index,
             where their sizes do not say (see `engine.selection.by_layer`).
+        removed: units that each prune stage took, by stage index and group (`layers` for residual
+            branches); single weights are counted by their masks.
         reports: one for each finished step.
         certificates: of the prune steps.
         frozen: channels that could not be removed, as the first prune step found them.
@@ -61,6 +64,7 @@ class JobState:
         tournaments: outcomes so far, by index of the prune stage.
         baselines: controls that are finished.
         training: of the step that is under way, or None.
+        tradeoff: the curves so far.
         elapsed_ms: of the step that is under way.
         weights: how they were distributed so far; None in checkpoints of older versions.
         movement: of weights in the training before the next round of a prune stage that is judged
@@ -74,6 +78,7 @@ class JobState:
     masks: Masks = field(default_factory=dict)
     originals: dict[int, dict[str, int]] = field(default_factory=dict)
     totals: dict[int, dict[str, int]] = field(default_factory=dict)
+    removed: dict[int, dict[str, int]] = field(default_factory=dict)
     reports: list[StageReport] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
     frozen: list[Frozen] = field(default_factory=list)
@@ -81,6 +86,7 @@ class JobState:
     lottery: LotteryState = field(default_factory=LotteryState)
     tournaments: dict[int, TournamentReport] = field(default_factory=dict)
     baselines: list[BaselineReport] = field(default_factory=list)
+    tradeoff: TradeOffState = field(default_factory=TradeOffState)
     training: TrainingState | None = None
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
@@ -106,6 +112,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "masks": state.masks,
         "originals": state.originals,
         "totals": state.totals,
+        "removed": state.removed,
         "reports": [report.model_dump_json() for report in state.reports],
         "certificates": [certificate.model_dump_json() for certificate in state.certificates],
         "frozen": [frozen.model_dump_json() for frozen in state.frozen],
@@ -115,6 +122,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
             index: report.model_dump_json() for index, report in state.tournaments.items()
         },
         "baselines": [baseline.model_dump_json() for baseline in state.baselines],
+        "tradeoff": state.tradeoff.to_plain(),
         "training": None if state.training is None else state.training.to_plain(),
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
@@ -172,6 +180,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         masks=plain["masks"],
         originals=plain["originals"],
         totals=plain["totals"],
+        removed=plain.get("removed", {}),
         reports=[StageReport.model_validate_json(text) for text in plain["reports"]],
         certificates=[Certificate.model_validate_json(text) for text in plain["certificates"]],
         frozen=[Frozen.model_validate_json(text) for text in plain["frozen"]],
@@ -183,6 +192,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
             for index, text in plain.get("tournaments", {}).items()
         },
         baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
+        tradeoff=TradeOffState.from_plain(plain.get("tradeoff")),
         training=None if training is None else TrainingState.from_plain(training),
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),

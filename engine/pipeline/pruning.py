@@ -18,6 +18,7 @@ from engine.pipeline.layers import certified_layers, judging_inputs, plan_layers
 from engine.pipeline.masked import measure_zeroed
 from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
+from engine.pipeline.random_control import count_removed
 from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
@@ -98,7 +99,7 @@ def _elements(
             where="allocation",
         )
     if step.stage.remove_dead and step.round_number == step.rounds:
-        take_out_dead(bench, state, step.stage, step.label, listener)
+        take_out_dead(bench, state, (step.stage_index, step.stage), step.label, listener)
     return removed
 
 
@@ -108,9 +109,17 @@ def _moved(state: JobState, step: PruneStep) -> Mapping[str, Tensor] | None:
 
 
 def take_out_dead(
-    bench: Workbench, state: JobState, stage: PruneStage, label: str, listener: Listener
+    bench: Workbench,
+    state: JobState,
+    numbered: tuple[int, PruneStage],
+    label: str,
+    listener: Listener,
 ) -> None:
-    """Neurons that the masks of a stage left without input or output go physically."""
+    """Neurons that the masks of a stage left without input or output go physically.
+
+    Args: numbered: the stage behind its place in the recipe.
+    """
+    index, stage = numbered
     done = remove_dead(state.program, state.masks, stage, bench.inputs)
     listener.log(
         f"{label}: {sum(done.by_group.values())} dead neurons went, "
@@ -118,6 +127,7 @@ def take_out_dead(
         dead=done.by_group,
     )
     state.certificates.extend(done.certificates)
+    count_removed(state, index, done.by_group)
     state.program, state.masks = done.program, done.masks
 
 
@@ -162,6 +172,7 @@ def _channels(
     state.masked = measure_zeroed(bench, state.program, planned, step, listener)
     state.masks = compact_masks(state.masks, state.program, planned, bench.inputs)
     state.program = planned.compacted
+    count_removed(state, step.stage_index, planned.plan.by_group)
     return int(planned.plan.removed.size)
 
 
@@ -207,4 +218,5 @@ def _layers(
     )
     state.masks = remaining_masks(state.masks, planned.removal)
     state.program = planned.removal.program
+    count_removed(state, step.stage_index, {"layers": choice.removed})
     return choice.removed, names

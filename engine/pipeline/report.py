@@ -66,6 +66,7 @@ def build_report(
         tickets=list(state.lottery.reports.values()),
         tournaments=list(state.tournaments.values()),
         baselines=state.baselines,
+        tradeoff=state.tradeoff.report(bench.recipe.tradeoff),
         verdict=judge(
             before,
             after,

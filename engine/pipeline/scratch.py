@@ -1,4 +1,4 @@
-"""The scratch controls within a job."""
+"""The controls within a job: how long they train, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engine.lottery.baselines import BaselineStep, epochs_of
 from engine.lottery.initialisation import Fresh, reinitialise
 from engine.masks import apply_masks
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.random_control import randomly_pruned
 from engine.pipeline.setup import Workbench
 from engine.seeds import derive
 from engine.training.run import TrainingRun
@@ -33,13 +34,18 @@ def note_baseline(
     bench: Workbench, state: JobState, step: BaselineStep, measured: Measurement
 ) -> None:
     """Write a finished control into the report."""
+    random = step.baseline.kind == "random_pruning"
+    unknown = [] if random else from_scratch(bench, state, step).by_distribution
     state.baselines.append(
         BaselineReport(
             kind=step.baseline.kind,
             epochs=_epochs(state, step),
             loss=measured.loss,
             accuracy=measured.accuracy,
-            drawn_by_distribution=from_scratch(bench, state, step).by_distribution,
+            drawn_by_distribution=unknown,
+            removed=randomly_pruned(bench, state, step).removed if random else {},
+            nonzero_parameters=measured.nonzero_parameters,
+            macs=measured.macs,
         )
     )
 

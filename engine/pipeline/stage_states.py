@@ -41,7 +41,7 @@ def distribution_after(
     """
     if state.weights is None:
         return None
-    steps = steps_of(bench.recipe)
+    steps = steps_of(bench.recipe, initial_given=bench.job.initial is not None)
     step, pruned = steps[position], isinstance(steps[position], PruneStep)
     # Copies and controls leave the job's model as it is.
     later = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from secateur.recipe import (
     Agp,
+    Baseline,
     FinetuneOptions,
     LrRewind,
     PruneStage,
@@ -18,6 +19,7 @@ from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketSchedule, TicketStep, after_rounds, before_round
+from engine.measure.tradeoff import TradeOffStep, tradeoff_steps
 from engine.selection.schedule import rounds_of
 
 
@@ -117,7 +119,7 @@ class TournamentStep:
         return True
 
 
-TrainStep = FinetuneStep | TicketStep | BaselineStep
+TrainStep = FinetuneStep | TicketStep | BaselineStep | TradeOffStep
 Step = PruneStep | TrainStep | TournamentStep
 
 
@@ -155,12 +157,15 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
         if ticket:
             steps.extend(after_rounds(index, stage))
     for index, baseline in enumerate(recipe.baselines):
-        options = baseline.training or _as_the_stages_train(recipe.trainings())
+        options = baseline.training or _as_the_stages_train(baseline, recipe.trainings())
         steps.append(BaselineStep(len(recipe.stages), index, baseline, options))
+    if recipe.tradeoff is not None:
+        steps.extend(tradeoff_steps(recipe.tradeoff, len(recipe.stages)))
     return steps
 
 
-def _as_the_stages_train(trainings: list[FinetuneOptions]) -> FinetuneOptions:
+def _as_the_stages_train(baseline: Baseline, trainings: list[FinetuneOptions]) -> FinetuneOptions:
     """The last training, with the epochs of all of them; new weights are all trained."""
     epochs = sum(options.epochs for options in trainings)
-    return trainings[-1].model_copy(update={"epochs": epochs, "freeze": []})
+    last = trainings[-1].model_copy(update={"epochs": epochs})
+    return last if baseline.kind == "random_pruning" else last.model_copy(update={"freeze": []})

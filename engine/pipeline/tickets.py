@@ -21,11 +21,13 @@ from engine.lottery.rewinding import rewind, snapshot
 from engine.lottery.stability import barriers
 from engine.lottery.steps import TicketSchedule, TicketStep
 from engine.masks import maskable
+from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.masking import keep_learned, learns_masks
 from engine.pipeline.scratch import as_long_as, from_scratch, note_baseline
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
+from engine.pipeline.tradeoff import keep_point, note_point
 from engine.torchscript.program import Program
 from engine.training.evaluation import evaluate
 from engine.training.run import TrainingRun
@@ -58,7 +60,9 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
             that reaches the stage.
     """
     index = step.stage_index
-    if isinstance(step, FinetuneStep | BaselineStep) or index in state.lottery.reports:
+    if isinstance(step, FinetuneStep | BaselineStep | TradeOffStep):
+        return
+    if index in state.lottery.reports:
         return
     if not isinstance(step.stage.schedule, TicketSchedule):
         return
@@ -127,6 +131,8 @@ def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Pr
     """Take over what a training run gave."""
     if not step.aside:
         state.program = trained
+    if isinstance(step, TradeOffStep):
+        keep_point(state, step, trained)
     if not isinstance(step, TicketStep):
         return
     index = step.stage_index
@@ -146,6 +152,8 @@ def note(bench: Workbench, state: JobState, step: TrainStep, measured: Measureme
     """Write a trained network of a ticket stage, or a control, into the report."""
     if isinstance(step, BaselineStep):
         note_baseline(bench, state, step, measured)
+    if isinstance(step, TradeOffStep):
+        note_point(state, step, measured)
     if not isinstance(step, TicketStep) or step.part not in ("round", "ticket"):
         return
     rounds = step.rounds if step.part == "ticket" else step.number - 1

@@ -10,13 +10,16 @@ from engine.job import Listener
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
+from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.growth import growth_of
 from engine.pipeline.pruning import take_out_dead
+from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.scoring import not_judged
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, TrainStep
 from engine.pipeline.tickets import keep_trained, part_of, program_to_train
+from engine.pipeline.tradeoff import begin_point
 from engine.torchscript.program import Program
 from engine.training.dropout import rescaled_dropout
 from engine.training.finetune import train
@@ -66,7 +69,13 @@ def train_step(
     if _before_a_round_by_movement(bench, state, step):
         run = replace(run, sparsity=MovementRecord())
     run = part_of(state, step, run)
-    begun = program_to_train(bench, state, step)
+    if isinstance(step, BaselineStep) and step.baseline.kind == "random_pruning":
+        control = randomly_pruned(bench, state, step)
+        begun, run = control.program, as_recovered(bench, state, step, run, control.masks)
+    elif isinstance(step, TradeOffStep):
+        begun, run = begin_point(bench, state, step, run)
+    else:
+        begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
     removed = 0
     if run.sparsity is not None:
@@ -75,7 +84,8 @@ def train_step(
     _note_movement(state, step, run.sparsity)
     keep_trained(bench, state, step, trained.program)
     if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
-        take_out_dead(bench, state, step.changing, step.label, listener)
+        numbered = step.stage_index, step.changing
+        take_out_dead(bench, state, numbered, step.label, listener)
     return (trained.program if step.aside else state.program), removed
 
 
@@ -121,7 +131,7 @@ def _sparsity(bench: Workbench, state: JobState, step: FinetuneStep) -> Sparsity
 
 def _before_a_round_by_movement(bench: Workbench, state: JobState, step: TrainStep) -> bool:
     """Whether a prune round follows that is judged by how this run moves the weights."""
-    if isinstance(step, BaselineStep):
+    if isinstance(step, BaselineStep | TradeOffStep):
         return False
     stage = bench.recipe.stages[step.stage_index]
     if not isinstance(stage, PruneStage):

@@ -14,6 +14,7 @@ from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
+from service.jobs.initial_weights import initial_faults
 from service.jobs.problems import ModelRejected
 from service.problems import RequestInvalid
 
@@ -29,20 +30,30 @@ def choose_queue(device: Device, settings: Settings) -> str:
     return "gpu" if settings.gpu_device is not None else "cpu"
 
 
-def admit(request: JobCreate, model: ModelRecord, dataset: DatasetRecord | None) -> None:
+def admit(
+    request: JobCreate,
+    model: ModelRecord,
+    dataset: DatasetRecord | None,
+    initial: ModelRecord | None = None,
+) -> None:
     """Let the job in or say why not.
 
     Raises:
-        ModelRejected: the model failed its inspection.
-        RequestInvalid: the recipe does not fit the model or the dataset.
+        ModelRejected: the model, or the one with its initial weights, failed its inspection.
+        RequestInvalid: the recipe does not fit the model, the dataset or the initial weights.
     """
-    if model.status == "rejected":
-        error = model.error or {}
-        raise ModelRejected(
-            f"The model `{model.id}` was rejected: {error.get('title', 'no reason was kept')}",
-            hint=error.get("hint") or "Upload a model that loads.",
-        )
-    faults = [*_dataset_faults(request.recipe, dataset), *_layer_faults(request.recipe, model)]
+    for upload in (model, initial):
+        if upload is not None and upload.status == "rejected":
+            error = upload.error or {}
+            raise ModelRejected(
+                f"The model `{upload.id}` was rejected: {error.get('title', 'no reason was kept')}",
+                hint=error.get("hint") or "Upload a model that loads.",
+            )
+    faults = [
+        *_dataset_faults(request.recipe, dataset),
+        *_layer_faults(request.recipe, model),
+        *([] if initial is None else initial_faults(request, model, initial)),
+    ]
     if faults:
         raise RequestInvalid(faults)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from persistence import datasets, job_queue, jobs, models
-from persistence.records import JobRecord
+from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.jobs.admission import admit, choose_queue
 from service.jobs.problems import IdempotencyKeyReused
@@ -40,6 +41,7 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "name": record.name,
             "model_id": record.model_id,
             "dataset_id": record.dataset_id,
+            "initial_model_id": record.initial_model_id,
             "recipe": record.recipe,
             "device": record.device,
             "queue": record.queue,
@@ -78,7 +80,7 @@ def _create(
 ) -> tuple[Job, bool]:
     """The job's row, its first event and its poke in one transaction.
 
-    The model and the dataset stay locked until then, so neither can be deleted in between.
+    The uploads stay locked until then, so none can be deleted in between.
     """
     content = json.dumps(request.model_dump(mode="json"), sort_keys=True)
     request_sha256 = hashlib.sha256(content.encode()).hexdigest()
@@ -92,21 +94,27 @@ def _create(
                     f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
                     hint="Send the same request as then, or choose a new key.",
                 )
-        model = models.get_for_update(session, tenant_id, request.model_id)
-        if model is None:
-            raise NotFound("model", request.model_id, listing="/v1/models")
+        wanted = {request.model_id, request.initial_model_id or request.model_id}
+        # in one order everywhere, so that two requests with the same models cannot deadlock
+        uploads = {
+            model_id: _locked_model(session, tenant_id, model_id) for model_id in sorted(wanted)
+        }
+        model = uploads[request.model_id]
         dataset = None
         if request.dataset_id is not None:
             dataset = datasets.get_for_update(session, tenant_id, request.dataset_id)
             if dataset is None:
                 raise NotFound("dataset", request.dataset_id, listing="/v1/datasets")
-        admit(request, model, dataset)
+        given = request.initial_model_id
+        initial = None if given is None else uploads[given]
+        admit(request, model, dataset, initial)
         record = job_queue.enqueue(
             session,
             tenant_id=tenant_id,
             type=request.type,
             model_id=request.model_id,
             dataset_id=request.dataset_id,
+            initial_model_id=request.initial_model_id,
             recipe=request.recipe.model_dump(mode="json"),
             device=request.device,
             queue=choose_queue(request.device, backend.settings),
@@ -116,6 +124,13 @@ def _create(
             request_sha256=request_sha256,
         )
         return present(record, jobs.queue_position(session, record)), False
+
+
+def _locked_model(session: Session, tenant_id: str, model_id: str) -> ModelRecord:
+    model = models.get_for_update(session, tenant_id, model_id)
+    if model is None:
+        raise NotFound("model", model_id, listing="/v1/models")
+    return model
 
 
 def get(backend: Backend, tenant_id: str, job_id: str) -> Job:

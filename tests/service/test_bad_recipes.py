@@ -419,3 +419,14 @@ def test_ids_that_are_not_there(api: Api, model_id: str, recipe: Any) -> None:
         response = api.client.post("/v1/jobs", json=body)
         assert response.status_code == 404
         assert "_none" in response.json()["detail"]
+
+
+def test_trade_off_curves_need_a_validation_split(api: Api, model_id: str) -> None:
+    recipe = {
+        "stages": [{"stage": "prune", "allocation": {"amount": 0.5}}],
+        "tradeoff": {"ratios": [0.5], "lines": [{"penalty": "none"}]},
+    }
+    assert (
+        "`recipe.tradeoff` needs a dataset"
+        in refusal(api, model_id=model_id, recipe=recipe)["dataset_id"]
+    )

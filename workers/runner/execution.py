@@ -64,6 +64,7 @@ def _run(instructions: Instructions, listener: LineListener) -> dict[str, Any]:
         device=instructions.device,
         threads=instructions.threads,
         checkpoint=instructions.checkpoint,
+        initial=instructions.initial,
     )
     if instructions.type == "plan":
         return plan(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from secateur.cli.tables import before_after, certificate_line, tournaments
 from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
+from secateur.recipe_initial import initial_fault
 from secateur.report import Report
 from secateur.resources import TERMINAL, Job, Model
 from secateur.results import save_failed_report, save_results
@@ -31,6 +33,13 @@ def compress(  # noqa: PLR0917 - the options of a command line
     data: Annotated[
         Path | None, typer.Option(help="Dataset, safetensors or npz; needed to train or validate.")
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="TorchScript file of MODEL before it was trained; for lottery tickets, which go "
+            "back to its weights."
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Server; by default the one running on this machine.")
     ] = None,
@@ -41,44 +50,53 @@ def compress(  # noqa: PLR0917 - the options of a command line
     Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
     and exits 0 only if the job succeeded.
     """
-    recipe_file = read_inputs(model, recipe, data, out_dir)
+    recipe_file = read_inputs(Files(model, data, initial), recipe, out_dir)
     if recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages.0.stage": "a scan makes no model: `secateur score`"})
     with Secateur(url) as client:
-        job = run_job(client, model, data, recipe_file, name)
+        job = run_job(client, Files(model, data, initial), recipe_file, name)
         if job.status != "succeeded":
             explain(client, job, out_dir)
             raise typer.Exit(JOB_FAILED)
         _save(client, job, out_dir)
 
 
-def read_inputs(model: Path, recipe: Path, data: Path | None, out_dir: Path) -> RecipeFile:
+@dataclass(frozen=True)
+class Files:
+    """What is uploaded."""
+
+    model: Path
+    data: Path | None
+    initial: Path | None = None
+
+
+def read_inputs(files: Files, recipe: Path, out_dir: Path) -> RecipeFile:
     """The recipe, once everything that is wrong with the command is ruled out."""
-    for path in (model, data):
+    for path in (files.model, files.data, files.initial):
         if path is not None and not path.is_file():
             raise SecateurError(f"{path} is not a file", hint="check the path")
     if out_dir.exists() and not out_dir.is_dir():
         raise SecateurError(f"--out {out_dir} is a file", hint="name a folder")
     recipe_file = read_recipe(recipe)
     needed_by = recipe_file.recipe.needs_dataset()
-    if needed_by is not None and data is None:
+    if needed_by is not None and files.data is None:
         raise recipe_file.mistakes({needed_by: "needs a dataset: add --data FILE"})
-    if recipe_file.recipe.inputs is None and data is None:
+    if recipe_file.recipe.inputs is None and files.data is None:
         shapes = "give the shapes, such as `[{shape: [1, 3, 224, 224]}]`, or add --data FILE"
         raise recipe_file.mistakes({"inputs": shapes})
+    fault = None if files.initial is None else initial_fault(recipe_file.recipe)
+    if fault is not None:
+        field, message = fault
+        raise recipe_file.mistakes({field: f"{message} (--initial)"})
     return recipe_file
 
 
-def run_job(
-    client: Secateur, model: Path, data: Path | None, recipe_file: RecipeFile, name: str
-) -> Job:
+def run_job(client: Secateur, files: Files, recipe_file: RecipeFile, name: str) -> Job:
     """Upload, create the job, and show it until it has ended."""
+    data = files.data
     with ProgressDisplay(err) as display:
-        display.start(f"uploading {model.name}")
-        uploaded = client.upload_model(model, progress=display.bytes)
-        display.done(f"uploaded {model.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
-        display.start("inspecting it")
-        _refuse_rejected(client, uploaded)
+        uploaded = _upload(client, display, files.model)
+        initial = None if files.initial is None else _upload(client, display, files.initial)
         dataset = None
         if data is not None:
             display.start(f"uploading {data.name}")
@@ -87,7 +105,11 @@ def run_job(
             display.done(f"uploaded {data.name}: {byte_size(dataset.bytes)}, {splits} samples")
         try:
             job = client.create_job(
-                uploaded, recipe_file.recipe, dataset=dataset, name=name or model.stem
+                uploaded,
+                recipe_file.recipe,
+                dataset=dataset,
+                initial=initial,
+                name=name or files.model.stem,
             )
         except ApiError as error:
             raise _located(error, recipe_file) or error from error
@@ -97,6 +119,15 @@ def run_job(
         except KeyboardInterrupt:
             _cancel(client, job)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _upload(client: Secateur, display: ProgressDisplay, file: Path) -> Model:
+    display.start(f"uploading {file.name}")
+    uploaded = client.upload_model(file, progress=display.bytes)
+    display.done(f"uploaded {file.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
+    display.start("inspecting it")
+    _refuse_rejected(client, uploaded)
+    return uploaded
 
 
 def _located(error: ApiError, recipe_file: RecipeFile) -> RecipeInvalid | None:

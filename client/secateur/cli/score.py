@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from secateur.cli.compress import JOB_FAILED, explain, read_inputs, run_job
+from secateur.cli.compress import JOB_FAILED, Files, explain, read_inputs, run_job
 from secateur.cli.console import out
 from secateur.cli.scan_tables import print_scans
 from secateur.client import Secateur
@@ -33,11 +33,11 @@ def score(  # noqa: PLR0917 - the options of a command line
     Writes report.json, report.html, sensitivity.svg, scores.safetensors and recipe.yaml to the
     output folder, all or none, and exits 0 only if the job succeeded. No model is made.
     """
-    recipe_file = read_inputs(model, recipe, data, out_dir)
+    recipe_file = read_inputs(Files(model, data), recipe, out_dir)
     if not recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages": "no `stage: score` among them: `secateur compress`"})
     with Secateur(url) as client:
-        job = run_job(client, model, data, recipe_file, name)
+        job = run_job(client, Files(model, data), recipe_file, name)
         if job.status != "succeeded":
             explain(client, job, out_dir)
             raise typer.Exit(JOB_FAILED)

@@ -148,4 +148,18 @@ BASELINES: list[Method] = [
         cost="the computation of training.epochs epochs on the original",
         schema=schema_of(Baseline, ["training"], kind="scratch_b"),
     ),
+    Method(
+        name="random_pruning",
+        kind="baseline",
+        summary=(
+            "The upload without as many units of every layer as the result has lost, drawn by lot "
+            "at once, and the recipe's training. What the criterion is better by than this is what "
+            "it is worth."
+        ),
+        formula="R(l) drawn evenly from the subsets of |R_result(l)| units, for every layer l",
+        source="Mittal et al. 2018, Recovering from Random Pruning (WACV)",
+        data="training",
+        cost="training.epochs epochs of training",
+        schema=schema_of(Baseline, ["training"], kind="random_pruning"),
+    ),
 ]

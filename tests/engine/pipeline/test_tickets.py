@@ -240,3 +240,26 @@ def test_tickets_by_activations_with_shares_by_layer_and_a_frozen_layer(run, len
     kept = found["fc2.weight"] != 0
     assert torch.equal(found["fc2.weight"], upload["fc2.weight"] * kept)
     assert not torch.equal(found["fc3.weight"], upload["fc3.weight"])
+
+
+def test_initial_weights_as_another_upload(make_job, lenet, untrained, little_data, tmp_path):
+    """A TorchScript file gives the same bits as its state dict, and the states of the report."""
+    save_file(snapshot(Program.load(untrained)), tmp_path / "initial.safetensors")
+    results = []
+    for number, file in enumerate((tmp_path / "initial.safetensors", untrained)):
+        job = dataclasses.replace(
+            make_job(lenet, {"stages": [ticket(rounds=1)]}, little_data),
+            initial=file,
+            workdir=tmp_path / str(number),
+        )
+        job.workdir.mkdir()
+        results.append(compress(job, Recorder()))
+    first, second = (load_of(result) for result in results)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    report = results[1].report
+    assert [state.state for state in report.weights.states] == ["original", "pruned", "retrained"]
+
+
+def load_of(result):
+    file = next(item.path for item in result.artifacts if item.kind == "model")
+    return snapshot(Program.load(file))
