@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.data.splits import Split
 from engine.errors import TrainingRuleUnmet
 from engine.torchscript.program import Program
-from engine.training.distillation import agreeing, soft_loss
+from engine.training.distillation import Teacher, agreeing, soft_loss
 from engine.training.evaluation import evaluate
 from engine.training.finetune import finetune, train
 from engine.training.run import TrainingRun
@@ -223,6 +223,15 @@ def test_a_student_learns_from_inputs_alone(tmp_path):
     assert found > known - 0.05
     assert observer.values("train/agreement")[-1] > 0.8
     assert observer.values("train/accuracy") == []
+
+
+def test_the_teacher_is_asked_without_gradients(tmp_path):
+    program = make_program(tmp_path / "t.pt", Scores(TEACHER))
+    for parameter in program.parameters().values():
+        parameter.requires_grad_()
+    scores = Teacher(program, field="recipe.stages.0").scores([torch.ones(1, 1)], STUDENT)
+    assert scores.tolist() == pytest.approx(TEACHER.tolist())
+    assert not scores.requires_grad
 
 
 class OneScore(nn.Module):
