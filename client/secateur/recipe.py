@@ -24,6 +24,7 @@ from secateur.recipe_criterion import (
     Scoring,
     SlicesScored,
 )
+from secateur.recipe_distillation import Distillation
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_prune import PruneStage
@@ -53,6 +54,7 @@ __all__ = [
     "Baseline",
     "Constraints",
     "Criterion",
+    "Distillation",
     "Distribution",
     "FinetuneOptions",
     "FinetuneStage",
@@ -252,19 +254,43 @@ class Recipe(RecipeModel):
     def needs_targets(self) -> str | None:
         """Path of the first field that needs a training split with targets, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage):
-                return f"stages.{index}"
-            if isinstance(stage, ScoreStage):
-                continue
-            if stage.needs_targets:
+            if isinstance(stage, PruneStage) and stage.needs_targets:
                 return f"stages.{index}.criterion"
-            if stage.contest is not None and stage.contest.recovery is not None:
-                return f"stages.{index}.tournament.recovery"
-            if training_of(stage.schedule) is not None:
-                return f"stages.{index}.schedule.{training_field(stage.schedule)}"
-        if self.baselines or self.tradeoff is not None:
-            return "baselines.0" if self.baselines else "tradeoff"
+            for field, training in self._trained_by(index, stage):
+                if training.needs_targets:
+                    return field
+        for field, training in self._trained_beside():
+            if training.needs_targets:
+                return field
         return self.scanned_split("train", targets=True)
+
+    def needs_training(self) -> str | None:
+        """Path of the first field that trains, by labels or not, or None."""
+        for index, stage in enumerate(self.stages):
+            for field, _ in self._trained_by(index, stage):
+                return field
+        return next((field for field, _ in self._trained_beside()), None)
+
+    @staticmethod
+    def _trained_by(index: int, stage: Stage) -> Iterator[tuple[str, FinetuneOptions]]:
+        """The training runs of a stage, each with the path of its field."""
+        if isinstance(stage, FinetuneStage):
+            yield f"stages.{index}", stage
+        elif isinstance(stage, PruneStage):
+            if stage.contest is not None and stage.contest.recovery is not None:
+                yield f"stages.{index}.tournament.recovery", stage.contest.recovery
+            training = training_of(stage.schedule)
+            if training is not None:
+                yield f"stages.{index}.schedule.{training_field(stage.schedule)}", training
+
+    def _trained_beside(self) -> Iterator[tuple[str, FinetuneOptions]]:
+        """The same of what is reported beside the result."""
+        for index, baseline in enumerate(self.baselines):
+            yield f"baselines.{index}", baseline.training or self.trainings()[-1]
+        if self.tradeoff is not None:
+            for training in (self.tradeoff.learning, self.tradeoff.retraining):
+                if training is not None:
+                    yield "tradeoff", training
 
     def needs_validation(self) -> str | None:
         """Path of the first field that needs a validation split with targets, or None."""

@@ -107,4 +107,5 @@ class Baseline(RecipeModel):
     the same computation as those epochs of the original. `random_pruning` keeps the upload's
     weights and loses as many units of every layer as the result, drawn by lot."""
     training: FinetuneOptions | None = None
-    """How it trains; null takes the recipe's last training, with the epochs of all of them."""
+    """How it trains; null takes the recipe's last training, with the epochs of all of them and the
+    teacher it had. Give one without `distillation` for a control that learns from labels alone."""

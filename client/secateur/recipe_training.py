@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_distillation import Distillation
 
 
 class Optimizer(RecipeModel):
@@ -81,6 +82,23 @@ class FinetuneOptions(RecipeModel):
     )
     """Glob patterns over layer names: the parameters and BatchNorm statistics of matching layers
     stay as they are."""
+    distillation: Distillation | None = None
+    """Learn from the predictions of the upload, beside the labels or without any; null learns from
+    the labels alone."""
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether it trains by labels at all."""
+        return self.distillation is None or self.distillation.needs_targets
+
+    @model_validator(mode="after")
+    def _only_labels_are_smoothed(self) -> Self:
+        if self.label_smoothing > 0 and not self.needs_targets:
+            raise ValueError(
+                "`label_smoothing` is of no use with `distillation.alpha: 1`, which looks at no "
+                "labels; leave it out, or lower `alpha`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends_before_the_run(self) -> Self:

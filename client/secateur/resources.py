@@ -242,7 +242,8 @@ class Metric(Resource):
 
     seq: int
     name: str
-    """`train/loss`, `train/accuracy`, `validation/loss`, `validation/accuracy`, `lr`, ..."""
+    """`train/loss`, `train/accuracy`, `validation/loss`, `validation/accuracy`, `lr`; with
+    distillation `train/distillation` and `train/agreement`; ..."""
     value: float
     step: int
     stage: str

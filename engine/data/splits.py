@@ -84,14 +84,14 @@ class Dataset:
             )
         return self.train
 
-    def require(self, name: SplitName, field: str) -> Split:
-        """The split that a recipe field needs, with its targets.
+    def require(self, name: SplitName, field: str, *, targets: bool = True) -> Split:
+        """The split that a recipe field needs, with its targets unless it needs none.
 
         Raises:
             DatasetInvalid: it is missing, or has no targets.
         """
         split = self.require_inputs(name, field)
-        if split.targets is None:
+        if targets and split.targets is None:
             raise DatasetInvalid(
                 f"the `{name}` split has no targets, which `{field}` needs",
                 hint=f"add a tensor `{name}/targets/0` of class indices (int64)",

@@ -175,9 +175,11 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
             hint="send a dataset with `train/inputs/0`, `train/targets/0` and a validation split",
             where=f"recipe.{needing}",
         )
-    labelled = recipe.needs_targets()
+    labelled, trains = recipe.needs_targets(), recipe.needs_training()
     if labelled is not None:
         dataset.require("train", labelled)
+    elif trains is not None:
+        dataset.require_inputs("train", trains)
     elif recipe.scans:
         pass  # each scan asks for its own
     elif needing != recipe.needs_validation():

@@ -97,7 +97,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
 def _steps_of_an_epoch(bench: Workbench, step: TicketStep) -> int:
     if bench.dataset is None:
         raise ValueError("a ticket stage without a dataset; `prepare` refuses that")
-    train = bench.dataset.require("train", step.field)
+    train = bench.dataset.require("train", step.field, targets=step.options.needs_targets)
     return len(bounds(train.samples, step.options.batch_size))
 
 

@@ -188,7 +188,7 @@ def _recovered(
     )
     run = TrainingRun(
         options=options.recovery,
-        train=bench.dataset.require("train", field),
+        train=bench.dataset.require("train", field, targets=options.recovery.needs_targets),
         validation=bench.validation,
         masks=pruned.masks,
         seed=bench.recipe.seed,
@@ -199,6 +199,7 @@ def _recovered(
         example_batch=bench.example_batch,
         dropout=rates,
         stop_step=options.recovery_steps,
+        teacher=bench.original,
     )
     return finetune(pruned.program, run, recovery)
 

@@ -53,7 +53,7 @@ def train_step(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require("train", step.field),
+        train=dataset.require("train", step.field, targets=step.options.needs_targets),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -62,6 +62,7 @@ def train_step(
         device=bench.job.device,
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
+        teacher=bench.original,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)

@@ -26,7 +26,7 @@ from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals, zero_subnormal
 from engine.training.evaluation import Evaluation, evaluate
 from engine.training.freezing import frozen_layers, frozen_tensors
-from engine.training.objective import correct, cross_entropy
+from engine.training.judging import EpochJudge
 from engine.training.optimizer import build_optimizer, learning_rate, set_rate
 from engine.training.penalty import add_penalty, require_norm_scales
 from engine.training.run import Trained, TrainingObserver, TrainingRun
@@ -164,9 +164,7 @@ def _train_epoch(
     torch.manual_seed(derive(run.seed, run.purpose, "dropout", epoch))
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
     parameters = student.program.parameters()
-    total_loss = torch.zeros((), dtype=torch.float64, device=run.device)
-    right = torch.zeros((), dtype=torch.int64, device=run.device)
-    counted = 0
+    judge = EpochJudge(run)
     reported = time.monotonic()
     for number, batch in enumerate(
         batches(split, options.batch_size, device=run.device, order=order)
@@ -176,10 +174,7 @@ def _train_epoch(
             continue
         set_rate(student.optimizer, learning_rate(options, step, steps))
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
-        logits, targets = output_tensor(output), batch.targets
-        if targets is None:
-            raise ValueError("training needs a split with targets")
-        loss = cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
+        loss = judge.loss(output_tensor(output), batch)
         student.optimizer.zero_grad(set_to_none=True)
         _backward(loss, run)
         if not _change_masks(student, run, step, per_epoch):
@@ -187,17 +182,14 @@ def _train_epoch(
             mask_gradients(parameters, student.masks)
             student.optimizer.step()
         apply_masks(parameters, student.masks)
-        total_loss += loss.detach() * targets.numel()
-        right += correct(logits.detach(), targets)
-        counted += targets.numel()
         if time.monotonic() - reported > _REPORT_SECONDS:
-            _check_finite(float(total_loss), run, epoch)
+            _check_finite(judge.total, run, epoch)
             observer.progress(step + 1, steps, "steps")
             reported = time.monotonic()
-    _check_finite(float(total_loss), run, epoch)
+    _check_finite(judge.total, run, epoch)
     observer.progress((epoch + 1) * per_epoch, steps, "steps")
-    observer.metric("train/loss", float(total_loss) / counted, epoch + 1)
-    observer.metric("train/accuracy", int(right) / counted, epoch + 1)
+    for name, value in judge.averages().items():
+        observer.metric(name, value, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
 
 

@@ -37,7 +37,7 @@ class TrainingRun:
 
     Attributes:
         options: of the recipe.
-        train: split with targets.
+        train: split, with targets where the options need them.
         validation: split with targets to choose the best epoch on, or None.
         masks: element masks to hold.
         seed: of the recipe.
@@ -51,6 +51,7 @@ class TrainingRun:
         optimizer: makes what moves the parameters, by name; None for the optimiser of the options.
         first_step: optimiser steps that count as taken already.
         stop_step: the run ends after this many steps in all; None for the options' epochs.
+        teacher: in evaluation mode, for options with distillation; it is not written to.
     """
 
     options: FinetuneOptions
@@ -68,6 +69,7 @@ class TrainingRun:
     optimizer: Callable[[Mapping[str, Tensor]], torch.optim.Optimizer] | None = None
     first_step: int = 0
     stop_step: int | None = None
+    teacher: Program | None = None
 
     @property
     def per_epoch(self) -> int:

@@ -18,6 +18,9 @@ from service.jobs.initial_weights import initial_faults
 from service.jobs.problems import ModelRejected
 from service.problems import RequestInvalid
 
+_UNLABELLED = (
+    " Trainings with `distillation: {alpha: 1}` learn from the upload alone and need no targets."
+)
 _CLASS_DTYPES = frozenset({"int64", "int32", "int16", "int8", "uint8"})
 
 
@@ -78,6 +81,7 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
     trains = recipe.needs_targets()
     wanted = {
         "train/inputs": trains
+        or recipe.needs_training()
         or _looks_at_inputs(recipe)
         or recipe.scanned_split("train", targets=False),
         "train/targets": trains,
@@ -88,10 +92,12 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
     }
     for role, field in wanted.items():
         if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
+            taught = role == "train/targets" and recipe.needs_training() is not None
+            remedy = _UNLABELLED if taught else ""
             yield FieldProblem(
                 field="dataset_id",
                 message=f"`recipe.{field}` needs `{role}/0`, which the dataset `{dataset.id}` "
-                "does not have.",
+                f"does not have.{remedy}",
             )
     yield from _target_faults(trains or "stages", tensors)
 

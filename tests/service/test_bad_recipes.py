@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
             "schedule": {"kind": "iterative", "rounds": 4, "finetune": {"epochs": 1}},
             "exclude": ["fc3"],
         },
-        {"stage": "finetune", "optimizer": {"kind": "sgd"}},
+        {"stage": "finetune", "optimizer": {"kind": "sgd"}, "distillation": {"alpha": 0.5}},
     ],
 }
 
@@ -73,6 +73,9 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.1.optimizer.momentumm", 1, None, "`momentum`"),
         ("stage", [], None, "Did you mean `stages`?"),
         ("stages.0.criterion", "l3_norm", None, "'l1_norm'"),
+        ("stages.1.distillation.alpha", 1.5, None, "equal to 1"),
+        ("stages.1.distillation.temperature", 0, None, "greater than 0"),
+        ("stages.1.distillation.temprature", 2, None, "Did you mean `temperature`?"),
         ("stages.0.criterion", "output_effect", "stages.0", "judges whole layers"),
         ("stages.0.stage", "trim", "stages.0.stage", "'prune', 'finetune'"),
         ("stages.0.stage", ..., "stages.0.stage", "required"),
@@ -342,6 +345,31 @@ def test_a_missing_split_is_named(api: Api, model_id: str, recipe: Any) -> None:
     recipe["constraints"] = {"max_accuracy_drop": 0.01}
     fields = refusal(api, model_id=model_id, dataset_id=no_validation, recipe=recipe)
     assert "recipe.constraints.max_accuracy_drop" in fields["dataset_id"]
+
+
+def test_who_learns_from_the_upload_alone_needs_no_targets(api: Api, model_id: str) -> None:
+    unlabelled = dataset(api, **{"train/targets/0": None})
+    none = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+
+    def recipe(**distillation: float) -> dict[str, Any]:
+        changed = copy.deepcopy(RECIPE)
+        changed["stages"][0]["schedule"]["finetune"]["distillation"] = {"alpha": 1}
+        changed["stages"][1]["distillation"] = distillation
+        return changed
+
+    asked = {"model_id": model_id, "dataset_id": unlabelled}
+    fields = refusal(api, **asked, recipe=recipe(alpha=0.9))
+    assert "`recipe.stages.1` needs `train/targets/0`" in fields["dataset_id"]
+    assert "`distillation: {alpha: 1}`" in fields["dataset_id"]
+    taught = recipe(alpha=1.0)
+    fields = refusal(api, **{**asked, "dataset_id": none}, recipe=taught)
+    assert "`recipe.stages.0.schedule.finetune` needs `train/inputs/0`" in fields["dataset_id"]
+    limited = {**taught, "constraints": {"max_accuracy_drop": 0.1}}
+    no_judge = dataset(api, **{"train/targets/0": None, "validation/targets/0": None})
+    fields = refusal(api, **{**asked, "dataset_id": no_judge}, recipe=limited)
+    assert "`validation/targets/0`" in fields["dataset_id"]
+    response = api.client.post("/v1/jobs", json={**asked, "recipe": taught})
+    assert response.status_code == 202, response.text
 
 
 def test_criteria_of_data_need_what_they_look_at(api: Api, model_id: str, recipe: Any) -> None:

@@ -92,6 +92,13 @@ def changed(**changes: np.ndarray | None) -> Arrays:
     return {name: array for name, array in arrays.items() if array is not None}
 
 
+def test_a_train_split_may_be_unlabelled(api: Api) -> None:
+    arrays = changed(**{"train/targets/0": None})
+    response = api.client.post("/v1/datasets", content=save(arrays))
+    assert response.status_code == 201, response.text
+    assert response.json()["splits"] == {"train": 12, "validation": 4}
+
+
 FAULTS: list[tuple[str, Arrays, str, str]] = [
     (
         "an empty split",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import FinetuneOptions, Penalty
+from secateur.recipe import Distillation, FinetuneOptions, Penalty
 from secateur.resources import Method
 
 TRAINING_RULES: list[Method] = [
@@ -103,5 +103,23 @@ TRAINING_RULES: list[Method] = [
         data="training",
         cost="none; less memory and time the more is frozen",
         schema=schema_of(FinetuneOptions, ["freeze"]),
+    ),
+    Method(
+        name="distillation",
+        kind="training",
+        summary=(
+            "The upload teaches what is left of it: its class probabilities, softened by a "
+            "temperature, are targets beside the labels, or instead of them (`alpha: 1`), on "
+            "samples without labels. Written as `distillation: {alpha: ..., temperature: ...}`."
+        ),
+        formula=(
+            "(1 - alpha) CE + alpha T^2 sum_k p_k log(p_k / q_k);  "
+            "p = softmax(teacher / T), q = softmax(student / T)"
+        ),
+        source="Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network "
+        "(arXiv:1503.02531), section 2",
+        data="training",
+        cost="one run of the upload, without gradients, for every batch",
+        schema=schema_of(Distillation, ["alpha", "temperature"]),
     ),
 ]

@@ -1,0 +1,92 @@
+"""Distillation: the student learns the class probabilities of a teacher, softened.
+
+Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network", section 2. Teacher and
+student give scores v and z for K classes; at temperature T their probabilities are
+
+    p_k = exp(v_k / T) / sum_j exp(v_j / T)        q_k = exp(z_k / T) / sum_j exp(z_j / T)
+
+and the loss of a position (a sample; for dense predictions, each place of its output) with label y
+
+    L = (1 - a) CE(y, z) + a T^2 KL(p || q)        KL(p || q) = sum_k p_k (log p_k - log q_k)
+
+averaged over positions. CE is at temperature 1, with label smoothing where the recipe asks for it.
+
+Why T^2: as sum_k p_k = 1, the gradient of KL(p || q) towards z_k is (q_k - p_k) / T, and for large
+T and scores of zero mean q_k - p_k is about (z_k - v_k) / (K T). So the gradient shrinks with T^2,
+and the factor makes it T (q_k - p_k): a change of T leaves the balance with the labels as it was.
+The cross-entropy of soft targets in the paper differs from KL by the entropy of p, which no weight
+of the student moves; KL is zero where the student agrees, which makes the number readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.calling import call, describe, output_tensor
+from engine.errors import TrainingRuleUnmet
+from engine.torchscript.program import Program
+
+
+class Teacher:
+    """A program in evaluation mode that gives class scores, and is not taught itself.
+
+    What it does leaves no trace: it computes without gradients, on a state (buffers) of its own,
+    and gives the random generators back as it found them, so that the student's dropout draws
+    what it would draw alone.
+    """
+
+    def __init__(self, program: Program, *, field: str) -> None:
+        """Args:
+        program: in evaluation mode, on the device of the batches; it is not written to.
+        field: path of the training run in the recipe, for errors.
+        """
+        self._program = program.shadow()
+        self._devices = [] if program.device == "cpu" else [torch.device(program.device)]
+        self._field = field
+
+    def scores(self, inputs: Sequence[Any], student: Tensor) -> Tensor:
+        """Its scores for a batch, in its own float type.
+
+        Args:
+            inputs: of `forward`, on the device.
+            student: what the student scores them, [samples, classes, ...].
+
+        Raises:
+            TrainingRuleUnmet: the two do not score the same classes, or there are no two classes.
+        """
+        with torch.no_grad(), torch.random.fork_rng(self._devices):
+            output = call(self._program.module, inputs, where=f"{self._field}.batch_size")
+        scores = output_tensor(output)
+        classes = scores.dim() >= 2 and scores.shape[1] >= 2 and scores.is_floating_point()
+        if not classes or scores.shape != student.shape:
+            raise TrainingRuleUnmet(
+                "distillation compares class scores, [samples, classes, ...] in a float type, of "
+                f"the upload and the trained program; they give {describe([scores])} and "
+                f"{describe([student])}",
+                hint="leave `distillation` out, or export a model whose output (the tensor, the "
+                "first of a tuple, or `logits` of a mapping) scores at least two classes",
+                where=f"{self._field}.distillation",
+            )
+        return scores
+
+
+def soft_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student), mean over positions; scores [samples, classes, ...].
+
+    Half types are taken to float32, like the scores of the labels' loss.
+    """
+    target = torch.softmax(teacher.float() / temperature, dim=1)
+    log_target = torch.log_softmax(teacher.float() / temperature, dim=1)
+    learnt = torch.log_softmax(student.float() / temperature, dim=1)
+    # A class that both rule out by a score of minus infinity has no share, and 0 * inf is NaN.
+    ratio = (log_target - learnt).masked_fill(target == 0, 0.0)
+    return temperature**2 * (target * ratio).sum(dim=1).mean()
+
+
+def agreeing(student: Tensor, teacher: Tensor) -> Tensor:
+    """At how many positions both score the same class highest, as a tensor on the device."""
+    return (student.argmax(dim=1) == teacher.argmax(dim=1)).sum()

@@ -1,0 +1,108 @@
+"""What a batch costs the student, by labels, by a teacher or by both, and averages of an epoch.
+
+Sums are kept on the device, so that no step waits for a number.
+"""
+
+from __future__ import annotations
+
+import torch
+from secateur.recipe import Distillation
+from torch import Tensor
+
+from engine.data.batches import Batch
+from engine.training.distillation import Teacher, agreeing, soft_loss
+from engine.training.objective import correct, cross_entropy
+from engine.training.run import TrainingRun
+
+
+class EpochJudge:
+    """The loss of every batch of one epoch.
+
+    An epoch has a judge of its own. So a teacher that writes to its buffers begins each epoch as
+    it was uploaded, and a resumed run hears from it what an undisturbed one does.
+    """
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._options = run.options
+        self._teacher = _teacher_of(run)
+        self._loss = torch.zeros((), dtype=torch.float64, device=run.device)
+        self._soft = torch.zeros((), dtype=torch.float64, device=run.device)
+        self._right = torch.zeros((), dtype=torch.int64, device=run.device)
+        self._agreed = torch.zeros((), dtype=torch.int64, device=run.device)
+        self._counted = 0
+        self._labelled = 0
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """What is minimised, mean over positions; counted in the averages.
+
+        Args:
+            logits: the student's scores, [samples, classes, ...].
+            batch: they are of.
+
+        Raises:
+            TrainingRuleUnmet: the teacher scores other classes than the student.
+        """
+        if batch.targets is None and self._options.needs_targets:
+            raise ValueError("training by labels needs a split with targets")
+        loss = by_labels = self._by_labels(logits, batch)
+        if self._teacher is not None:
+            loss = self._taught(self._teacher, logits, batch, by_labels)
+        if loss is None:
+            raise ValueError("training needs labels or a teacher")
+        positions = _positions(logits) if batch.targets is None else batch.targets.numel()
+        self._loss += loss.detach() * positions
+        self._counted += positions
+        return loss
+
+    def _taught(
+        self, teacher: Teacher, logits: Tensor, batch: Batch, by_labels: Tensor | None
+    ) -> Tensor:
+        """The loss of the teacher, and of the labels where they have a share."""
+        distillation = self._options.distillation or Distillation()
+        alpha = distillation.alpha
+        scores = teacher.scores(batch.inputs, logits)
+        soft = soft_loss(logits, scores, temperature=distillation.temperature)
+        self._soft += soft.detach() * _positions(logits)
+        self._agreed += agreeing(logits.detach(), scores)
+        if by_labels is None:
+            return soft
+        # Without a share it is left out of the sum: the labels' loss then keeps its bits.
+        return by_labels if alpha == 0 else (1 - alpha) * by_labels + alpha * soft
+
+    def _by_labels(self, logits: Tensor, batch: Batch) -> Tensor | None:
+        """The labels' loss, where it has a share."""
+        if batch.targets is None:
+            return None
+        self._right += correct(logits.detach(), batch.targets)
+        self._labelled += batch.targets.numel()
+        if not self._options.needs_targets:
+            return None
+        return cross_entropy(logits, batch.targets, label_smoothing=self._options.label_smoothing)
+
+    @property
+    def total(self) -> float:
+        """The sum of the losses; not finite where one was not. Waits for the device."""
+        return float(self._loss)
+
+    def averages(self) -> dict[str, float]:
+        """By name of the metric; `train/accuracy` where there are labels to be right about."""
+        found = {"train/loss": self.total / self._counted}
+        if self._labelled:
+            found["train/accuracy"] = int(self._right) / self._labelled
+        if self._teacher is not None:
+            found["train/distillation"] = float(self._soft) / self._counted
+            found["train/agreement"] = int(self._agreed) / self._counted
+        return found
+
+
+def _teacher_of(run: TrainingRun) -> Teacher | None:
+    if run.options.distillation is None:
+        return None
+    if run.teacher is None:
+        raise ValueError("distillation needs a teacher")
+    return Teacher(run.teacher, field=run.field)
+
+
+def _positions(logits: Tensor) -> int:
+    """How many predictions logits [samples, classes, ...] hold."""
+    return logits.numel() // logits.shape[1]
