@@ -33,7 +33,7 @@ WORDS = {
     "kind": "Which one of its kind.",
     "rounds": "Prune steps until the amount is reached.",
     "epochs": "Passes over the train split.",
-    "batch_size": "Samples per step.",
+    "batch_size": "Samples that are run at a time.",
     "optimizer": "How the weights move.",
     "loss": "What is minimised.",
     "label_smoothing": "Share of a target's weight spread over all classes.",

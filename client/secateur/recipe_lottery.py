@@ -97,6 +97,16 @@ class Supermask(RecipeModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_learned_mask_moves_no_weights(self) -> Self:
+        for name in ("clip_norm", "clip_value"):
+            if self.mask == "learned" and getattr(self.training, name) is not None:
+                raise ValueError(
+                    f"`training.{name}` acts on the gradients of weights, and with `mask: learned` "
+                    "none is trained; leave it out"
+                )
+        return self
+
 
 class Baseline(RecipeModel):
     """A control beside the result: the pruned architecture trained from new random weights

@@ -70,6 +70,15 @@ class FinetuneOptions(RecipeModel):
     """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
     keep: Literal["best", "last"] = "best"
     """Weights to keep: of the best epoch on the validation split, or of the last."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Largest L2 norm of the gradients of all parameters together; longer ones are scaled down to
+    it (Pascanu et al. 2013)."""
+    clip_value: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Largest magnitude of a single gradient element; applied before `clip_norm`."""
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Batches whose gradients make one optimiser step: as a batch that many times as large, in the
+    memory of one. BatchNorm and dropout still act on each batch. Every count of steps in a recipe
+    is of optimiser steps."""
     penalty: Penalty | None = None
     """Terms added to the loss, beside the optimiser's weight decay."""
     dropout: Literal["keep", "rescale"] = "keep"

@@ -11,27 +11,28 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor
 
 from engine.calling import call, output_tensor, plain_execution
 from engine.data.batches import batches, shuffled
-from engine.errors import NothingToTrain, TrainingDiverged, UnsupportedOperator
+from engine.errors import NothingToTrain, UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
 from engine.seeds import derive, generator
 from engine.torchscript.modes import evaluation_copy, training_copy
 from engine.torchscript.program import Program
+from engine.training.accumulation import micro_batches
+from engine.training.clipping import clip_gradients
 from engine.training.denormals import flushed_denormals, zero_subnormal
-from engine.training.evaluation import Evaluation, evaluate
 from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.objective import correct, cross_entropy
 from engine.training.optimizer import build_optimizer, learning_rate, set_rate
 from engine.training.penalty import add_penalty, require_norm_scales
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.sparsity import Moment
-from engine.training.state import Best, TrainingState
+from engine.training.state import Best, TrainingState, copy_tensors, snapshot
+from engine.training.validation import better, check_finite, settled, validate
 
 _REPORT_SECONDS = 1.0
 
@@ -82,7 +83,7 @@ def train(
     """
     options = run.options
     layers = frozen_layers(program, options.freeze, field=run.field)
-    frozen = _snapshot(frozen_tensors(program, layers))
+    frozen = snapshot(frozen_tensors(program, layers))
     student = training_copy(
         program, batch_norm=options.batch_norm, frozen=layers, dropout=run.dropout
     )
@@ -113,7 +114,7 @@ def train(
     moving = _Student(student, optimizer, _placed(run.masks, run.device), scales)
     finished = run.epochs.start
     if resume is not None:
-        _copy_tensors(resume.tensors, student.attributes())
+        copy_tensors(resume.tensors, student.attributes())
         optimizer.load_state_dict(resume.optimizer)
         moving.best, finished = resume.best, resume.epoch
         if resume.masks is not None:
@@ -126,13 +127,16 @@ def train(
             _train_epoch(moving, run, epoch, observer)
         zero_subnormal(student.attributes())
         # Frozen tensors keep their bits, subnormal ones too.
-        _copy_tensors(frozen, student.attributes())
-        _copy_tensors(student.attributes(), result.attributes())
-        moving.best = _validate(result, moving, run, epoch, observer)
+        copy_tensors(frozen, student.attributes())
+        copy_tensors(student.attributes(), result.attributes())
+        measured = validate(result, run, epoch, observer)
+        if measured is not None and options.keep == "best" and settled(run, epoch):
+            masks = _kept(moving.masks, run)
+            moving.best = better(moving.best, result, masks, measured, epoch)
         observer.epoch_finished(
             TrainingState(
                 epoch=epoch + 1,
-                tensors=_snapshot(student.attributes()),
+                tensors=snapshot(student.attributes()),
                 optimizer=optimizer.state_dict(),
                 best=moving.best,
                 masks=_kept(moving.masks, run),
@@ -141,7 +145,7 @@ def train(
         )
     best = moving.best
     chosen = best.tensors if best is not None else student.attributes()
-    _copy_tensors(chosen, result.attributes())
+    copy_tensors(chosen, result.attributes())
     masks = best.masks if best is not None and best.masks is not None else moving.masks
     return Trained(result, {name: mask.cpu() for name, mask in masks.items()})
 
@@ -163,42 +167,50 @@ def _train_epoch(
     steps = per_epoch * options.epochs
     torch.manual_seed(derive(run.seed, run.purpose, "dropout", epoch))
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
-    parameters = student.program.parameters()
     total_loss = torch.zeros((), dtype=torch.float64, device=run.device)
     right = torch.zeros((), dtype=torch.int64, device=run.device)
     counted = 0
     reported = time.monotonic()
-    for number, batch in enumerate(
-        batches(split, options.batch_size, device=run.device, order=order)
-    ):
-        step = epoch * per_epoch + number
+    micro = micro_batches(options, split.samples)
+    made = batches(split, options.batch_size, device=run.device, order=order)
+    for part, batch in zip(micro, made, strict=True):
+        step = epoch * per_epoch + part.step
         if not run.includes(step):
             continue
-        set_rate(student.optimizer, learning_rate(options, step, steps))
+        if part.first:
+            student.optimizer.zero_grad(set_to_none=True)
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
         logits, targets = output_tensor(output), batch.targets
         if targets is None:
             raise ValueError("training needs a split with targets")
         loss = cross_entropy(logits, targets, label_smoothing=options.label_smoothing)
-        student.optimizer.zero_grad(set_to_none=True)
-        _backward(loss, run)
-        if not _change_masks(student, run, step, per_epoch):
-            add_penalty(parameters, options.penalty, student.scales)
-            mask_gradients(parameters, student.masks)
-            student.optimizer.step()
-        apply_masks(parameters, student.masks)
+        _backward(loss * part.share, run)
+        if part.last:
+            _take_step(student, run, step)
         total_loss += loss.detach() * targets.numel()
         right += correct(logits.detach(), targets)
         counted += targets.numel()
         if time.monotonic() - reported > _REPORT_SECONDS:
-            _check_finite(float(total_loss), run, epoch)
+            check_finite(float(total_loss), run, epoch)
             observer.progress(step + 1, steps, "steps")
             reported = time.monotonic()
-    _check_finite(float(total_loss), run, epoch)
+    check_finite(float(total_loss), run, epoch)
     observer.progress((epoch + 1) * per_epoch, steps, "steps")
     observer.metric("train/loss", float(total_loss) / counted, epoch + 1)
     observer.metric("train/accuracy", int(right) / counted, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
+
+
+def _take_step(student: _Student, run: TrainingRun, step: int) -> None:
+    """Move the parameters by the gradients at hand, under masks that may change first."""
+    options, parameters = run.options, student.program.parameters()
+    set_rate(student.optimizer, learning_rate(options, step, run.per_epoch * options.epochs))
+    if not _change_masks(student, run, step, run.per_epoch):
+        add_penalty(parameters, options.penalty, student.scales)
+        mask_gradients(parameters, student.masks)
+        clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+        student.optimizer.step()
+    apply_masks(parameters, student.masks)
 
 
 def _change_masks(student: _Student, run: TrainingRun, step: int, per_epoch: int) -> bool:
@@ -227,53 +239,3 @@ def _backward(loss: Tensor, run: TrainingRun) -> None:
             "from training code without `detach`, `no_grad` or fused inference operators",
             where=run.field,
         ) from error
-
-
-def _validate(
-    result: Program, student: _Student, run: TrainingRun, epoch: int, observer: TrainingObserver
-) -> Best | None:
-    best = student.best
-    if run.validation is None:
-        return None
-    measured: Evaluation = evaluate(
-        result, run.validation, device=run.device, example_batch=run.example_batch
-    )
-    _check_finite(measured.loss, run, epoch)
-    observer.metric("validation/loss", measured.loss, epoch + 1)
-    observer.metric("validation/accuracy", measured.accuracy.top1, epoch + 1)
-    if run.options.keep == "last":
-        return None
-    per_epoch = run.per_epoch
-    if run.sparsity is not None and not run.sparsity.settled((epoch + 1) * per_epoch, per_epoch):
-        # Not yet as sparse as the recipe asks: no candidate, however accurate.
-        return None
-    if best is None or best.beaten_by(measured.accuracy.top1, measured.loss):
-        return Best(
-            epoch=epoch + 1,
-            accuracy=measured.accuracy.top1,
-            loss=measured.loss,
-            tensors=_snapshot(result.attributes()),
-            masks=_kept(student.masks, run),
-        )
-    return best
-
-
-def _check_finite(loss: float, run: TrainingRun, epoch: int) -> None:
-    if not isfinite(loss):
-        raise TrainingDiverged(
-            f"the loss became {loss} in epoch {epoch + 1} of {run.options.epochs}",
-            hint=f"lower the learning rate (it is {run.options.optimizer.lr}), and check the "
-            "dataset for NaN",
-            where=f"{run.field}.optimizer.lr",
-        )
-
-
-def _snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _copy_tensors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, tensor in target.items():
-            if name in source:
-                tensor.copy_(source[name])

@@ -11,9 +11,9 @@ import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
-from engine.data.batches import bounds
 from engine.data.splits import Split
 from engine.torchscript.program import Program
+from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
 
@@ -72,7 +72,7 @@ class TrainingRun:
     @property
     def per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
-        return len(bounds(self.train.samples, self.options.batch_size))
+        return steps_of_an_epoch(self.options, self.train.samples)
 
     @property
     def epochs(self) -> range:

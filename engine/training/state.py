@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -71,3 +73,16 @@ def _shallow(best: Best) -> dict[str, Any]:
         "tensors": best.tensors,
         "masks": best.masks,
     }
+
+
+def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that later steps leave alone."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def copy_tensors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Overwrite the tensors of the target that the source has, in their own types."""
+    with torch.no_grad():
+        for name, tensor in target.items():
+            if name in source:
+                tensor.copy_(source[name])

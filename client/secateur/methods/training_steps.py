@@ -1,0 +1,49 @@
+"""What a step of training is made of, and which steps make the result."""
+
+from __future__ import annotations
+
+from secateur.methods.schema import schema_of
+from secateur.recipe import FinetuneOptions
+from secateur.resources import Method
+
+TRAINING_STEPS: list[Method] = [
+    Method(
+        name="clip_norm",
+        kind="training",
+        summary=(
+            "Gradients of all trained parameters together are scaled down to a largest L2 norm; "
+            "their direction stays. After penalties and masks, so masked weights do not count."
+        ),
+        formula="g <- g * min(1, clip_norm / ||g||_2)",
+        source="Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural "
+        "networks (ICML), algorithm 1",
+        data="training",
+        cost="two passes over the gradients a step",
+        schema=schema_of(FinetuneOptions, ["clip_norm"]),
+    ),
+    Method(
+        name="clip_value",
+        kind="training",
+        summary="Every gradient element is held within a largest magnitude, before `clip_norm`.",
+        formula="g_i <- min(max(g_i, -clip_value), clip_value)",
+        source="Graves 2013, Generating Sequences with Recurrent Neural Networks "
+        "(arXiv:1308.0850), section 2.1",
+        data="training",
+        cost="one pass over the gradients a step",
+        schema=schema_of(FinetuneOptions, ["clip_value"]),
+    ),
+    Method(
+        name="accumulate",
+        kind="training",
+        summary=(
+            "Several batches make one optimiser step, each weighted by its samples: the step of a "
+            "batch that many times as large in the memory of one. BatchNorm and dropout act on "
+            "each batch, so models with them train a little differently."
+        ),
+        formula="g = sum_j (n_j / n) g_j over the batches j of a step, n = sum_j n_j",
+        source="Ott et al. 2018, Scaling Neural Machine Translation (WMT), section 3.3",
+        data="training",
+        cost="none; fewer optimiser steps an epoch",
+        schema=schema_of(FinetuneOptions, ["accumulate"]),
+    ),
+]

@@ -1,0 +1,76 @@
+"""What the validation split says of an epoch, and whether its weights are the best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+from torch import Tensor
+
+from engine.errors import TrainingDiverged
+from engine.torchscript.program import Program
+from engine.training.evaluation import Evaluation, evaluate
+from engine.training.run import TrainingObserver, TrainingRun
+from engine.training.state import Best, snapshot
+
+
+def validate(
+    result: Program, run: TrainingRun, epoch: int, observer: TrainingObserver
+) -> Evaluation | None:
+    """Loss and accuracy after an epoch (from 0), told to the observer; None without a split.
+
+    Raises:
+        TrainingDiverged: the loss is NaN or infinite.
+    """
+    if run.validation is None:
+        return None
+    measured = evaluate(result, run.validation, device=run.device, example_batch=run.example_batch)
+    check_finite(measured.loss, run, epoch)
+    observer.metric("validation/loss", measured.loss, epoch + 1)
+    observer.metric("validation/accuracy", measured.accuracy.top1, epoch + 1)
+    return measured
+
+
+def settled(run: TrainingRun, epoch: int) -> bool:
+    """Whether what an epoch leaves may be the result.
+
+    While masks still change it is not yet as sparse as the recipe asks: no candidate, however
+    accurate.
+    """
+    per_epoch = run.per_epoch
+    return run.sparsity is None or run.sparsity.settled((epoch + 1) * per_epoch, per_epoch)
+
+
+def better(
+    best: Best | None,
+    result: Program,
+    masks: Mapping[str, Tensor] | None,
+    measured: Evaluation,
+    epoch: int,
+) -> Best:
+    """The best epoch so far, now that this one (from 0) was measured; `masks` are of this one."""
+    accuracy = measured.accuracy.top1
+    if best is not None and not best.beaten_by(accuracy, measured.loss):
+        return best
+    return Best(
+        epoch=epoch + 1,
+        accuracy=accuracy,
+        loss=measured.loss,
+        tensors=snapshot(result.attributes()),
+        masks=None if masks is None else dict(masks),
+    )
+
+
+def check_finite(loss: float, run: TrainingRun, epoch: int) -> None:
+    """Refuse to go on from a loss that is not a number.
+
+    Raises:
+        TrainingDiverged: it is NaN or infinite.
+    """
+    if not isfinite(loss):
+        raise TrainingDiverged(
+            f"the loss became {loss} in epoch {epoch + 1} of {run.options.epochs}",
+            hint=f"lower the learning rate (it is {run.options.optimizer.lr}), and check the "
+            "dataset for NaN",
+            where=f"{run.field}.optimizer.lr",
+        )
