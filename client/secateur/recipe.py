@@ -58,7 +58,7 @@ from secateur.recipe_tournament import (
     tournament_fault,
 )
 from secateur.recipe_tradeoff import TradeOff
-from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
+from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty, WeightAveraging
 
 __all__ = [
     "Aggregate",
@@ -90,6 +90,7 @@ __all__ = [
     "Stage",
     "Supermask",
     "Tournament",
+    "WeightAveraging",
     "entries",
     "training_of",
 ]
@@ -386,9 +387,7 @@ class Recipe(RecipeModel):
             if training is None:
                 continue
             if isinstance(schedule, LrRewind):
-                left = training.epochs - schedule.rewind_to_epoch
-                replayed = training.model_copy(update={"epochs": left})
-                found.extend([replayed] * schedule.rounds)
+                found.extend([training.rest(schedule.rewind_to_epoch)] * schedule.rounds)
             elif isinstance(schedule, Iterative | Agp) and not masks_while_training(
                 schedule, stage.granularity
             ):

@@ -99,11 +99,11 @@ class Supermask(RecipeModel):
 
     @model_validator(mode="after")
     def _a_learned_mask_moves_no_weights(self) -> Self:
-        for name in ("clip_norm", "clip_value"):
+        for name in ("clip_norm", "clip_value", "ema"):
             if self.mask == "learned" and getattr(self.training, name) is not None:
                 raise ValueError(
-                    f"`training.{name}` acts on the gradients of weights, and with `mask: learned` "
-                    "none is trained; leave it out"
+                    f"`training.{name}` acts on weights and their gradients, and with `mask: "
+                    "learned` no weight is trained; leave it out"
                 )
         return self
 

@@ -49,6 +49,20 @@ class Penalty(RecipeModel):
         return self
 
 
+class WeightAveraging(RecipeModel):
+    """The result is an exponential moving average of the weights after each step (Polyak averaging;
+    Tarvainen & Valpola 2017), BatchNorm statistics included. It is what is validated and kept.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """What is left of a step's weight in the average after the next. Over fewer steps than
+    1 / (1 - decay) the average is close to their plain mean; the weights before the first step have
+    no part in it."""
+    from_epoch: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Epochs that are over when averaging begins. Those before it are no candidates for
+    `keep: best`."""
+
+
 class FinetuneOptions(RecipeModel):
     """How the uploaded program itself is trained between and after pruning."""
 
@@ -79,6 +93,8 @@ class FinetuneOptions(RecipeModel):
     """Batches whose gradients make one optimiser step: as a batch that many times as large, in the
     memory of one. BatchNorm and dropout still act on each batch. Every count of steps in a recipe
     is of optimiser steps."""
+    ema: WeightAveraging | None = None
+    """Average the weights over the steps; null keeps those of single steps."""
     penalty: Penalty | None = None
     """Terms added to the loss, beside the optimiser's weight decay."""
     dropout: Literal["keep", "rescale"] = "keep"
@@ -99,3 +115,20 @@ class FinetuneOptions(RecipeModel):
                 f"({self.epochs})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _averaging_begins_before_the_end(self) -> Self:
+        if self.ema is not None and self.ema.from_epoch >= self.epochs:
+            raise ValueError(
+                f"`ema.from_epoch` ({self.ema.from_epoch}) must be fewer than `epochs` "
+                f"({self.epochs}); nothing would be averaged"
+            )
+        return self
+
+    def rest(self, first_epoch: int) -> FinetuneOptions:
+        """The same as a run of its own that leaves out the first epochs."""
+        ema = self.ema
+        if ema is not None:
+            left = max(ema.from_epoch - first_epoch, 0)
+            ema = ema.model_copy(update={"from_epoch": left})
+        return self.model_copy(update={"epochs": self.epochs - first_epoch, "ema": ema})

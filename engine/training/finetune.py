@@ -23,6 +23,7 @@ from engine.seeds import derive, generator
 from engine.torchscript.modes import evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.accumulation import micro_batches
+from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
 from engine.training.clipping import clip_gradients
 from engine.training.denormals import flushed_denormals, zero_subnormal
 from engine.training.freezing import frozen_layers, frozen_tensors
@@ -44,6 +45,7 @@ class _Student:
     Attributes:
         masks: on the device.
         scales: names of the BatchNorm scales that a penalty is on.
+        average: of the weights, where the recipe asks for one.
         best: epoch so far.
     """
 
@@ -51,6 +53,7 @@ class _Student:
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
     scales: list[str]
+    average: WeightAverage | None
     best: Best | None = None
 
 
@@ -111,7 +114,9 @@ def train(
         else run.optimizer(parameters)
     )
     scales = require_norm_scales(student, options.penalty, field=run.field)
-    moving = _Student(student, optimizer, _placed(run.masks, run.device), scales)
+    weights = averaged_tensors(student, frozen)
+    average = averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field)
+    moving = _Student(student, optimizer, _placed(run.masks, run.device), scales, average)
     finished = run.epochs.start
     if resume is not None:
         copy_tensors(resume.tensors, student.attributes())
@@ -119,6 +124,8 @@ def train(
         moving.best, finished = resume.best, resume.epoch
         if resume.masks is not None:
             moving.masks = _placed(resume.masks, run.device)
+        if average is not None and resume.average is not None:
+            average.recall(resume.average, moving.masks, run.device)
     if run.sparsity is not None:
         run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
         run.sparsity.recall({} if resume is None else resume.memory, run.device)
@@ -128,9 +135,9 @@ def train(
         zero_subnormal(student.attributes())
         # Frozen tensors keep their bits, subnormal ones too.
         copy_tensors(frozen, student.attributes())
-        copy_tensors(student.attributes(), result.attributes())
+        _show(moving, result, frozen)
         measured = validate(result, run, epoch, observer)
-        if measured is not None and options.keep == "best" and settled(run, epoch):
+        if measured is not None and options.keep == "best" and settled(run, average, epoch):
             masks = _kept(moving.masks, run)
             moving.best = better(moving.best, result, masks, measured, epoch)
         observer.epoch_finished(
@@ -141,13 +148,25 @@ def train(
                 best=moving.best,
                 masks=_kept(moving.masks, run),
                 memory={} if run.sparsity is None else run.sparsity.memory(),
+                average=None if average is None else average.memory(),
             )
         )
     best = moving.best
-    chosen = best.tensors if best is not None else student.attributes()
-    copy_tensors(chosen, result.attributes())
+    if best is None:
+        _show(moving, result, frozen)
+    else:
+        copy_tensors(best.tensors, result.attributes())
     masks = best.masks if best is not None and best.masks is not None else moving.masks
     return Trained(result, {name: mask.cpu() for name, mask in masks.items()})
+
+
+def _show(moving: _Student, result: Program, frozen: Mapping[str, Tensor]) -> None:
+    """Give the result the weights of the student, or their average where there is one."""
+    copy_tensors(moving.program.attributes(), result.attributes())
+    if moving.average is not None and moving.average.steps:
+        copy_tensors(moving.average.tensors, result.attributes())
+        zero_subnormal(result.attributes())
+        copy_tensors(frozen, result.attributes())
 
 
 def _placed(masks: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
@@ -211,6 +230,9 @@ def _take_step(student: _Student, run: TrainingRun, step: int) -> None:
         clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
     apply_masks(parameters, student.masks)
+    average = student.average
+    if average is not None and step >= average.options.from_epoch * run.per_epoch:
+        average.add(student.masks)
 
 
 def _change_masks(student: _Student, run: TrainingRun, step: int, per_epoch: int) -> bool:

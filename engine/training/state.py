@@ -28,7 +28,7 @@ class Best:
 @dataclass(frozen=True)
 class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
-    rule has one.
+    rule has one, `average` (see `engine.training.averaging`) where weights are averaged.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -39,6 +39,7 @@ class TrainingState:
     best: Best | None
     masks: dict[str, Tensor] | None = None
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    average: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -49,6 +50,7 @@ class TrainingState:
             "best": None if self.best is None else _shallow(self.best),
             "masks": self.masks,
             "memory": self.memory,
+            "average": self.average,
         }
 
     @classmethod
@@ -62,6 +64,7 @@ class TrainingState:
             best=None if best is None else Best(**best),
             masks=data["masks"],
             memory=data.get("memory", {}),
+            average=data.get("average"),
         )
 
 

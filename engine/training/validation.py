@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.errors import TrainingDiverged
 from engine.torchscript.program import Program
+from engine.training.averaging import WeightAverage
 from engine.training.evaluation import Evaluation, evaluate
 from engine.training.run import TrainingObserver, TrainingRun
 from engine.training.state import Best, snapshot
@@ -31,12 +32,14 @@ def validate(
     return measured
 
 
-def settled(run: TrainingRun, epoch: int) -> bool:
+def settled(run: TrainingRun, average: WeightAverage | None, epoch: int) -> bool:
     """Whether what an epoch leaves may be the result.
 
-    While masks still change it is not yet as sparse as the recipe asks: no candidate, however
-    accurate.
+    While masks still change it is not yet as sparse as the recipe asks, and before averaging
+    begins it is not averaged: no candidate, however accurate.
     """
+    if average is not None and not average.steps:
+        return False
     per_epoch = run.per_epoch
     return run.sparsity is None or run.sparsity.settled((epoch + 1) * per_epoch, per_epoch)
 

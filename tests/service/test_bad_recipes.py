@@ -190,6 +190,8 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.1.penalty", {"l3": 1}, "stages.1.penalty.l3", "valid are `l1`"),
         ("stages.1.clip_norm", 0, None, "greater than 0"),
         ("stages.1.clip_value", -1, None, "greater than 0"),
+        ("stages.1.ema", {"decay": 1}, "stages.1.ema.decay", "less than 1"),
+        ("stages.1.ema", {"from_epoch": 1000}, "stages.1", "fewer than `epochs`"),
         ("stages.1.accumulate", 0, None, "greater than or equal to 1"),
         ("stages.1.warmup_epochs", 1000, "stages.1", "fewer than `epochs`"),
         ("stages.1.lr_schedule", "linear", None, "'step'"),

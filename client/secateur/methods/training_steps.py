@@ -46,4 +46,18 @@ TRAINING_STEPS: list[Method] = [
         cost="none; fewer optimiser steps an epoch",
         schema=schema_of(FinetuneOptions, ["accumulate"]),
     ),
+    Method(
+        name="ema",
+        kind="training",
+        summary=(
+            "The result is an average of the weights after each step, the late ones weighing most, "
+            "under the masks that hold. It smooths the noise of small batches and high rates."
+        ),
+        formula="a_t = sum_i (1 - d) d^(t - i) w_i / (1 - d^t) over the steps i = 1 .. t",
+        source="Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging "
+        "(SIAM J. Control Optim. 30); with decay, Tarvainen & Valpola 2017 (NeurIPS)",
+        data="training",
+        cost="one extra copy of the weights, one pass over them a step",
+        schema=schema_of(FinetuneOptions, ["ema"]),
+    ),
 ]

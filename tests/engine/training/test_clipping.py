@@ -127,5 +127,5 @@ def test_limits_are_positive_and_finite(limit):
 def test_a_learned_mask_has_no_weights_to_clip():
     schedule = {"kind": "supermask", "mask": "learned", "training": {"clip_norm": 1.0}}
     stage = {"stage": "prune", "schedule": schedule, "allocation": {"amount": 0.5}}
-    with pytest.raises(ValidationError, match=r"`training.clip_norm` acts on the gradients"):
+    with pytest.raises(ValidationError, match=r"`training.clip_norm` acts on weights"):
         Recipe.model_validate({"stages": [stage]})
