@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test fuzz check lint serve openapi bench papers zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test fuzz check lint serve openapi bench bench-accuracy papers zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ openapi: install ## Write openapi.yaml from the code
 bench: install ## Time analysis and compaction against a named peer
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
 	$(BIN)/python -m bench.coupling_resnet50
+
+bench-accuracy: install ## Accuracy after pruning and fine-tuning against the peer (an hour)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
+	$(ONE_THREAD) $(BIN)/python -m bench.accuracy
+	$(BIN)/python -m bench.accuracy.table
 
 # The packages that need torch come without their dependencies, so that the torch that is there
 # stays; what they need besides comes with the others. Pins are those of the extra `zoo`.

@@ -22,7 +22,8 @@ SECTIONS = {
         "How importance is judged",
         "`criterion` of a prune stage. A channel is rarely alone: a filter lives and dies with the "
         "BatchNorm that follows, the inputs of the next layers, and, across a shortcut, with the "
-        "same channel of other layers. Every filter that produces the channel is scored; "
+        "same channel of other layers. Every filter that produces the channel is scored, or by "
+        "`slices` the weights that read it, or all ([accuracy.md](accuracy.md) compares them); "
         "`aggregate` makes one score of them, and `normalize` divides it by the mean or maximum of "
         "the channels it competes with, so that layers compare when the scope is `global`. "
         "`random` looks at no weight and needs neither. Criteria that need inputs or labelled data "

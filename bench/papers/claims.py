@@ -11,6 +11,8 @@ MODULES: tuple[str, ...] = (
     "lottery",
     "supermask",
     "rethinking",
+    "slimming",
+    "channel_criteria",
 )
 """In the order of the page."""
 

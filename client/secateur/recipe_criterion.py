@@ -41,6 +41,7 @@ Criterion = Literal[
 Granularity = Literal["channel", "head", "layer", "element", "n_m"]
 Aggregate = Literal["sum", "mean", "max", "l2"]
 Normalize = Literal["none", "mean", "max"]
+SlicesScored = Literal["producing", "reading", "all"]
 
 LAYER_CRITERIA = ("output_effect", "block_influence")
 """They judge whole residual branches and nothing else."""
@@ -68,6 +69,15 @@ COMPARABLE_CRITERIA = (
     "synflow",
 )
 """Their papers rank over the whole network as the scores stand."""
+_LOCAL_EXPANSIONS = ("taylor", "hessian")
+"""They foretell the loss after a small change. Of single weights that ranks a network; many
+channels of a layer at once are no small change, and layers of low scores would go all but whole
+(docs/accuracy.md)."""
+_SLICE_CRITERIA = (
+    "l1_norm", "l2_norm", "geometric_median", "lamp",
+    "wanda", "gradient", "taylor", "hessian", "snip", "grasp", "movement", "synflow",
+)  # fmt: skip
+"""They score a channel by the weights that belong to it."""
 DEFAULT_SCORING_LR = 0.01
 
 
@@ -109,6 +119,33 @@ def granularity_fault(criterion: str, granularity: str) -> str | None:
         return (
             f"`criterion: {criterion}` judges channels and heads: {CHANNEL_CRITERIA[criterion]}; "
             f"granularity is `{granularity}`"
+        )
+    return None
+
+
+def compares_between_layers(criterion: str, granularity: str) -> bool:
+    """Whether scores are ranked over the network as they stand, where nothing else is asked."""
+    if criterion in _LOCAL_EXPANSIONS:
+        return granularity in ("element", "n_m")
+    return criterion in COMPARABLE_CRITERIA
+
+
+def slices_fault(criterion: str | None, granularity: str) -> str | None:
+    """Why a choice of `slices` means nothing for this criterion at this granularity, or None.
+
+    Args:
+        criterion: None where each of several takes what it has use for.
+    """
+    if granularity not in ("channel", "head"):
+        return (
+            "`slices` says which weights of a channel are scored; granularity is "
+            f"`{granularity}`: leave `slices` out"
+        )
+    if criterion is not None and criterion not in _SLICE_CRITERIA:
+        return (
+            f"`slices` says whether the weights that read a channel are scored, and `criterion: "
+            f"{criterion}` looks at none of them: leave `slices` out, or use "
+            f"{', '.join(f'`{name}`' for name in _SLICE_CRITERIA)}"
         )
     return None
 

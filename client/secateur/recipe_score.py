@@ -19,8 +19,10 @@ from secateur.recipe_criterion import (
     Aggregate,
     Criterion,
     Scoring,
+    SlicesScored,
     granularity_fault,
     scoring_fault,
+    slices_fault,
 )
 from secateur.recipe_lottery import TICKET_CRITERIA
 
@@ -37,6 +39,9 @@ class ScoreStage(RecipeModel):
     """What goes first within a layer."""
     aggregate: Aggregate = "sum"
     """Channels and heads: how the scores of coupled slices become one score."""
+    slices: SlicesScored = "producing"
+    """Channels and heads: which coupled slices are scored: those of the weights that produce the
+    channel, of those that read it, or all."""
     scoring: Scoring | None = None
     """Criteria that run the model: the samples they judge on."""
     ratios: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
@@ -67,6 +72,8 @@ class ScoreStage(RecipeModel):
         fault = granularity_fault(self.criterion, self.granularity)
         if fault is None and self.scoring is not None:
             fault = scoring_fault(self.criterion, self.scoring)
+        if fault is None and self.slices != "producing":
+            fault = slices_fault(self.criterion, self.granularity)
         if fault is not None:
             raise ValueError(fault)
         if self.criterion == "taylor" and self.aggregate != "sum":

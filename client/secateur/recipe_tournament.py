@@ -16,7 +16,9 @@ from secateur.recipe_criterion import (
     Criterion,
     Granularity,
     Scoring,
+    SlicesScored,
     granularity_fault,
+    slices_fault,
 )
 from secateur.recipe_lottery import TICKET_CRITERIA, TICKETS
 from secateur.recipe_training import FinetuneOptions
@@ -136,16 +138,20 @@ def entries(stage: S) -> Iterator[Entry[S]]:
 
     Under `all`, criteria that never judge at the stage's granularity are no contestants.
     """
-    fields = stage.model_dump(exclude={"criterion", "tournament", "scoring"})
+    fields = stage.model_dump(exclude={"criterion", "tournament", "scoring", "slices"})
     if fields["normalize"] == _OWN_NORMALIZE:
         del fields["normalize"]
     asked = (getattr(stage, "tournament", None) or Tournament()).criteria
     for name in get_args(Criterion) if asked == "all" else asked:
         if asked == "all" and not _judges(name, fields["granularity"]):
             continue
-        scoring = _scoring_of(name, getattr(stage, "scoring", None))
+        chosen = {
+            "criterion": name,
+            "scoring": _scoring_of(name, getattr(stage, "scoring", None)),
+            "slices": _slices_of(name, fields["granularity"], getattr(stage, "slices", None)),
+        }
         try:
-            own = type(stage).model_validate({**fields, "criterion": name, "scoring": scoring})
+            own = type(stage).model_validate({**fields, **chosen})
         except ValidationError as error:
             message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
             yield Entry(name, None, message)
@@ -155,6 +161,13 @@ def entries(stage: S) -> Iterator[Entry[S]]:
 
 def _judges(name: str, granularity: str) -> bool:
     return name not in TICKET_CRITERIA and granularity_fault(name, granularity) is None
+
+
+def _slices_of(name: str, granularity: str, slices: SlicesScored | None) -> SlicesScored:
+    """The stage's `slices` where this criterion has a choice."""
+    if slices is None or slices_fault(name, granularity) is not None:
+        return "producing"
+    return slices
 
 
 def _scoring_of(name: str, scoring: Scoring | None) -> dict[str, Any] | None:

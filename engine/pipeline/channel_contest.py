@@ -114,6 +114,7 @@ class ChannelContest:
             self._tensors,
             judge,
             aggregate=stage.aggregate,
+            slices=stage.slices,
             normalize=stage.normalize,
             seed=seed,
             program=self._program,

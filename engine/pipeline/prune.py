@@ -102,6 +102,7 @@ def plan_channels(
         judge,
         aggregate=stage.aggregate,
         normalize=stage.normalize,
+        slices=stage.slices,
         seed=seed,
         program=program,
         evidence=evidence,

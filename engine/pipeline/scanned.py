@@ -93,6 +93,7 @@ def _channels(bench: Workbench, stage: ScoreStage, seed: int, field: str) -> Sca
         coupling.methods.join(program).tensors(),
         judge,
         aggregate=stage.aggregate,
+        slices=stage.slices,
         # Within one layer no scale changes the order.
         normalize="none",
         seed=seed,

@@ -7,7 +7,19 @@ more dimensions are scored by the criterion, s(W, d, i), and aggregated,
     sum:  sum_S s      mean:  sum_S s / |S|      max:  max_S s      l2:  sqrt(sum_S s^2)
 
 A group whose channels no such weight produces (a bare parameter, a normalisation alone) is
-scored from all its slices instead. A criterion that works out a value m for every weight scores a
+scored from all its slices instead.
+
+With `slices: reading` the slices that read the channel are scored instead (role `input`), with
+`all` both: a channel that is made small may be read by large weights, and the reverse (Fang et al.
+2023, "DepGraph: Towards Any Structural Pruning", CVPR, score whole groups). What reads a channel
+tells what it contributes: of `wanda` the sum over those slices bounds what the next layer loses,
+and of `taylor` it is sum a dL/da over the activations a, the first-order change of the loss when
+they become zero (Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource
+Efficient Inference", ICLR). With `all`, a criterion that works out a value for every weight counts
+biases and normalisations too; one that scores weights as they are does not, for the norm of a
+scale and that of a filter have no unit in common.
+
+A criterion that works out a value m for every weight scores a
 slice by the sum of its values; one that is squared scores the component by (sum_S sum m)^2, the
 sum with its signs over all coupled slices. A criterion of activations takes the places where the
 channel is seen as its slices. Scores are then divided by the mean or maximum size of their group,
@@ -22,11 +34,12 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from secateur.recipe import Aggregate, Normalize
+from secateur.recipe import Aggregate, Normalize, SlicesScored
 from secateur.report import Frozen
 from torch import Tensor
 
 from engine.coupling import Coupling, Group, Slices
+from engine.coupling.tracker import Role
 from engine.errors import CriterionDoesNotFit
 from engine.evidence.activations import Place, activation_means
 from engine.evidence.samples import Evidence
@@ -41,6 +54,16 @@ Part = tuple[NDArray[np.int64], Scores]
 """The components of some slices, and their scores; -1 where an index belongs to none."""
 SliceValues = Callable[[Slices], Scores | None]
 """The scores of a slice list; None where the criterion has nothing to say on its tensor."""
+Roles = frozenset[Role]
+"""Slices of which roles are scored."""
+_PRODUCING: Roles = frozenset({"output"})
+_READING: Roles = frozenset({"input"})
+_VECTORS: Roles = frozenset({"vector"})
+_ROLES: Mapping[SlicesScored, Roles] = {
+    "producing": _PRODUCING,
+    "reading": _READING,
+    "all": _PRODUCING | _READING,
+}
 
 
 def component_scores(
@@ -51,6 +74,7 @@ def component_scores(
     aggregate: Aggregate,
     normalize: Normalize,
     seed: int,
+    slices: SlicesScored = "producing",
     program: Program | None = None,
     evidence: Evidence | None = None,
 ) -> Scores:
@@ -63,6 +87,7 @@ def component_scores(
         aggregate: how the slices of a component become one score.
         normalize: by what of its group a score is divided.
         seed: for random criteria.
+        slices: those that produce a channel, those that read it, or all.
         program: what the coupling was found on, for criteria that run it.
         evidence: what it is run on.
 
@@ -80,7 +105,8 @@ def component_scores(
     elif criterion.saliency is not None:
         ran, shown = _required(criterion, program, evidence)
         maps = criterion.saliency(ran, shown)
-        scores = _salient(coupling, tensors, criterion, aggregate, maps)
+        roles = _ROLES[slices] | _VECTORS if slices == "all" else _ROLES[slices]
+        scores = _salient(coupling, tensors, criterion, aggregate, maps, roles=roles)
     else:
         only = None if criterion.tensors is None else criterion.tensors(coupling.tape)
         scores = _over_slices(
@@ -88,7 +114,8 @@ def component_scores(
             tensors,
             lambda item: _slice_scores(tensors[item.tensor], item.dim, criterion),
             aggregate,
-            only,
+            roles=_ROLES[slices],
+            only=only,
         )
     return _normalized(scores, coupling.groups, normalize)
 
@@ -142,9 +169,11 @@ def _over_slices(
     tensors: Mapping[str, Tensor],
     values: SliceValues,
     aggregate: Aggregate,
+    *,
+    roles: Roles,
     only: set[str] | None = None,
 ) -> Scores:
-    """Scores from the slices that produce a channel, or else from all it has."""
+    """Scores from the slices of these roles, or else from all the channel has."""
     count = coupling.component_count
     if only is not None:
         chosen = [item for item in coupling.slices if item.tensor in only]
@@ -154,7 +183,7 @@ def _over_slices(
     produced = [
         item
         for item in coupling.slices
-        if item.role == "output" and tensors[item.tensor].dim() >= 2
+        if item.role in roles and (tensors[item.tensor].dim() >= 2 or "vector" in roles)
     ]
     scores, seen = _aggregate(_parts(produced, values), aggregate, count)
     lacking = np.zeros(count, dtype=bool)
@@ -183,13 +212,15 @@ def _salient(
     criterion: Criterion,
     aggregate: Aggregate,
     maps: Iterable[tuple[float, Maps]],
+    *,
+    roles: Roles,
 ) -> Scores:
     total = np.zeros(coupling.component_count)
     for share, values in maps:
         known = _under_all_names(coupling, finite(values, criterion.name))
         sums = partial(_slice_sums, known)
         way: Aggregate = "sum" if criterion.squared else aggregate
-        part = _over_slices(coupling, tensors, sums, way)
+        part = _over_slices(coupling, tensors, sums, way, roles=roles)
         total += share * (np.square(part) if criterion.squared else part)
     return total
 

@@ -11,9 +11,10 @@ is :math:`\delta = -w`. Each criterion keeps one part of it:
     grasp:     w (H g)              Wang et al. 2020, GraSP (ICLR)
 
 For channels the values of a slice are summed, and the slices of a channel aggregated. In
-`taylor` the sum runs, with its signs, over all coupled slices and is squared last, for each batch
-anew; the mean over batches is the score. The others average over the samples first: near a
-minimum the mean gradient vanishes, and `gradient`, `snip` and `grasp` with it.
+`taylor` the sum runs, with its signs, over all slices that are scored (`slices`, see
+`engine.scores.channels`) and is squared last, for each batch anew; the mean over batches is the
+score. The others average over the samples first: near a minimum the mean gradient vanishes, and
+`gradient`, `snip` and `grasp` with it.
 
 The diagonal h is the Fisher estimate, :math:`h = E[g_n^2]` over the gradients of single samples.
 From batches of B samples it is taken as :math:`h = E_B[B\, g_B^2]`, which has the same mean when

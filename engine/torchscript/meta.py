@@ -128,6 +128,8 @@ def _pointwise(instruction: Instruction, arguments: list[Any], first: torch.Tens
 
 _RESULT_TYPES: dict[Any, torch.dtype] = {}
 """What was found by running, by operator and operands; there are few combinations."""
+_MOST_RESULT_TYPES = 10_000
+"""Whole numbers among the operands could make many in a process that lives long."""
 
 
 def _result_type(instruction: Instruction, arguments: list[Any]) -> torch.dtype:
@@ -141,6 +143,8 @@ def _result_type(instruction: Instruction, arguments: list[Any]) -> torch.dtype:
             else value
             for value in arguments
         ]
+        if len(_RESULT_TYPES) >= _MOST_RESULT_TYPES:
+            _RESULT_TYPES.clear()
         _RESULT_TYPES[key] = run_operator(instruction, single).dtype
     return _RESULT_TYPES[key]
 

@@ -40,6 +40,17 @@ def test_all_are_those_that_judge_at_the_granularity(granularity: str, names: li
     assert all(entry.stage is not None for entry in found)
 
 
+def test_slices_are_those_of_the_stage_where_a_contestant_has_a_choice() -> None:
+    given = stage(slices="reading", tournament={"criteria": ["taylor", "bn_scale", "apoz"]})
+    found = [entry.stage.slices for entry in entries(given) if entry.stage is not None]
+    assert found == ["reading", "producing", "producing"]
+
+
+def test_slices_of_single_weights_are_refused() -> None:
+    with pytest.raises(ValidationError, match="granularity is `element`: leave `slices` out"):
+        stage(granularity="element", slices="all")
+
+
 def test_every_contestant_has_the_stage_as_a_recipe_that_names_it() -> None:
     given = stage(
         allocation={"scope": "global", "amount": 0.3},
@@ -47,21 +58,21 @@ def test_every_contestant_has_the_stage_as_a_recipe_that_names_it() -> None:
         exclude=["head"],
         round_to=4,
         scoring={"samples": 8, "target": "teacher"},
-        tournament={"criteria": ["taylor", "apoz", "l1_norm"]},
+        tournament={"criteria": ["snip", "apoz", "l1_norm"]},
     )
     plain = given.model_dump(exclude={"tournament", "normalize", "scoring", "criterion"})
     scored = {"samples": 8, "batch_size": 32}
     expected = [
         PruneStage.model_validate(plain | fields)
         for fields in (
-            {"criterion": "taylor", "scoring": scored | {"target": "teacher"}},
+            {"criterion": "snip", "scoring": scored | {"target": "teacher"}},
             {"criterion": "apoz", "scoring": scored},
             {"criterion": "l1_norm"},
         )
     ]
     assert [entry.stage for entry in entries(given)] == expected
     assert [own.normalize for own in expected] == ["none", "mean", "mean"]
-    everywhere = stage(normalize="max", tournament={"criteria": ["taylor", "l1_norm"]})
+    everywhere = stage(normalize="max", tournament={"criteria": ["snip", "l1_norm"]})
     assert [own.stage.normalize for own in entries(everywhere) if own.stage] == ["max", "max"]
 
 

@@ -11,7 +11,11 @@ from secateur.resources import Method
 def _criterion(
     name: str, *, summary: str, formula: str, source: str, cost: str = NO_TIME
 ) -> Method:
-    scored = [] if name == "random" else ["aggregate", "normalize"]
+    scored = ["aggregate", "normalize", "slices"]
+    if name == "random":
+        scored = []
+    elif name == "bn_scale":
+        scored = ["aggregate", "normalize"]
     return Method(
         name=name,
         kind="criterion",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from secateur.methods.schema import schema_of
 from secateur.recipe import PruneStage
+from secateur.recipe_criterion import INPUT_CRITERIA
 from secateur.resources import Method
 
 _BACKWARD = "one run and one backward pass on `scoring.samples` samples"
@@ -21,7 +22,11 @@ def _criterion(
     cost: str,
     data: Literal["inputs", "labelled"],
 ) -> Method:
-    fields = ["normalize", "scoring"] if name == "taylor" else ["aggregate", "normalize", "scoring"]
+    fields = ["normalize", "scoring"]
+    if name != "taylor":
+        fields = ["aggregate", *fields]
+    if name not in INPUT_CRITERIA or name == "wanda":
+        fields = [*fields, "slices"]
     return Method(
         name=name,
         kind="criterion",

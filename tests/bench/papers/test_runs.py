@@ -37,6 +37,8 @@ RUN_HERE = [
     ("lottery", "reinitialised/5"),
     ("supermask", "learned_rescaled"),
     ("rethinking", "channels_50/scratch_b"),
+    ("slimming", "scratch"),
+    ("channel_criteria", "scratch"),
 ]
 """Each carries out a whole job of its claim, controls included."""
 

@@ -180,6 +180,20 @@ def test_another_criterion_takes_another_channel(make, tmp_path):
     assert found == pytest.approx([3 / 7, 4 / 7])
 
 
+def test_what_reads_a_channel_may_take_another(make, tmp_path):
+    # Rows (2, 2) and (3, 0) are read by 0.5 and 1: on (1, 1) they give 2 and 3 of 5.
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)).eval()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[2.0, 2.0], [3.0, 0.0]]))
+        net[1].weight.copy_(torch.tensor([[0.5, 1.0]]))
+    file = save_scripted(net, tmp_path / "two.pt")
+    save_file({"validation/inputs/0": torch.ones(1, 2)}, tmp_path / "ones.safetensors")
+    stages = [{"slices": slices, "ratios": [0.5]} for slices in ("producing", "reading")]
+    report = score(make(file, *stages, dataset=tmp_path / "ones.safetensors"), Recorder()).report
+    found = [scan.layers[0].points[0].drift for scan in report.scans]
+    assert found == pytest.approx([3 / 5, 2 / 5])
+
+
 def test_artifacts_and_the_ranking(make, model, data):
     job = make(
         model, {"measure": "accuracy"}, {"granularity": "element", "criterion": "l2_norm"},

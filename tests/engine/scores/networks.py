@@ -53,6 +53,7 @@ def scores_of(
     *,
     aggregate="sum",
     normalize="none",
+    slices="producing",
     seed=0,
 ) -> np.ndarray:
     program = model if isinstance(model, Program) else program_of(model)
@@ -63,6 +64,7 @@ def scores_of(
         criterion(name),
         aggregate=aggregate,
         normalize=normalize,
+        slices=slices,
         seed=seed,
         program=program,
         evidence=evidence,

@@ -20,6 +20,11 @@ def stage(**changes):
         ({"criterion": "mean_activation", "granularity": "element"}, "activations belong"),
         ({"criterion": "taylor", "granularity": "layer"}, "does not judge whole layers; use"),
         ({"criterion": "taylor", "aggregate": "max"}, "`aggregate` must be `sum`"),
+        ({"criterion": "apoz", "slices": "all"}, "`criterion: apoz` looks at none of them"),
+        ({"criterion": "bn_scale", "slices": "all"}, "or use `l1_norm`"),
+        ({"slices": "all", "granularity": "element"}, "granularity is `element`: leave `slices`"),
+        ({"slices": "all", "granularity": "layer"}, "leave `slices` out"),
+        ({"slices": "input"}, "'producing', 'reading' or 'all'"),
         ({"criterion": "l1_norm", "scoring": {}}, "`scoring` is of no use"),
         ({"criterion": "synflow", "scoring": {}}, "looks at no samples"),
         ({"criterion": "apoz", "scoring": {"target": "teacher"}}, "`scoring.target` is of no use"),
@@ -70,9 +75,27 @@ def test_criteria_of_weights_need_no_dataset(criterion):
 
 def test_scores_that_compare_between_layers_are_not_normalised_unless_asked():
     assert PruneStage.model_validate(stage(criterion="lamp")).normalize == "none"
-    assert PruneStage.model_validate(stage(criterion="taylor")).normalize == "none"
+    assert PruneStage.model_validate(stage(criterion="snip")).normalize == "none"
     assert PruneStage.model_validate(stage(criterion="apoz")).normalize == "mean"
     asked = stage(criterion="lamp", normalize="max")
     assert PruneStage.model_validate(asked).normalize == "max"
     again = PruneStage.model_validate(PruneStage.model_validate(asked).model_dump())
     assert again.normalize == "max"
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "hessian"])
+def test_expansions_compare_single_weights_of_a_network_but_no_channels(criterion):
+    def normalize(granularity):
+        made = stage(criterion=criterion, granularity=granularity)
+        return PruneStage.model_validate(made).normalize
+
+    assert PruneStage.model_validate(stage(criterion=criterion)).normalize == "mean"
+    assert normalize("head") == "mean"
+    assert normalize("element") == "none"
+
+
+@pytest.mark.parametrize("granularity", ["channel", "head"])
+@pytest.mark.parametrize("slices", ["reading", "all"])
+def test_what_reads_channels_and_heads_may_be_scored(granularity, slices):
+    made = stage(criterion="hessian", granularity=granularity, slices=slices)
+    assert PruneStage.model_validate(made).slices == slices
