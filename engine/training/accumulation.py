@@ -43,7 +43,7 @@ def steps_of_an_epoch(options: FinetuneOptions, samples: int) -> int:
 def micro_batches(options: FinetuneOptions, samples: int) -> list[MicroBatch]:
     """What every batch of `engine.data.batches.batches` is to its optimiser step, in order."""
     ranges, together = bounds(samples, options.batch_size), options.accumulate
-    made = []
+    made: list[MicroBatch] = []
     for begin in range(0, len(ranges), together):
         group = ranges[begin : begin + together]
         total = group[-1][1] - group[0][0]

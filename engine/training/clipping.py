@@ -49,4 +49,5 @@ def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """L2 norm of all elements together, float64 [] on the device of the gradients."""
     # Squares leave the range of half types, and sums of millions the precision of float32.
     norms = [torch.linalg.vector_norm(one, dtype=torch.float64) for one in gradients]
-    return torch.linalg.vector_norm(torch.stack(norms))
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
