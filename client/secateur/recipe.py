@@ -44,7 +44,13 @@ from secateur.recipe_tournament import (
     entries,
 )
 from secateur.recipe_tradeoff import TradeOff
-from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty, WeightAveraging
+from secateur.recipe_training import (
+    EarlyStopping,
+    FinetuneOptions,
+    Optimizer,
+    Penalty,
+    WeightAveraging,
+)
 
 __all__ = [
     "Aggregate",
@@ -54,6 +60,7 @@ __all__ = [
     "Constraints",
     "Criterion",
     "Distribution",
+    "EarlyStopping",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
@@ -270,6 +277,14 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, PruneStage) and stage.contest is not None:
                 return f"stages.{index}.criterion"
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
+                return f"stages.{index}.early_stopping"
+            if isinstance(stage, PruneStage):
+                training = training_of(stage.schedule)
+                if training is not None and training.early_stopping is not None:
+                    field = training_field(stage.schedule)
+                    return f"stages.{index}.schedule.{field}.early_stopping"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None if self.tradeoff is None else "tradeoff"

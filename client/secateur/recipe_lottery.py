@@ -117,4 +117,14 @@ class Baseline(RecipeModel):
     the same computation as those epochs of the original. `random_pruning` keeps the upload's
     weights and loses as many units of every layer as the result, drawn by lot."""
     training: FinetuneOptions | None = None
-    """How it trains; null takes the recipe's last training, with the epochs of all of them."""
+    """How it trains; null takes the recipe's last training, with the epochs of all of them. It
+    trains all its epochs, without early stopping."""
+
+    @model_validator(mode="after")
+    def _trains_to_the_end(self) -> Self:
+        if self.training is not None and self.training.early_stopping is not None:
+            raise ValueError(
+                "`training.early_stopping` would make the control shorter than what it stands "
+                "beside; leave it out"
+            )
+        return self

@@ -63,6 +63,17 @@ class WeightAveraging(RecipeModel):
     `keep: best`."""
 
 
+class EarlyStopping(RecipeModel):
+    """End a run once the validation split has not improved for a while (Prechelt 1998)."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Epochs without improvement after which the run ends."""
+    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Only a gain above this is an improvement."""
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    """What must rise (`accuracy`, top-1) or fall (`loss`)."""
+
+
 class FinetuneOptions(RecipeModel):
     """How the uploaded program itself is trained between and after pruning."""
 
@@ -95,6 +106,9 @@ class FinetuneOptions(RecipeModel):
     is of optimiser steps."""
     ema: WeightAveraging | None = None
     """Average the weights over the steps; null keeps those of single steps."""
+    early_stopping: EarlyStopping | None = None
+    """End the run before `epochs` when the validation split no longer improves; null trains them
+    all. The learning-rate schedule is that of all epochs either way."""
     penalty: Penalty | None = None
     """Terms added to the loss, beside the optimiser's weight decay."""
     dropout: Literal["keep", "rescale"] = "keep"

@@ -38,11 +38,11 @@ class TicketStep:
 
     @property
     def options(self) -> FinetuneOptions:
-        """How it trains. A rewinding point and a mask are kept as they end, weights unaveraged."""
+        """How it trains. A rewinding point and a mask are kept as they end, unaveraged."""
         options = self.schedule.training
         if self.part not in ("start", "mask"):
             return options
-        return options.model_copy(update={"keep": "last", "ema": None})
+        return options.model_copy(update={"keep": "last", "ema": None, "early_stopping": None})
 
     @property
     def rounds(self) -> int:

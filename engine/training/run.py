@@ -94,7 +94,9 @@ class Trained:
     Attributes:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
+        stopped: after which epoch it ended and why, where that was before the options' epochs.
     """
 
     program: Program
     masks: dict[str, Tensor]
+    stopped: str | None = None

@@ -28,7 +28,8 @@ class Best:
 @dataclass(frozen=True)
 class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
-    rule has one, `average` (see `engine.training.averaging`) where weights are averaged.
+    rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
+    `patience` (see `engine.training.stopping`) where the run may end early.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -40,6 +41,7 @@ class TrainingState:
     masks: dict[str, Tensor] | None = None
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     average: dict[str, Any] | None = None
+    patience: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -51,6 +53,7 @@ class TrainingState:
             "masks": self.masks,
             "memory": self.memory,
             "average": self.average,
+            "patience": self.patience,
         }
 
     @classmethod
@@ -65,6 +68,7 @@ class TrainingState:
             masks=data["masks"],
             memory=data.get("memory", {}),
             average=data.get("average"),
+            patience=data.get("patience"),
         )
 
 

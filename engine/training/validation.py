@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite
-
-from torch import Tensor
 
 from engine.errors import TrainingDiverged
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage
 from engine.training.evaluation import Evaluation, evaluate
 from engine.training.run import TrainingObserver, TrainingRun
-from engine.training.state import Best, snapshot
 
 
 def validate(
@@ -32,7 +28,7 @@ def validate(
     return measured
 
 
-def settled(run: TrainingRun, average: WeightAverage | None, epoch: int) -> bool:
+def may_be_kept(run: TrainingRun, average: WeightAverage | None, epoch: int) -> bool:
     """Whether what an epoch leaves may be the result.
 
     While masks still change it is not yet as sparse as the recipe asks, and before averaging
@@ -42,26 +38,6 @@ def settled(run: TrainingRun, average: WeightAverage | None, epoch: int) -> bool
         return False
     per_epoch = run.per_epoch
     return run.sparsity is None or run.sparsity.settled((epoch + 1) * per_epoch, per_epoch)
-
-
-def better(
-    best: Best | None,
-    result: Program,
-    masks: Mapping[str, Tensor] | None,
-    measured: Evaluation,
-    epoch: int,
-) -> Best:
-    """The best epoch so far, now that this one (from 0) was measured; `masks` are of this one."""
-    accuracy = measured.accuracy.top1
-    if best is not None and not best.beaten_by(accuracy, measured.loss):
-        return best
-    return Best(
-        epoch=epoch + 1,
-        accuracy=accuracy,
-        loss=measured.loss,
-        tensors=snapshot(result.attributes()),
-        masks=None if masks is None else dict(masks),
-    )
 
 
 def check_finite(loss: float, run: TrainingRun, epoch: int) -> None:

@@ -60,4 +60,17 @@ TRAINING_STEPS: list[Method] = [
         cost="one extra copy of the weights, one pass over them a step",
         schema=schema_of(FinetuneOptions, ["ema"]),
     ),
+    Method(
+        name="early_stopping",
+        kind="training",
+        summary=(
+            "A run ends when the validation split has not improved for `patience` epochs; `keep` "
+            "says which of its epochs is the result."
+        ),
+        formula="end at epoch t when max(e_1 .. e_(t-p)) + min_delta >= e_(t-p+1) .. e_t",
+        source="Prechelt 1998, Early Stopping - But When?",
+        data="labelled",
+        cost="none; it saves the epochs that it leaves out",
+        schema=schema_of(FinetuneOptions, ["early_stopping"]),
+    ),
 ]
