@@ -38,7 +38,7 @@ WORDS = {
     "loss": "What is minimised.",
     "label_smoothing": "Share of a target's weight spread over all classes.",
     "lr": "Learning rate at the start.",
-    "weight_decay": "Strength of the L2 penalty (`sgd`) or of the decay (`adamw`).",
+    "weight_decay": "Strength of the L2 penalty (`sgd`, `adam`) or of the decay (`adamw`).",
     "batch_sizes": "Each is measured by itself.",
     "runs": "Timed runs per model and batch size.",
 }

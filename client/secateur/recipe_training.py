@@ -12,7 +12,8 @@ from secateur.recipe_base import RecipeModel
 class Optimizer(RecipeModel):
     """Optimiser of a fine-tuning run."""
 
-    kind: Literal["sgd", "adamw"] = "sgd"
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`adam` puts the decay into the gradient (L2), `adamw` beside it."""
     lr: Annotated[float, Field(gt=0, le=10)] = 0.01
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

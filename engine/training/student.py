@@ -15,7 +15,7 @@ from engine.training.averaging import WeightAverage, averaged_tensors, averaging
 from engine.training.denormals import zero_subnormal
 from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
-from engine.training.optimizer import build_optimizer
+from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.run import Trained, TrainingRun
 from engine.training.state import Best, TrainingState, copy_tensors, snapshot
@@ -137,6 +137,8 @@ def begin(program: Program, run: TrainingRun) -> Student:
     )
     result = evaluation_copy(student)
     parameters = _trainable(student, frozen, run)
+    if run.optimizer is None:
+        require_range(options.optimizer, parameters, field=run.field)
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
     for name, parameter in student.parameters().items():
         parameter.requires_grad_(name in parameters)
