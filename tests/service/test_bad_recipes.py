@@ -193,7 +193,12 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.1.ema", {"decay": 1}, "stages.1.ema.decay", "less than 1"),
         ("stages.1.ema", {"from_epoch": 1000}, "stages.1", "fewer than `epochs`"),
         ("stages.1.early_stopping", {"patience": 0}, "stages.1.early_stopping.patience", "1"),
-        ("stages.1.early_stopping", {"metric": "f1"}, None, "'accuracy' or 'loss'"),
+        (
+            "stages.1.early_stopping",
+            {"metric": "f1"},
+            "stages.1.early_stopping.metric",
+            "'accuracy' or 'loss'",
+        ),
         ("stages.1.accumulate", 0, None, "greater than or equal to 1"),
         ("stages.1.warmup_epochs", 1000, "stages.1", "fewer than `epochs`"),
         ("stages.1.lr_schedule", "linear", None, "'step'"),
