@@ -339,6 +339,15 @@ def dataset(api: Api, **changes: Any) -> str:
     return str(response.json()["id"])
 
 
+def test_early_stopping_needs_a_validation_split(api: Api, model_id: str, recipe: Any) -> None:
+    recipe.pop("constraints", None)
+    recipe["stages"].append({"stage": "finetune", "early_stopping": {"patience": 2}})
+    unjudged = dataset(api, **{"validation/inputs/0": None, "validation/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=unjudged, recipe=recipe)
+    expected = "`recipe.stages.1.early_stopping` needs `validation/targets/0`"
+    assert expected in fields["dataset_id"]
+
+
 def test_targets_must_be_classes(api: Api, model_id: str) -> None:
     wrong = dataset(api, **{"train/targets/0": np.zeros(12, np.float32)})
     fields = refusal(api, model_id=model_id, dataset_id=wrong, recipe=RECIPE)
