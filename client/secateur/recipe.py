@@ -45,7 +45,13 @@ from secateur.recipe_tournament import (
     entries,
 )
 from secateur.recipe_tradeoff import TradeOff
-from secateur.recipe_training import FinetuneOptions, Optimizer, Penalty
+from secateur.recipe_training import (
+    EarlyStopping,
+    FinetuneOptions,
+    Optimizer,
+    Penalty,
+    WeightAveraging,
+)
 
 __all__ = [
     "Aggregate",
@@ -56,6 +62,7 @@ __all__ = [
     "Criterion",
     "Distillation",
     "Distribution",
+    "EarlyStopping",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
@@ -79,6 +86,7 @@ __all__ = [
     "Stage",
     "Supermask",
     "Tournament",
+    "WeightAveraging",
     "entries",
     "training_of",
 ]
@@ -190,9 +198,7 @@ class Recipe(RecipeModel):
             if training is None:
                 continue
             if isinstance(schedule, LrRewind):
-                left = training.epochs - schedule.rewind_to_epoch
-                replayed = training.model_copy(update={"epochs": left})
-                found.extend([replayed] * schedule.rounds)
+                found.extend([training.rest(schedule.rewind_to_epoch)] * schedule.rounds)
             elif isinstance(schedule, Iterative | Agp) and not masks_while_training(
                 schedule, stage.granularity
             ):
@@ -297,6 +303,14 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, PruneStage) and stage.contest is not None:
                 return f"stages.{index}.criterion"
+        for index, stage in enumerate(self.stages):
+            if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
+                return f"stages.{index}.early_stopping"
+            if isinstance(stage, PruneStage):
+                training = training_of(stage.schedule)
+                if training is not None and training.early_stopping is not None:
+                    field = training_field(stage.schedule)
+                    return f"stages.{index}.schedule.{field}.early_stopping"
         if self.constraints.max_accuracy_drop is not None:
             return "constraints.max_accuracy_drop"
         return None if self.tradeoff is None else "tradeoff"

@@ -97,6 +97,16 @@ class Supermask(RecipeModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_learned_mask_moves_no_weights(self) -> Self:
+        for name in ("clip_norm", "clip_value", "ema"):
+            if self.mask == "learned" and getattr(self.training, name) is not None:
+                raise ValueError(
+                    f"`training.{name}` acts on weights and their gradients, and with `mask: "
+                    "learned` no weight is trained; leave it out"
+                )
+        return self
+
 
 class Baseline(RecipeModel):
     """A control beside the result: the pruned architecture trained from new random weights
@@ -108,4 +118,14 @@ class Baseline(RecipeModel):
     weights and loses as many units of every layer as the result, drawn by lot."""
     training: FinetuneOptions | None = None
     """How it trains; null takes the recipe's last training, with the epochs of all of them and the
-    teacher it had. Give one without `distillation` for a control that learns from labels alone."""
+    teacher it had. Give one without `distillation` for a control that learns from labels alone.
+    It trains all its epochs, without early stopping."""
+
+    @model_validator(mode="after")
+    def _trains_to_the_end(self) -> Self:
+        if self.training is not None and self.training.early_stopping is not None:
+            raise ValueError(
+                "`training.early_stopping` would make the control shorter than what it stands "
+                "beside; leave it out"
+            )
+        return self

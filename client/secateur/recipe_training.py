@@ -13,7 +13,8 @@ from secateur.recipe_distillation import Distillation
 class Optimizer(RecipeModel):
     """Optimiser of a fine-tuning run."""
 
-    kind: Literal["sgd", "adamw"] = "sgd"
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`adam` puts the decay into the gradient (L2), `adamw` beside it."""
     lr: Annotated[float, Field(gt=0, le=10)] = 0.01
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -50,6 +51,31 @@ class Penalty(RecipeModel):
         return self
 
 
+class WeightAveraging(RecipeModel):
+    """The result is an exponential moving average of the weights after each step (Polyak averaging;
+    Tarvainen & Valpola 2017), BatchNorm statistics included. It is what is validated and kept.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """What is left of a step's weight in the average after the next. Over fewer steps than
+    1 / (1 - decay) the average is close to their plain mean; the weights before the first step have
+    no part in it."""
+    from_epoch: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Epochs that are over when averaging begins. Those before it are no candidates for
+    `keep: best`."""
+
+
+class EarlyStopping(RecipeModel):
+    """End a run once the validation split has not improved for a while (Prechelt 1998)."""
+
+    patience: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Epochs without improvement after which the run ends."""
+    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Only a gain above this is an improvement."""
+    metric: Literal["accuracy", "loss"] = "accuracy"
+    """What must rise (`accuracy`, top-1) or fall (`loss`)."""
+
+
 class FinetuneOptions(RecipeModel):
     """How the uploaded program itself is trained between and after pruning."""
 
@@ -71,6 +97,20 @@ class FinetuneOptions(RecipeModel):
     """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
     keep: Literal["best", "last"] = "best"
     """Weights to keep: of the best epoch on the validation split, or of the last."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Largest L2 norm of the gradients of all parameters together; longer ones are scaled down to
+    it (Pascanu et al. 2013)."""
+    clip_value: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Largest magnitude of a single gradient element; applied before `clip_norm`."""
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Batches whose gradients make one optimiser step: as a batch that many times as large, in the
+    memory of one. BatchNorm and dropout still act on each batch. Every count of steps in a recipe
+    is of optimiser steps."""
+    ema: WeightAveraging | None = None
+    """Average the weights over the steps; null keeps those of single steps."""
+    early_stopping: EarlyStopping | None = None
+    """End the run before `epochs` when the validation split no longer improves; null trains them
+    all. The learning-rate schedule is that of all epochs either way."""
     penalty: Penalty | None = None
     """Terms added to the loss, beside the optimiser's weight decay."""
     dropout: Literal["keep", "rescale"] = "keep"
@@ -108,3 +148,20 @@ class FinetuneOptions(RecipeModel):
                 f"({self.epochs})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _averaging_begins_before_the_end(self) -> Self:
+        if self.ema is not None and self.ema.from_epoch >= self.epochs:
+            raise ValueError(
+                f"`ema.from_epoch` ({self.ema.from_epoch}) must be fewer than `epochs` "
+                f"({self.epochs}); nothing would be averaged"
+            )
+        return self
+
+    def rest(self, first_epoch: int) -> FinetuneOptions:
+        """The same as a run of its own that leaves out the first epochs."""
+        ema = self.ema
+        if ema is not None:
+            left = max(ema.from_epoch - first_epoch, 0)
+            ema = ema.model_copy(update={"from_epoch": left})
+        return self.model_copy(update={"epochs": self.epochs - first_epoch, "ema": ema})

@@ -38,10 +38,11 @@ class TicketStep:
 
     @property
     def options(self) -> FinetuneOptions:
-        """How it trains. A rewinding point and a mask are kept as they end."""
+        """How it trains. A rewinding point and a mask are kept as they end, unaveraged."""
         options = self.schedule.training
-        last = self.part in ("start", "mask")
-        return options.model_copy(update={"keep": "last"}) if last else options
+        if self.part not in ("start", "mask"):
+            return options
+        return options.model_copy(update={"keep": "last", "ema": None, "early_stopping": None})
 
     @property
     def rounds(self) -> int:

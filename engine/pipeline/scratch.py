@@ -27,7 +27,9 @@ def from_scratch(bench: Workbench, state: JobState, step: BaselineStep) -> Fresh
 def as_long_as(state: JobState, step: BaselineStep, run: TrainingRun) -> TrainingRun:
     """The run with the epochs of its control."""
     epochs = _epochs(state, step)
-    return replace(run, options=run.options.model_copy(update={"epochs": epochs}))
+    return replace(
+        run, options=run.options.model_copy(update={"epochs": epochs, "early_stopping": None})
+    )
 
 
 def note_baseline(

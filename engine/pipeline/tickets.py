@@ -13,7 +13,6 @@ from secateur.recipe import ImpRewind, Supermask
 from secateur.report import Accuracy, Measurement, TicketReport, TicketRound
 from torch import Tensor
 
-from engine.data.batches import bounds
 from engine.errors import EngineError
 from engine.lottery.baselines import BaselineStep
 from engine.lottery.initial import InitialWeightsInvalid, load_initial
@@ -29,6 +28,7 @@ from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
 from engine.pipeline.tradeoff import keep_point, note_point
 from engine.torchscript.program import Program
+from engine.training.accumulation import steps_of_an_epoch
 from engine.training.evaluation import evaluate
 from engine.training.run import TrainingRun
 
@@ -98,7 +98,7 @@ def _steps_of_an_epoch(bench: Workbench, step: TicketStep) -> int:
     if bench.dataset is None:
         raise ValueError("a ticket stage without a dataset; `prepare` refuses that")
     train = bench.dataset.require("train", step.field, targets=step.options.needs_targets)
-    return len(bounds(train.samples, step.options.batch_size))
+    return steps_of_an_epoch(step.options, train.samples)
 
 
 def _given(bench: Workbench, program: Program, index: int) -> dict[str, Tensor]:

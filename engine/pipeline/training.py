@@ -78,6 +78,8 @@ def train_step(
     else:
         begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
+    if trained.stopped is not None:
+        listener.log(f"{step.label}: stopped early {trained.stopped}")
     removed = 0
     if run.sparsity is not None:
         removed = masked_count(trained.masks) - masked_count(state.masks)

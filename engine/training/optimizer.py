@@ -12,16 +12,24 @@ The rate is a pure function of the step, so a resumed run needs no scheduler sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import cos, pi
 
 import torch
 from secateur.recipe import FinetuneOptions, Optimizer
 from torch import Tensor
 
+from engine.errors import TrainingRuleUnmet
+
 
 def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """The optimiser of the recipe over these parameters."""
+    """The optimiser of the recipe over these parameters.
+
+    With gradient g and decay d: `sgd` and `adam` follow g + d w (L2; for Adam as in Kingma & Ba
+    2015), `adamw` moves w by -lr d w besides (Loshchilov & Hutter 2019).
+    """
+    if options.kind == "adam":
+        return torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)
     if options.kind == "adamw":
         return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
     return torch.optim.SGD(
@@ -31,6 +39,28 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
         weight_decay=options.weight_decay,
         nesterov=options.nesterov,
     )
+
+
+def require_range(options: Optimizer, parameters: Mapping[str, Tensor], *, field: str) -> None:
+    """Refuse second moments in a type that cannot hold them.
+
+    Moments are of the type of their weight. The smallest number of float16 is 6e-8: epsilon (1e-8)
+    is zero there, and so is the square of a gradient below 2e-4, so steps are divided by zero. A
+    larger epsilon would not bring those squares back: it would be another optimiser.
+
+    Raises:
+        TrainingRuleUnmet: Adam or AdamW on float16 weights.
+    """
+    if options.kind == "sgd":
+        return
+    for name, parameter in parameters.items():
+        if parameter.dtype == torch.float16:
+            raise TrainingRuleUnmet(
+                f"`{options.kind}` squares gradients, which leave the range of float16, the type "
+                f"of `{name}`",
+                hint="use `kind: sgd`, or upload the model in float32 or bfloat16",
+                where=f"{field}.optimizer.kind",
+            )
 
 
 def learning_rate(options: FinetuneOptions, step: int, steps: int) -> float:

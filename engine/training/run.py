@@ -11,9 +11,9 @@ import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
-from engine.data.batches import bounds
 from engine.data.splits import Split
 from engine.torchscript.program import Program
+from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
 
@@ -74,7 +74,7 @@ class TrainingRun:
     @property
     def per_epoch(self) -> int:
         """Optimiser steps of an epoch."""
-        return len(bounds(self.train.samples, self.options.batch_size))
+        return steps_of_an_epoch(self.options, self.train.samples)
 
     @property
     def epochs(self) -> range:
@@ -96,7 +96,9 @@ class Trained:
     Attributes:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
+        stopped: after which epoch it ended and why, where that was before the options' epochs.
     """
 
     program: Program
     masks: dict[str, Tensor]
+    stopped: str | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -26,7 +28,8 @@ class Best:
 @dataclass(frozen=True)
 class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
-    rule has one.
+    rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
+    `patience` (see `engine.training.stopping`) where the run may end early.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -37,6 +40,8 @@ class TrainingState:
     best: Best | None
     masks: dict[str, Tensor] | None = None
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    average: dict[str, Any] | None = None
+    patience: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -47,6 +52,8 @@ class TrainingState:
             "best": None if self.best is None else _shallow(self.best),
             "masks": self.masks,
             "memory": self.memory,
+            "average": self.average,
+            "patience": self.patience,
         }
 
     @classmethod
@@ -60,6 +67,8 @@ class TrainingState:
             best=None if best is None else Best(**best),
             masks=data["masks"],
             memory=data.get("memory", {}),
+            average=data.get("average"),
+            patience=data.get("patience"),
         )
 
 
@@ -71,3 +80,16 @@ def _shallow(best: Best) -> dict[str, Any]:
         "tensors": best.tensors,
         "masks": best.masks,
     }
+
+
+def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that later steps leave alone."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def copy_tensors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Overwrite the tensors of the target that the source has, in their own types."""
+    with torch.no_grad():
+        for name, tensor in target.items():
+            if name in source:
+                tensor.copy_(source[name])

@@ -191,6 +191,18 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ),
         ("stages.1.penalty", {"l1": 0}, None, "at least one of"),
         ("stages.1.penalty", {"l3": 1}, "stages.1.penalty.l3", "valid are `l1`"),
+        ("stages.1.clip_norm", 0, None, "greater than 0"),
+        ("stages.1.clip_value", -1, None, "greater than 0"),
+        ("stages.1.ema", {"decay": 1}, "stages.1.ema.decay", "less than 1"),
+        ("stages.1.ema", {"from_epoch": 1000}, "stages.1", "fewer than `epochs`"),
+        ("stages.1.early_stopping", {"patience": 0}, "stages.1.early_stopping.patience", "1"),
+        (
+            "stages.1.early_stopping",
+            {"metric": "f1"},
+            "stages.1.early_stopping.metric",
+            "'accuracy' or 'loss'",
+        ),
+        ("stages.1.accumulate", 0, None, "greater than or equal to 1"),
         ("stages.1.warmup_epochs", 1000, "stages.1", "fewer than `epochs`"),
         ("stages.1.lr_schedule", "linear", None, "'step'"),
         ("stages.0.granularity", "element", "stages.0", ""),
@@ -328,6 +340,15 @@ def dataset(api: Api, **changes: Any) -> str:
     response = api.client.post("/v1/datasets", content=save(arrays))
     assert response.status_code == 201, response.text
     return str(response.json()["id"])
+
+
+def test_early_stopping_needs_a_validation_split(api: Api, model_id: str, recipe: Any) -> None:
+    recipe.pop("constraints", None)
+    recipe["stages"].append({"stage": "finetune", "early_stopping": {"patience": 2}})
+    unjudged = dataset(api, **{"validation/inputs/0": None, "validation/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=unjudged, recipe=recipe)
+    expected = "`recipe.stages.1.early_stopping` needs `validation/targets/0`"
+    assert expected in fields["dataset_id"]
 
 
 def test_targets_must_be_classes(api: Api, model_id: str) -> None:

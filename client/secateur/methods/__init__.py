@@ -13,6 +13,7 @@ from secateur.methods.schema import schema_of
 from secateur.methods.tournament import TOURNAMENTS
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
+from secateur.methods.training_steps import TRAINING_STEPS
 
 METHODS = [
     *GRANULARITIES,
@@ -24,6 +25,7 @@ METHODS = [
     *LOTTERY_SCHEDULES,
     *TRAINING,
     *TRAINING_RULES,
+    *TRAINING_STEPS,
     *BASELINES,
     *SCANS,
 ]

@@ -18,9 +18,22 @@ TRAINING: list[Method] = [
         schema=schema_of(Optimizer, ["lr", "weight_decay", "momentum", "nesterov"], kind="sgd"),
     ),
     Method(
+        name="adam",
+        kind="training",
+        summary=(
+            "Steps scaled by running moments of the gradient, weight decay within the gradient "
+            "(L2). Not for float16 weights."
+        ),
+        formula="g <- g + d w;  w <- w - lr m_hat / (sqrt(v_hat) + eps)",
+        source="Kingma & Ba 2015, Adam: A Method for Stochastic Optimization (ICLR), algorithm 1",
+        data="training",
+        cost="two extra copies of the weights (moments)",
+        schema=schema_of(Optimizer, ["lr", "weight_decay"], kind="adam"),
+    ),
+    Method(
         name="adamw",
         kind="training",
-        summary="Adam with weight decay apart from the gradient.",
+        summary="Adam with weight decay apart from the gradient. Not for float16 weights.",
         formula="w <- w - lr (m_hat / (sqrt(v_hat) + eps) + d w)",
         source="Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization (ICLR)",
         data="training",

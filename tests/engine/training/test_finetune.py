@@ -163,7 +163,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
     assert not same(one, other)
 
 
-@pytest.mark.parametrize("optimizer", [{"kind": "sgd", "lr": 0.05}, {"kind": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"kind": "sgd", "lr": 0.05},
+        {"kind": "adam", "lr": 0.003},
+        {"kind": "adamw", "lr": 0.003},
+    ],
+)
 def test_resuming_after_any_epoch_gives_the_same_bits(tmp_path, optimizer):
     program = make_program(tmp_path / "m.pt")
     run = run_of(options(epochs=3, optimizer=optimizer))

@@ -21,7 +21,10 @@ OPTIMIZERS = st.one_of(
         weight_decay=st.floats(0, 1),
     ),
     st.builds(
-        Optimizer, kind=st.just("adamw"), lr=st.floats(1e-4, 1.0), weight_decay=st.floats(0, 1)
+        Optimizer,
+        kind=st.sampled_from(["adam", "adamw"]),
+        lr=st.floats(1e-4, 1.0),
+        weight_decay=st.floats(0, 1),
     ),
 )
 

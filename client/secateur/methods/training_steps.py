@@ -1,0 +1,76 @@
+"""What a step of training is made of, and which steps make the result."""
+
+from __future__ import annotations
+
+from secateur.methods.schema import schema_of
+from secateur.recipe import FinetuneOptions
+from secateur.resources import Method
+
+TRAINING_STEPS: list[Method] = [
+    Method(
+        name="clip_norm",
+        kind="training",
+        summary=(
+            "Gradients of all trained parameters together are scaled down to a largest L2 norm; "
+            "their direction stays. After penalties and masks, so masked weights do not count."
+        ),
+        formula="g <- g * min(1, clip_norm / ||g||_2)",
+        source="Pascanu, Mikolov & Bengio 2013, On the difficulty of training recurrent neural "
+        "networks (ICML), algorithm 1",
+        data="training",
+        cost="two passes over the gradients a step",
+        schema=schema_of(FinetuneOptions, ["clip_norm"]),
+    ),
+    Method(
+        name="clip_value",
+        kind="training",
+        summary="Every gradient element is held within a largest magnitude, before `clip_norm`.",
+        formula="g_i <- min(max(g_i, -clip_value), clip_value)",
+        source="Graves 2013, Generating Sequences with Recurrent Neural Networks "
+        "(arXiv:1308.0850), section 2.1",
+        data="training",
+        cost="one pass over the gradients a step",
+        schema=schema_of(FinetuneOptions, ["clip_value"]),
+    ),
+    Method(
+        name="accumulate",
+        kind="training",
+        summary=(
+            "Several batches make one optimiser step, each weighted by its samples: the step of a "
+            "batch that many times as large in the memory of one. BatchNorm and dropout act on "
+            "each batch, so models with them train a little differently."
+        ),
+        formula="g = sum_j (n_j / n) g_j over the batches j of a step, n = sum_j n_j",
+        source="Ott et al. 2018, Scaling Neural Machine Translation (WMT), section 3.3",
+        data="training",
+        cost="none; fewer optimiser steps an epoch",
+        schema=schema_of(FinetuneOptions, ["accumulate"]),
+    ),
+    Method(
+        name="ema",
+        kind="training",
+        summary=(
+            "The result is an average of the weights after each step, the late ones weighing most, "
+            "under the masks that hold. It smooths the noise of small batches and high rates."
+        ),
+        formula="a_t = sum_i (1 - d) d^(t - i) w_i / (1 - d^t) over the steps i = 1 .. t",
+        source="Polyak & Juditsky 1992, Acceleration of Stochastic Approximation by Averaging "
+        "(SIAM J. Control Optim. 30); with decay, Tarvainen & Valpola 2017 (NeurIPS)",
+        data="training",
+        cost="one extra copy of the weights, one pass over them a step",
+        schema=schema_of(FinetuneOptions, ["ema"]),
+    ),
+    Method(
+        name="early_stopping",
+        kind="training",
+        summary=(
+            "A run ends when the validation split has not improved for `patience` epochs; `keep` "
+            "says which of its epochs is the result."
+        ),
+        formula="end at epoch t when max(e_1 .. e_(t-p)) + min_delta >= e_(t-p+1) .. e_t",
+        source="Prechelt 1998, Early Stopping - But When?",
+        data="labelled",
+        cost="none; it saves the epochs that it leaves out",
+        schema=schema_of(FinetuneOptions, ["early_stopping"]),
+    ),
+]

@@ -1,0 +1,192 @@
+"""What moves while training, beside the program that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import NothingToTrain
+from engine.torchscript.modes import evaluation_copy, training_copy
+from engine.torchscript.program import Program
+from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
+from engine.training.denormals import zero_subnormal
+from engine.training.evaluation import Evaluation
+from engine.training.freezing import frozen_layers, frozen_tensors
+from engine.training.optimizer import build_optimizer, require_range
+from engine.training.penalty import require_norm_scales
+from engine.training.run import Trained, TrainingRun
+from engine.training.state import Best, TrainingState, copy_tensors, snapshot
+from engine.training.stopping import Patience
+
+
+@dataclass
+class Student:
+    """A program in training.
+
+    Attributes:
+        program: in training mode; its weights move.
+        result: in evaluation mode; takes over the weights after every epoch.
+        optimizer: of the parameters that are not frozen.
+        masks: on the device.
+        scales: names of the BatchNorm scales that a penalty is on.
+        frozen: tensors that stay as they are.
+        average: of the weights, where the recipe asks for one.
+        patience: where the run may end early.
+        best: epoch so far.
+        finished: epochs that are over.
+    """
+
+    program: Program
+    result: Program
+    optimizer: torch.optim.Optimizer
+    masks: dict[str, Tensor]
+    scales: list[str]
+    frozen: dict[str, Tensor]
+    average: WeightAverage | None
+    patience: Patience | None
+    finished: int
+    best: Best | None = None
+
+    def recall(self, state: TrainingState, run: TrainingRun) -> None:
+        """Go on from a state."""
+        copy_tensors(state.tensors, self.program.attributes())
+        self.optimizer.load_state_dict(state.optimizer)
+        self.best, self.finished = state.best, state.epoch
+        if state.masks is not None:
+            self.masks = placed(state.masks, run.device)
+        if self.average is not None and state.average is not None:
+            self.average.recall(state.average, self.masks, run.device)
+        if self.patience is not None and state.patience is not None:
+            self.patience.recall(state.patience)
+
+    def state(self, run: TrainingRun) -> TrainingState:
+        """What a resumed run must be told."""
+        return TrainingState(
+            epoch=self.finished,
+            tensors=snapshot(self.program.attributes()),
+            optimizer=self.optimizer.state_dict(),
+            best=self.best,
+            masks=_kept(self.masks, run),
+            memory={} if run.sparsity is None else run.sparsity.memory(),
+            average=None if self.average is None else self.average.memory(),
+            patience=None if self.patience is None else self.patience.memory(),
+        )
+
+    def settle(self) -> None:
+        """End an epoch: clean up the weights and show them."""
+        zero_subnormal(self.program.attributes())
+        # Frozen tensors keep their bits, subnormal ones too.
+        copy_tensors(self.frozen, self.program.attributes())
+        self._show()
+
+    def judge(self, measured: Evaluation, run: TrainingRun, epoch: int) -> None:
+        """Take in what the validation split says of an epoch (from 0) that may be kept."""
+        accuracy, best = measured.accuracy.top1, self.best
+        better = best is None or best.beaten_by(accuracy, measured.loss)
+        if run.options.keep == "best" and better:
+            self.best = Best(
+                epoch=epoch + 1,
+                accuracy=accuracy,
+                loss=measured.loss,
+                tensors=snapshot(self.result.attributes()),
+                masks=_kept(self.masks, run),
+            )
+        if self.patience is not None:
+            self.patience.see(measured, epoch)
+
+    def trained(self, run: TrainingRun) -> Trained:
+        """The result: of the best epoch where there is one, else of the last."""
+        best, masks = self.best, self.masks
+        if best is None:
+            self._show()
+        else:
+            copy_tensors(best.tensors, self.result.attributes())
+            masks = masks if best.masks is None else best.masks
+        stopped = None
+        patience = self.patience
+        if patience is not None and patience.exhausted and self.finished < run.epochs.stop:
+            end = f"after epoch {self.finished} of {run.options.epochs}"
+            stopped = f"{end}: {patience.reason()}"
+        return Trained(self.result, {name: mask.cpu() for name, mask in masks.items()}, stopped)
+
+    def _show(self) -> None:
+        """Give the result the weights, or their average where there is one."""
+        copy_tensors(self.program.attributes(), self.result.attributes())
+        if self.average is not None and self.average.steps:
+            copy_tensors(self.average.tensors, self.result.attributes())
+            zero_subnormal(self.result.attributes())
+            copy_tensors(self.frozen, self.result.attributes())
+
+
+def begin(program: Program, run: TrainingRun) -> Student:
+    """A copy of the program, ready for the first step.
+
+    Raises:
+        NothingToTrain: the program has no floating-point parameters, or all are frozen.
+        PatternMatchesNothing: a pattern of `freeze` matches no layer.
+        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run.
+    """
+    options = run.options
+    layers = frozen_layers(program, options.freeze, field=run.field)
+    frozen = snapshot(frozen_tensors(program, layers))
+    student = training_copy(
+        program, batch_norm=options.batch_norm, frozen=layers, dropout=run.dropout
+    )
+    result = evaluation_copy(student)
+    parameters = _trainable(student, frozen, run)
+    if run.optimizer is None:
+        require_range(options.optimizer, parameters, field=run.field)
+    # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
+    for name, parameter in student.parameters().items():
+        parameter.requires_grad_(name in parameters)
+    optimizer = (
+        build_optimizer(options.optimizer, parameters.values())
+        if run.optimizer is None
+        else run.optimizer(parameters)
+    )
+    weights = averaged_tensors(student, frozen)
+    stopping = options.early_stopping
+    return Student(
+        program=student,
+        result=result,
+        optimizer=optimizer,
+        masks=placed(run.masks, run.device),
+        scales=require_norm_scales(student, options.penalty, field=run.field),
+        frozen=frozen,
+        average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
+        patience=None if stopping is None else Patience(stopping),
+        finished=run.epochs.start,
+    )
+
+
+def placed(masks: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """The masks on the device."""
+    return {name: mask.to(device) for name, mask in masks.items()}
+
+
+def _trainable(
+    student: Program, frozen: Mapping[str, Tensor], run: TrainingRun
+) -> dict[str, Tensor]:
+    parameters = {name: held for name, held in student.parameters().items() if name not in frozen}
+    if not parameters and frozen:
+        raise NothingToTrain(
+            f"`freeze` {list(run.options.freeze)} leaves no parameter to train",
+            hint="freeze fewer layers",
+            where=f"{run.field}.freeze",
+        )
+    if not parameters:
+        raise NothingToTrain(
+            "the program has no parameters to train",
+            hint="constants that are only added, multiplied or looked up are not trained; leave "
+            "fine-tuning out",
+            where=run.field,
+        )
+    return parameters
+
+
+def _kept(masks: Mapping[str, Tensor], run: TrainingRun) -> dict[str, Tensor] | None:
+    """Masks for a checkpoint; None where they hold through the run, and the job has them."""
+    return None if run.sparsity is None else {name: mask.cpu() for name, mask in masks.items()}
