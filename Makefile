@@ -36,7 +36,7 @@ $(STAMP): constraints.txt pyproject.toml client/pyproject.toml
 demo: install ## Train LeNet-5, compress it through the service, show before and after
 	$(BIN)/python -m demo
 
-test: lint ## Lint, types, contracts and all tests (under 10 minutes on 2 cores)
+test: lint ## Lint, types, contracts and all tests (under 15 minutes on 2 cores)
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL)
 
 fuzz: install ## Property tests with new random examples every time, 200 a test

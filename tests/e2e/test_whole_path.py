@@ -176,6 +176,11 @@ def test_quickstart_and_cli(secateur: Run, server: Server, tmp_path: Path) -> No
     assert "hint:" in missing.stderr
 
 
+def _heed_interrupts() -> None:
+    # Tests that a shell runs in the background inherit that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_cancels_the_job(
     server: Server, client: Secateur, files: Path, tmp_path: Path
 ) -> None:
@@ -188,7 +193,7 @@ def test_ctrl_c_cancels_the_job(
             "--out", "out", "--name", "to be interrupted",
         ],
         cwd=tmp_path, env=os.environ | {"XDG_STATE_HOME": str(server.folder / "state")},
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=_heed_interrupts,  # noqa: PLW1509 - takes no lock
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
