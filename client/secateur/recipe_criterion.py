@@ -162,3 +162,13 @@ def scoring_fault(criterion: str, scoring: Scoring) -> str | None:
     if scoring.target is not None and criterion in INPUT_CRITERIA:
         return f"`scoring.target` is of no use to `criterion: {criterion}`, which takes no gradient"
     return None
+
+
+def aggregate_fault(criterion: str, aggregate: str) -> str | None:
+    """Why a criterion's slices cannot be combined in this way, or None."""
+    if criterion == "taylor" and aggregate != "sum":
+        return (
+            "`criterion: taylor` adds up the slices of a channel with their signs and squares "
+            f"the sum; `aggregate` must be `sum` (or left out), not `{aggregate}`"
+        )
+    return None

@@ -17,6 +17,7 @@ from secateur.recipe_criterion import (
     Normalize,
     Scoring,
     SlicesScored,
+    aggregate_fault,
     compares_between_layers,
     granularity_fault,
     scoring_fault,
@@ -145,13 +146,9 @@ class PruneStage(RecipeModel):
         if fault is None and self.slices != "producing":
             judge = None if self.criterion == TOURNAMENT else self.criterion
             fault = slices_fault(judge, self.granularity)
+        fault = fault or aggregate_fault(self.criterion, self.aggregate)
         if fault is not None:
             raise ValueError(fault)
-        if self.criterion == "taylor" and self.aggregate != "sum":
-            raise ValueError(
-                "`criterion: taylor` adds up the slices of a channel with their signs and squares "
-                f"the sum; `aggregate` must be `sum` (or left out), not `{self.aggregate}`"
-            )
         return self
 
     @property

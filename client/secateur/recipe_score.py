@@ -20,6 +20,7 @@ from secateur.recipe_criterion import (
     Criterion,
     Scoring,
     SlicesScored,
+    aggregate_fault,
     granularity_fault,
     scoring_fault,
     slices_fault,
@@ -74,13 +75,9 @@ class ScoreStage(RecipeModel):
             fault = scoring_fault(self.criterion, self.scoring)
         if fault is None and self.slices != "producing":
             fault = slices_fault(self.criterion, self.granularity)
+        fault = fault or aggregate_fault(self.criterion, self.aggregate)
         if fault is not None:
             raise ValueError(fault)
-        if self.criterion == "taylor" and self.aggregate != "sum":
-            raise ValueError(
-                "`criterion: taylor` adds up the slices of a channel with their signs and squares "
-                f"the sum; `aggregate` must be `sum` (or left out), not `{self.aggregate}`"
-            )
         return self
 
     @model_validator(mode="after")

@@ -13,16 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from secateur.report import Report, StageReport
 
-from engine.errors import ConstraintUnmet, OutOfMemory
+from engine.errors import ConstraintUnmet
 from engine.job import JobInput, Listener, ProducedArtifact
 from engine.masks import save_masks
 from engine.measure.distribution import start_distribution
 from engine.measure.latency import compare_latency
 from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
+from engine.pipeline.device_memory import out_of_memory_explained
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
@@ -63,14 +63,8 @@ def compress(job: JobInput, listener: Listener) -> CompressResult:
         EngineError: anything the user can act on.
         ResultBreaksConstraint: the result is there, in `artifacts`, and breaks the recipe's limits.
     """
-    try:
+    with out_of_memory_explained():
         return _Job(job, listener).run()
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the device ran out of memory: {str(error).splitlines()[0]}",
-            hint="lower `batch_size`, or run on a device with more memory",
-            where="device",
-        ) from error
 
 
 class _Job:

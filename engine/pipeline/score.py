@@ -18,8 +18,9 @@ from secateur.report import Accuracy
 from secateur.report_score import LayerScan, Scan, ScanPoint, ScoreReport
 
 from engine.data.splits import Split
-from engine.errors import CriterionDoesNotFit, OutOfMemory
+from engine.errors import CriterionDoesNotFit
 from engine.job import JobInput, Listener, ProducedArtifact
+from engine.pipeline.device_memory import out_of_memory_explained
 from engine.pipeline.report import fingerprint_of, provenance, write_recipe
 from engine.pipeline.scanned import Scanned, samples_of, scanned
 from engine.pipeline.score_checkpoint import ScanState, Whole, load_scan, save_scan
@@ -43,14 +44,8 @@ def score(job: JobInput, listener: Listener) -> ScoreResult:
     Raises:
         EngineError: anything the user can act on.
     """
-    try:
+    with out_of_memory_explained():
         return _Job(job, listener).run()
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the device ran out of memory: {str(error).splitlines()[0]}",
-            hint="lower `batch_size`, or run on a device with more memory",
-            where="device",
-        ) from error
 
 
 def short_result(report: ScoreReport) -> dict[str, Any]:
