@@ -17,10 +17,10 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test fuzz check lint serve openapi bench bench-accuracy papers zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-accuracy papers zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with pinned dependencies (instant when nothing changed)
 
@@ -37,13 +37,16 @@ demo: install ## Train LeNet-5, compress it through the service, show before and
 	$(BIN)/python -m demo
 
 test: lint ## Lint, types, contracts and all tests (under 15 minutes on 2 cores)
-	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m 'not exhaustive'
+
+test-exhaustive: install ## Every resume point and every pair, of which `make test` takes a few
+	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m exhaustive
 
 fuzz: install ## Property tests with new random examples every time, 200 a test
 	$(ONE_THREAD) SECATEUR_HYPOTHESIS=explore $(BIN)/python -m pytest $(PARALLEL) tests/engine/core/test_random_networks.py tests/engine/selection tests/engine/pipeline/test_recipe_semantics.py
 
 check: lint ## Lint, types, contracts and the tests that start no server
-	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not slow' $(PARALLEL)
+	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not exhaustive' $(PARALLEL)
 
 lint: install ## Ruff, mypy (strict) and the import contracts
 	$(BIN)/ruff check .
@@ -83,11 +86,7 @@ zoo: zoo-packages ## Compact every architecture of the zoo and write docs/covera
 	$(ONE_THREAD) $(BIN)/python -m bench.zoo --results build/zoo.jsonl
 	$(BIN)/python -m bench.zoo.table build/zoo.jsonl
 
-bench-papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
-	$(ONE_THREAD) $(BIN)/python -m bench.papers
-	$(BIN)/python -m bench.papers.table
-
-zoo: zoo-packages ## Time and memory against the peer over the zoo, scaling, a large decoder (hours)
+bench-zoo: zoo-packages ## Time and memory against the peer over the zoo, scaling, a large decoder (hours)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[bench]'
 	$(ONE_THREAD) $(BIN)/python -m bench.zoo.speed
 	$(BIN)/python -m bench.zoo.table
