@@ -27,7 +27,7 @@ MAX_OPEN_ROWS = 24
 
 def render(report: Report) -> str:
     """The report as an HTML document."""
-    weights = report.weights
+    weights, metric = report.weights, report.objective.decides
     return (
         environment()
         .get_template("report.html.j2")
@@ -45,7 +45,7 @@ def render(report: Report) -> str:
             ],
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
-            tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff),
+            tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff, metric),
             control_rows=control_rows(report),
             least_curve=LEAST_POINTS,
             weight_rows=[] if weights is None else weight_rows(weights),
@@ -56,7 +56,9 @@ def render(report: Report) -> str:
                 "stages": plots.stages(report),
                 "layers": plots.layers(report.layers),
                 "curve": curve_plot(report.before, report.curve),
-                "tradeoff": None if report.tradeoff is None else tradeoff_plot(report.tradeoff),
+                "tradeoff": None
+                if report.tradeoff is None
+                else tradeoff_plot(report.tradeoff, metric),
                 # Older reports have one histogram before and one after.
                 "histogram": plots.histogram(report.histogram_before, report.histogram_after)
                 if weights is None

@@ -19,7 +19,7 @@ class Batch:
     """Some samples, on the device."""
 
     inputs: tuple[Any, ...]
-    targets: Tensor | None
+    targets: Tensor | tuple[Tensor, ...] | None
     size: int
 
 
@@ -50,7 +50,7 @@ def batches(
     order: Tensor | None = None,
     merge_last: bool = True,
 ) -> Iterator[Batch]:
-    """The split, batch by batch; class indices become int64.
+    """The split, batch by batch; targets keep their dtype.
 
     Without `order` batches are contiguous views of the file; with it each batch gathers its rows
     in one indexing call.
@@ -65,7 +65,7 @@ def batches(
             targets = None if split.targets is None else split.targets.index_select(0, chosen)
         yield Batch(
             inputs=tuple(map_tensors(value, rows) for value in split.inputs),
-            targets=None if targets is None else targets.to(device=device, dtype=torch.int64),
+            targets=None if targets is None else targets.to(device=device),
             size=stop - start,
         )
 

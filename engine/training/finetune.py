@@ -13,7 +13,7 @@ import time
 import torch
 from torch import Tensor
 
-from engine.calling import call, output_tensor, plain_execution
+from engine.calling import call, plain_execution
 from engine.data.batches import batches, shuffled
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
@@ -100,7 +100,7 @@ def _train_epoch(
         if part.first:
             student.optimizer.zero_grad(set_to_none=True)
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
-        loss = judge.loss(output_tensor(output), batch)
+        loss = judge.loss(output, batch)
         _backward(loss * part.share, run)
         if part.last:
             _take_step(student, run, step)
