@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.calling import call, output_tensor, plain_execution
 from engine.data.batches import batches, shuffled
+from engine.data.draws import Draw
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
 from engine.seeds import derive, generator
@@ -92,7 +93,8 @@ def _train_epoch(
     judge = EpochJudge(run)
     reported = time.monotonic()
     micro = micro_batches(options, split.samples)
-    made = batches(split, options.batch_size, device=run.device, order=order)
+    draw = Draw.of(run.seed, run.purpose, epoch)
+    made = batches(split, options.batch_size, device=run.device, order=order, draw=draw)
     for part, batch in zip(micro, made, strict=True):
         step = epoch * per_epoch + part.step
         if not run.includes(step):
