@@ -111,10 +111,12 @@ class _Held:
     @property
     def name(self) -> str:
         """Of the tensor that holds the targets."""
-        return self.split.input_names[0] if self.split.targets is None else self.split.target_name
+        names = self.split.target_names or self.split.input_names
+        return names[min(self.objective.options.target or 0, len(names) - 1)]
 
     def see_output(self, output: Any, samples: int) -> None:
         """Every tensor of the output that is read."""
+        self._one_target()
         for reader in self.objective.readers:
             scores = reader.raw(output)
             if scores is None:
@@ -128,6 +130,24 @@ class _Held:
                 )
             reader.check_scores(scores, self.name)
             self.scores[reader] = scores
+
+    def _one_target(self) -> None:
+        """A built-in loss takes one of several targets; an uploaded module may take all."""
+        names, chosen = self.split.target_names, self.objective.options.target
+        if chosen is not None and names and chosen >= len(names):
+            raise DatasetInvalid(
+                f"`objective.target: {chosen}` names no target of the `{self.split.name}` split, "
+                f"which has {len(names)}",
+                hint=f"they are {', '.join(names)}, counted from 0",
+                where="recipe.objective.target",
+            )
+        if len(names) > 1 and chosen is None and not self.objective.takes_all_targets:
+            raise DatasetInvalid(
+                f"the `{self.split.name}` split has {len(names)} target tensors; "
+                f"`{self.objective.loss.name}` takes one",
+                hint=f"keep `{names[0]}` only, or choose one with `objective.target`",
+                where=names[1],
+            )
 
     def see_rows(self, rows: Batch, start: int) -> None:
         """Some rows, the first of them with this number."""

@@ -6,8 +6,6 @@ through with a remark: additive attention masks say no by it.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from engine.data.batches import Batch
@@ -37,12 +35,8 @@ class NumberCheck:
         inputs = tensors_in(rows.inputs)
         for name, tensor in zip(self._split.input_names, inputs, strict=False):
             self._look(name, tensor, start, masks=True)
-        for name, tensor in zip(self._target_names(), tensors_in(rows.targets), strict=False):
+        for name, tensor in zip(self._split.target_names, tensors_in(rows.targets), strict=False):
             self._look(name, tensor, start, masks=False)
-
-    def _target_names(self) -> list[str]:
-        names: Any = getattr(self._split, "target_names", None)
-        return list(names) if names else [self._split.target_name]
 
     def _look(self, name: str, tensor: Tensor, start: int, *, masks: bool) -> None:
         if not tensor.is_floating_point() or bool(tensor.isfinite().all()):

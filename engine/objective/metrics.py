@@ -27,18 +27,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from secateur.recipe_objective import METRICS
 from torch import Tensor
 
 from engine.objective.reading import Pair, Reader
+from engine.structure import map_tensors
 
 
 class Tally(ABC):
     """Sums of one metric over the batches it was shown."""
+
+    device = "cpu"
 
     @abstractmethod
     def add(self, pair: Pair) -> None:
@@ -47,6 +51,20 @@ class Tally(ABC):
     @abstractmethod
     def value(self) -> float:
         """Over all of them; NaN where nothing counted."""
+
+    def memory(self) -> dict[str, Any]:
+        """The sums, in tensors of their own."""
+        return {
+            name: map_tensors(value, Tensor.clone)
+            for name, value in vars(self).items()
+            if isinstance(value, int | Tensor) and not isinstance(value, bool)
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from such sums, which stay as they are."""
+        for name, value in memory.items():
+            held = value.to(self.device, copy=True) if isinstance(value, Tensor) else value
+            setattr(self, name, held)
 
 
 class Share(Tally):
@@ -59,6 +77,7 @@ class Share(Tally):
     def __init__(self, hits: Callable[[Pair], Tensor], device: str) -> None:
         """Args: hits: boolean, of the targets' shape."""
         self._hits = hits
+        self.device = device
         self._right = torch.zeros((), dtype=torch.int64, device=device)
         self._total: int | Tensor = 0
 
@@ -88,6 +107,7 @@ class MeanError(Tally):
 
     def __init__(self, distance: Callable[[Tensor], Tensor], device: str, *, root: bool) -> None:
         self._distance = distance
+        self.device = device
         self._sum = torch.zeros((), dtype=torch.float64, device=device)
         self._total = 0
         self._root = root
@@ -109,7 +129,7 @@ class Overlap(Tally):
     """Mean intersection over union of classes."""
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self.device = device
         self._common = self._predicted = self._given = torch.zeros(
             0, dtype=torch.int64, device=device
         )
@@ -119,7 +139,7 @@ class Overlap(Tally):
         classes = pair.scores.shape[1]
         if not self._common.numel():
             self._common, self._predicted, self._given = torch.zeros(
-                3, classes, dtype=torch.int64, device=self._device
+                3, classes, dtype=torch.int64, device=self.device
             )
         found = pair.scores.argmax(dim=1).flatten()
         given = pair.targets.flatten()

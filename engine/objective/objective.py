@@ -53,6 +53,11 @@ class Objective:
         return self.loss.reader.needs_targets
 
     @property
+    def takes_all_targets(self) -> bool:
+        """Whether nothing but uploaded modules looks at targets."""
+        return all(isinstance(reader, WholeReader) for reader in self.readers)
+
+    @property
     def readers(self) -> list[Reader]:
         """Every way outputs and targets are read, the loss's first."""
         return list(dict.fromkeys([self.loss.reader, *(one.reader for one in self.metrics)]))

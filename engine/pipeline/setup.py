@@ -19,7 +19,8 @@ from engine.coupling.methods import understand
 from engine.data.arguments import arrange_split, fit_inputs, without_dataset
 from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
-from engine.data.splits import Dataset, Split, open_dataset
+from engine.data.opening import open_dataset
+from engine.data.splits import Dataset, Split
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
@@ -112,9 +113,7 @@ def _check_data(bench: Workbench, upload: Program) -> Iterator[str]:
     for _, options in bench.recipe.all_trainings():
         trained = bench.objective.trained_by(options)
         losses.setdefault(trained.loss, trained)
-    for split in (bench.dataset.train, bench.dataset.validation):
-        if split is None:
-            continue
+    for split in bench.dataset.splits:
         found: list[str] = []
         for objective in losses.values() if split.name == "train" else [bench.objective]:
             found += check_split(
@@ -136,12 +135,15 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
         job.dataset,
         [argument.name for argument in arguments],
         without_dataset(arguments, values_of(job.recipe.inputs)),
+        scratch=job.workdir / "dataset",
     )
-    train, validation = (
-        None if split is None else arrange_split(arguments, split)
-        for split in (opened.train, opened.validation)
+    arranged = {split.name: arrange_split(arguments, split) for split in opened.splits}
+    return replace(
+        opened,
+        train=arranged.get("train"),
+        validation=arranged.get("validation"),
+        unlabelled=arranged.get("unlabelled"),
     )
-    return Dataset(train=train, validation=validation)
 
 
 @torch.no_grad()

@@ -44,15 +44,7 @@ def drawn(split: Split, samples: int | None, seed: int) -> Split:
     if samples is None or samples >= split.samples:
         return split
     rows = shuffled(split.samples, generator(seed, "scan"))[:samples].sort().values
-    return Split(
-        name=split.name,
-        inputs=tuple(
-            map_tensors(value, lambda t: t.index_select(0, rows)) for value in split.inputs
-        ),
-        input_names=split.input_names,
-        targets=None if split.targets is None else split.targets.index_select(0, rows),
-        target_name=split.target_name,
-    )
+    return split.chosen(rows)
 
 
 class Judge:

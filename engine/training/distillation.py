@@ -29,7 +29,7 @@ elsewhere all K numbers of a sample are. The cosine asks for the direction alone
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ from engine.calling import call, describe
 from engine.errors import TrainingRuleUnmet
 from engine.objective.objective import Objective
 from engine.torchscript.program import Program
+from engine.training.state import copy_tensors, snapshot
 
 
 class Teacher:
@@ -63,6 +64,14 @@ class Teacher:
         self._program = program.shadow()
         self._devices = [] if program.device == "cpu" else [torch.device(program.device)]
         self._field = field
+
+    def memory(self) -> dict[str, Tensor]:
+        """Its buffers, which its program may write to; copies."""
+        return snapshot(self._program.buffers())
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on with these buffers."""
+        copy_tensors(memory, self._program.buffers())
 
     def scores(self, inputs: Sequence[Any], student: Tensor) -> Tensor:
         """What it gives for a batch, in its own float type.

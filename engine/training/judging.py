@@ -5,6 +5,7 @@ Sums are kept on the device, so that no step waits for a number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.objective.metrics import Tally
+from engine.structure import map_tensors
 from engine.training.distillation import Teacher, agreeing, positions, taught_loss
 from engine.training.run import TrainingRun
 
@@ -20,8 +22,9 @@ from engine.training.run import TrainingRun
 class EpochJudge:
     """The loss of every batch of one epoch.
 
-    An epoch has a judge of its own. So a teacher that writes to its buffers begins each epoch as
-    it was uploaded, and a resumed run hears from it what an undisturbed one does.
+    An epoch has a judge of its own, so a teacher that writes to its buffers begins each epoch as
+    it was uploaded. What a judge has summed up and such a teacher has written are its memory: an
+    epoch that is resumed in its midst reports what an undisturbed one does.
     """
 
     def __init__(self, run: TrainingRun) -> None:
@@ -66,12 +69,38 @@ class EpochJudge:
         if self._teacher is not None:
             scores = self._objective.scores(output)
             loss = self._taught(self._teacher, scores, batch, by_targets)
-            terms = positions(scores, self._objective) if terms is None else terms
+            if terms is None or batch.labelled is not None:
+                terms = positions(scores, self._objective)
         if loss is None or terms is None:
             raise ValueError("training needs targets or a teacher")
         self._loss += loss.detach() * terms
         self._terms = self._terms + terms
         return loss
+
+    def memory(self) -> dict[str, Any]:
+        """What a judge that goes on in its place must be told, in tensors of its own."""
+        return {
+            "loss": self._loss.clone(),
+            "soft": self._soft.clone(),
+            "agreed": self._agreed.clone(),
+            "terms": map_tensors(self._terms, Tensor.clone),
+            "compared": self._compared,
+            "labelled": self._labelled,
+            "metrics": {name: tally.memory() for name, tally in self._tallies.items()},
+            "teacher": {} if self._teacher is None else self._teacher.memory(),
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there; the memory stays as it is."""
+        self._loss.copy_(memory["loss"])
+        self._soft.copy_(memory["soft"])
+        self._agreed.copy_(memory["agreed"])
+        self._terms = map_tensors(memory["terms"], lambda terms: terms.to(self._loss.device))
+        self._compared, self._labelled = memory["compared"], memory["labelled"]
+        for name, tally in self._tallies.items():
+            tally.recall(memory["metrics"][name])
+        if self._teacher is not None:
+            self._teacher.recall(memory["teacher"])
 
     def _taught(
         self, teacher: Teacher, scores: Tensor, batch: Batch, by_targets: Tensor | None
@@ -94,6 +123,9 @@ class EpochJudge:
     def _by_targets(self, output: Any, batch: Batch) -> tuple[Tensor | None, int | Tensor]:
         """The loss towards the targets, where it has a share, and how many terms it has."""
         objective = self._objective
+        output, batch = _with_targets(output, batch)
+        if not batch.size:
+            return None, 0
         pair = objective.pair(output, batch)
         self._labelled = True
         for metric in self._metrics:
@@ -121,6 +153,21 @@ class EpochJudge:
             if self._objective.scores_classes:
                 found["train/agreement"] = int(self._agreed) / self._compared
         return found
+
+
+def _with_targets(output: Any, batch: Batch) -> tuple[Any, Batch]:
+    """The samples of a batch that have targets, and what the student gives for them."""
+    if batch.labelled is None:
+        return output, batch
+    rows = batch.labelled.nonzero().flatten()
+
+    def own(tensor: Tensor) -> Tensor:
+        carries = tensor.dim() and tensor.shape[0] == batch.size
+        return tensor.index_select(0, rows.to(tensor.device)) if carries else tensor
+
+    inputs = tuple(map_tensors(value, own) for value in batch.inputs)
+    part = Batch(inputs, map_tensors(batch.targets, own), len(rows))
+    return map_tensors(output, own), part
 
 
 def _teacher_of(run: TrainingRun) -> Teacher | None:

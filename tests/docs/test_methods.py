@@ -108,6 +108,13 @@ def _objective(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     return {"loss": loss, **direction, **fields}
 
 
+def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a training where the method's belong."""
+    if method.name.startswith("distillation"):
+        return {"distillation": fields}
+    return {"optimizer": fields} if "kind" in fields else fields
+
+
 def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     """A whole recipe that says `fields` where the method's kind belongs."""
     prune: dict[str, Any] = {"stage": "prune", "allocation": {"amount": 0.5}}
@@ -128,12 +135,10 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune.update(fields, remove_dead=True)
     elif method.name == "n_m":
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
-    elif method.name.startswith("distillation"):
-        finetune["distillation"] = fields
     elif method.kind in ("loss", "metric"):
         return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
-        finetune.update({"optimizer": fields} if "kind" in fields else fields)
+        finetune.update(_training(method, fields))
     elif method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
     elif method.kind == "baseline":
