@@ -49,13 +49,14 @@ def batches(
     device: str,
     order: Tensor | None = None,
     merge_last: bool = True,
+    first: int = 0,
 ) -> Iterator[Batch]:
     """The split, batch by batch; class indices become int64.
 
     Without `order` batches are contiguous views of the file; with it each batch gathers its rows
-    in one indexing call.
+    in one indexing call. The batches before `first` are left out, and nothing of them is read.
     """
-    for start, stop in bounds(split.samples, batch_size, merge_last=merge_last):
+    for start, stop in bounds(split.samples, batch_size, merge_last=merge_last)[first:]:
         if order is None:
             rows = partial(_span, start, stop, device)
             targets = None if split.targets is None else split.targets[start:stop]

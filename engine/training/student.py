@@ -18,7 +18,7 @@ from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.run import Trained, TrainingRun
-from engine.training.state import Best, TrainingState, copy_tensors, snapshot
+from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
 from engine.training.stopping import Patience
 
 
@@ -37,6 +37,7 @@ class Student:
         patience: where the run may end early.
         best: epoch so far.
         finished: epochs that are over.
+        under_way: of the next epoch, where a resumed run begins in its midst.
     """
 
     program: Program
@@ -49,12 +50,13 @@ class Student:
     patience: Patience | None
     finished: int
     best: Best | None = None
+    under_way: UnderWay | None = None
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
         copy_tensors(state.tensors, self.program.attributes())
         self.optimizer.load_state_dict(state.optimizer)
-        self.best, self.finished = state.best, state.epoch
+        self.best, self.finished, self.under_way = state.best, state.epoch, state.under_way
         if state.masks is not None:
             self.masks = placed(state.masks, run.device)
         if self.average is not None and state.average is not None:
@@ -62,8 +64,8 @@ class Student:
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
 
-    def state(self, run: TrainingRun) -> TrainingState:
-        """What a resumed run must be told."""
+    def state(self, run: TrainingRun, under_way: UnderWay | None = None) -> TrainingState:
+        """What a resumed run must be told, after an epoch or after a step of the next."""
         return TrainingState(
             epoch=self.finished,
             tensors=snapshot(self.program.attributes()),
@@ -73,6 +75,7 @@ class Student:
             memory={} if run.sparsity is None else run.sparsity.memory(),
             average=None if self.average is None else self.average.memory(),
             patience=None if self.patience is None else self.patience.memory(),
+            under_way=under_way,
         )
 
     def settle(self) -> None:
