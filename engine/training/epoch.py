@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 
 import torch
 
 from engine.data.batches import Batch, batches, shuffled
+from engine.data.draws import Draw
 from engine.seeds import derive, generator
 from engine.training.accumulation import MicroBatch, micro_batches
 from engine.training.judging import EpochJudge
@@ -68,7 +70,9 @@ def _samples(
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
     before = first * options.accumulate
     parts = micro_batches(options, split.samples)[before:]
-    made = batches(split, options.batch_size, device=run.device, order=order, first=before)
-    pairs = zip(parts, made, strict=True)
-    for _ in range(first, run.per_epoch):
-        yield islice(pairs, options.accumulate)
+    draw = Draw.of(run.seed, run.purpose, epoch)
+    size, device = options.batch_size, run.device
+    with closing(batches(split, size, device=device, order=order, draw=draw, first=before)) as made:
+        pairs = zip(parts, made, strict=True)
+        for _ in range(first, run.per_epoch):
+            yield islice(pairs, options.accumulate)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.training.distillation import Teacher, agreeing, soft_loss
-from engine.training.objective import correct, cross_entropy
+from engine.training.objective import class_indices, correct, cross_entropy
 from engine.training.run import TrainingRun
 
 
@@ -53,7 +53,9 @@ class EpochJudge:
             loss = self._taught(self._teacher, logits, batch, by_labels)
         if loss is None:
             raise ValueError("training needs labels or a teacher")
-        positions = _positions(logits) if batch.targets is None else batch.targets.numel()
+        positions = (
+            _positions(logits) if batch.targets is None else class_indices(batch.targets).numel()
+        )
         self._loss += loss.detach() * positions
         self._counted += positions
         return loss
@@ -99,11 +101,12 @@ class EpochJudge:
         """The labels' loss, where it has a share."""
         if batch.targets is None:
             return None
-        self._right += correct(logits.detach(), batch.targets)
-        self._labelled += batch.targets.numel()
+        targets = class_indices(batch.targets)
+        self._right += correct(logits.detach(), targets)
+        self._labelled += targets.numel()
         if not self._options.needs_targets:
             return None
-        return cross_entropy(logits, batch.targets, label_smoothing=self._options.label_smoothing)
+        return cross_entropy(logits, targets, label_smoothing=self._options.label_smoothing)
 
     @property
     def total(self) -> float:
