@@ -185,19 +185,20 @@ def test_weights_of_another_type_are_refused(kind, own):
     assert not auto.lowered
 
 
-class Spectral(nn.Module):
-    """Fourier transforms on a CPU know no half type."""
+class Gathering(nn.Module):
+    """Adds rows to a table of float32, as graph networks do; both must be of one type."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.fft.fft(self.linear(x.flatten(1))).real
+        table, rows = torch.zeros(x.shape[0], 10), torch.arange(x.shape[0])
+        return table.index_add(0, rows, self.linear(x.flatten(1)))
 
 
 def test_a_program_that_cannot_run_in_the_lower_type_says_so(tmp_path):
-    program = make_program(tmp_path / "m.pt", Spectral())
+    program = make_program(tmp_path / "m.pt", Gathering())
     finetune(program, run_of(short()), Observer())
     with pytest.raises(TrainingRuleUnmet, match="runs in float32 and not in bf16") as caught:
         finetune(program, run_of(short(precision="bf16")), Observer())
@@ -216,4 +217,3 @@ def test_an_unknown_precision_is_refused():
     with pytest.raises(ValidationError, match="precision"):
         options(precision="int8")
     assert options(precision="bf16").precision == "bf16"
-    
