@@ -9,6 +9,7 @@ other rounding: a resumed process would differ from an undisturbed one in the la
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from engine.training.denormals import flushed_denormals
 from engine.training.judging import EpochJudge
 from engine.training.optimizer import learning_rate, set_rate
 from engine.training.penalty import add_penalty
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.sparsity import Moment
 from engine.training.state import TrainingState
@@ -62,8 +64,10 @@ def train(
         InputsDoNotFit: the program refuses the batch size.
     """
     student = begin(program, run)
+    recording = Recording(run, observer)
     if resume is not None:
         student.recall(resume, run)
+        recording.recall(resume.recording)
     if run.sparsity is not None:
         run.sparsity.check(run.per_epoch, run.per_epoch * run.options.epochs)
         run.sparsity.recall({} if resume is None else resume.memory, run.device)
@@ -71,19 +75,17 @@ def train(
         if student.patience is not None and student.patience.exhausted:
             break
         with flushed_denormals(), plain_execution():
-            _train_epoch(student, run, epoch, observer)
+            _train_epoch(student, run, epoch, recording)
         student.settle()
-        measured = validate(student.result, run, epoch, observer)
+        measured = validate(student.result, run, epoch, recording)
         if measured is not None and may_be_kept(run, student.average, epoch):
             student.judge(measured, run, epoch)
         student.finished = epoch + 1
-        observer.epoch_finished(student.state(run))
-    return student.trained(run)
+        recording.epoch_finished(replace(student.state(run), recording=recording.to_plain()))
+    return replace(student.trained(run), recording=recording)
 
 
-def _train_epoch(
-    student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver
-) -> None:
+def _train_epoch(student: Student, run: TrainingRun, epoch: int, recording: Recording) -> None:
     options, split = run.options, run.train
     per_epoch = run.per_epoch
     steps = per_epoch * options.epochs
@@ -101,33 +103,42 @@ def _train_epoch(
             student.optimizer.zero_grad(set_to_none=True)
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
         loss = judge.loss(output_tensor(output), batch)
+        recording.batch(loss, batch.size)
         _backward(loss * part.share, run)
         if part.last:
-            _take_step(student, run, step)
+            rate, norm = _take_step(student, run, step)
+            recording.step(step, lr=rate, norm=norm)
         if time.monotonic() - reported > _REPORT_SECONDS:
             check_finite(judge.total, run, epoch)
-            observer.progress(step + 1, steps, "steps")
+            recording.progress(step + 1, steps, "steps")
             reported = time.monotonic()
+    recording.pause()
     check_finite(judge.total, run, epoch)
-    observer.progress((epoch + 1) * per_epoch, steps, "steps")
+    recording.progress((epoch + 1) * per_epoch, steps, "steps")
     for name, value in judge.averages().items():
-        observer.metric(name, value, epoch + 1)
-    observer.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
+        recording.metric(name, value, epoch + 1)
+    recording.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
 
 
-def _take_step(student: Student, run: TrainingRun, step: int) -> None:
-    """Move the parameters by the gradients at hand, under masks that may change first."""
-    options, parameters = run.options, student.program.parameters()
-    set_rate(student.optimizer, learning_rate(options, step, run.per_epoch * options.epochs))
+def _take_step(student: Student, run: TrainingRun, step: int) -> tuple[float, Tensor | None]:
+    """Move the parameters by the gradients at hand, under masks that may change first.
+
+    Returns:
+        The learning rate, and the norm of the gradients where clipping computed it.
+    """
+    options, parameters, norm = run.options, student.program.parameters(), None
+    rate = learning_rate(options, step, run.per_epoch * options.epochs)
+    set_rate(student.optimizer, rate)
     if not _change_masks(student, run, step, run.per_epoch):
         add_penalty(parameters, options.penalty, student.scales)
         mask_gradients(parameters, student.masks)
-        clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
     apply_masks(parameters, student.masks)
     average = student.average
     if average is not None and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
+    return rate, norm
 
 
 def _change_masks(student: Student, run: TrainingRun, step: int, per_epoch: int) -> bool:

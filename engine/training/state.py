@@ -29,7 +29,8 @@ class Best:
 class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
     rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
-    `patience` (see `engine.training.stopping`) where the run may end early.
+    `patience` (see `engine.training.stopping`) where the run may end early, `recording` (see
+    `engine.training.recording`) of the curves so far; None in checkpoints of older versions.
 
     No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
     """
@@ -42,6 +43,7 @@ class TrainingState:
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     average: dict[str, Any] | None = None
     patience: dict[str, Any] | None = None
+    recording: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -54,6 +56,7 @@ class TrainingState:
             "memory": self.memory,
             "average": self.average,
             "patience": self.patience,
+            "recording": self.recording,
         }
 
     @classmethod
@@ -69,6 +72,7 @@ class TrainingState:
             memory=data.get("memory", {}),
             average=data.get("average"),
             patience=data.get("patience"),
+            recording=data.get("recording"),
         )
 
 
