@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from engine.calling import call, describe, output_tensor, plain_execution
+from engine.data.batches import bounds
+from engine.data.columns import span_of
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid
 from engine.structure import at_batch_size, map_tensors
+
+_SPAN = 1 << 16
 
 
 def check_split(module: Callable[..., Any], split: Split, *, device: str, samples: int = 1) -> None:
@@ -27,13 +31,18 @@ def check_split(module: Callable[..., Any], split: Split, *, device: str, sample
         InputsDoNotFit: the model refuses the inputs; names the tensor.
         DatasetInvalid: targets of wrong dtype, shape or range; names the tensor.
     """
-    first = [
-        map_tensors(value, lambda tensor: tensor[:samples].clone().to(device))
-        for value in split.inputs
-    ]
-    inputs = at_batch_size(first, samples)
+    first, _, _ = split.span(0, min(samples, split.samples))
+    own = [map_tensors(value, lambda tensor: tensor.clone().to(device)) for value in first]
+    inputs = at_batch_size(own, samples)
     with torch.no_grad(), plain_execution():
         output = call(module, inputs, where=", ".join(split.input_names))
+    if isinstance(split.targets, tuple):
+        raise DatasetInvalid(
+            f"the `{split.name}` split has {len(split.targets)} target tensors; cross-entropy "
+            "takes one",
+            hint=f"keep `{split.target_name}` only",
+            where=split.target_names[1],
+        )
     if split.targets is not None:
         logits = output_tensor(output)
         if logits.dim() == 0 or logits.shape[0] != samples:
@@ -42,7 +51,9 @@ def check_split(module: Callable[..., Any], split: Split, *, device: str, sample
                 hint="the first dimension of the output must count samples; its second, classes",
                 where=split.target_name,
             )
-        check_targets(logits, split.targets, split.target_name)
+        targets = split.targets
+        for start, stop in bounds(split.samples, _SPAN, merge_last=False):
+            check_targets(logits, span_of(targets, start, stop), split.target_name)
 
 
 def check_targets(logits: Tensor, targets: Tensor, name: str) -> None:

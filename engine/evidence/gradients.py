@@ -28,7 +28,7 @@ from engine.errors import CriterionDoesNotFit, UnsupportedOperator
 from engine.evidence.samples import Evidence
 from engine.seeds import generator
 from engine.torchscript.program import Program
-from engine.training.objective import cross_entropy
+from engine.training.objective import class_indices, cross_entropy
 
 Maps = dict[str, Tensor]
 """A tensor for each parameter by name, of the parameter's shape."""
@@ -188,7 +188,7 @@ def _targets(batch: Batch, number: int, evidence: Evidence) -> Tensor:
                 hint="add `train/targets/0`, or set `scoring: {target: teacher}`",
                 where="criterion",
             )
-        return batch.targets
+        return class_indices(batch.targets)
     if evidence.teacher is None:
         raise ValueError("evidence with `target: teacher` has no teacher")
     with torch.no_grad():

@@ -90,10 +90,9 @@ class Evidence:
     def _filled(self, split: Split, rows: Tensor, size: int) -> Batch:
         """Fewer samples than the program takes: they are repeated."""
         batch = self._batch(split, rows)
-        targets = batch.targets
         return Batch(
             inputs=at_batch_size(batch.inputs, size),
-            targets=None if targets is None else at_batch_size((targets,), size)[0],
+            targets=at_batch_size((batch.targets,), size)[0],
             size=size,
         )
 

@@ -240,10 +240,10 @@ class _Job:
         save_checkpoint(state, self._checkpoint, file=file, fingerprint=self._fingerprint)
         self._listener.checkpoint(self._checkpoint)
 
-    def save_epoch(
+    def save_training(
         self, bench: Workbench, state: JobState, training: TrainingState, started: float
     ) -> None:
-        """Keep an epoch: the step's program and what training needs to go on from it."""
+        """Keep the step's program and what training needs to go on from where it is."""
         state.training = training
         state.elapsed_ms = (time.monotonic() - started) * 1000
         self._save(bench, state)
@@ -271,5 +271,8 @@ class _Observer:
     def metric(self, name: str, value: float, step: int) -> None:
         self._job.say("metric", name, value, step, self._step.label)
 
+    def step_finished(self, state: TrainingState) -> None:
+        self._job.save_training(self._bench, self._state, state, self._started)
+
     def epoch_finished(self, state: TrainingState) -> None:
-        self._job.save_epoch(self._bench, self._state, state, self._started)
+        self._job.save_training(self._bench, self._state, state, self._started)

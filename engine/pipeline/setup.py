@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from engine.coupling.methods import understand
 from engine.data.arguments import arrange_split, fit_inputs, without_dataset
 from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
-from engine.data.splits import Dataset, Split, open_dataset
+from engine.data.opening import open_dataset
+from engine.data.splits import Dataset, Split
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
@@ -90,9 +91,8 @@ def prepare(job: JobInput) -> Workbench:
     _check_reading(upload, original, inputs, source_of_examples(job.recipe.inputs, dataset))
     bench = Workbench(job=job, original=original, inputs=inputs, dataset=dataset)
     if dataset is not None:
-        for split in (dataset.train, dataset.validation):
-            if split is not None:
-                check_split(upload.module, split, device=job.device, samples=bench.example_batch)
+        for split in dataset.splits:
+            check_split(upload.module, split, device=job.device, samples=bench.example_batch)
     return bench
 
 
@@ -105,12 +105,15 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
         job.dataset,
         [argument.name for argument in arguments],
         without_dataset(arguments, values_of(job.recipe.inputs)),
+        scratch=job.workdir / "dataset",
     )
-    train, validation = (
-        None if split is None else arrange_split(arguments, split)
-        for split in (opened.train, opened.validation)
+    arranged = {split.name: arrange_split(arguments, split) for split in opened.splits}
+    return replace(
+        opened,
+        train=arranged.get("train"),
+        validation=arranged.get("validation"),
+        unlabelled=arranged.get("unlabelled"),
     )
-    return Dataset(train=train, validation=validation)
 
 
 @torch.no_grad()

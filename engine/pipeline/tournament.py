@@ -218,6 +218,9 @@ class _Recovery:
         """With the contestant's name."""
         self._listener.metric(name, value, step, self._label)
 
+    def step_finished(self, state: TrainingState) -> None:
+        """Checkpoints are by contestant."""
+
     def epoch_finished(self, state: TrainingState) -> None:
         """Checkpoints are by contestant."""
 

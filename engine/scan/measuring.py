@@ -23,7 +23,7 @@ from engine.errors import InputsDoNotFit, ModelRaised
 from engine.scan.layers import Forward
 from engine.seeds import generator
 from engine.structure import at_batch_size, map_tensors, pairs, samples_in
-from engine.training.objective import correct, cross_entropy
+from engine.training.objective import class_indices, correct, cross_entropy
 
 Quantity = Literal["drift", "accuracy", "loss"]
 
@@ -42,15 +42,7 @@ def drawn(split: Split, samples: int | None, seed: int) -> Split:
     if samples is None or samples >= split.samples:
         return split
     rows = shuffled(split.samples, generator(seed, "scan"))[:samples].sort().values
-    return Split(
-        name=split.name,
-        inputs=tuple(
-            map_tensors(value, lambda t: t.index_select(0, rows)) for value in split.inputs
-        ),
-        input_names=split.input_names,
-        targets=None if split.targets is None else split.targets.index_select(0, rows),
-        target_name=split.target_name,
-    )
+    return split.chosen(rows)
 
 
 class Judge:
@@ -125,12 +117,11 @@ class Judge:
         right = torch.zeros((), dtype=torch.int64, device=self._device)
         total = 0
         for number, batch in enumerate(self._batches()):
-            if batch.targets is None:
-                raise ValueError("loss and accuracy need a split with targets")
+            targets = class_indices(batch.targets)
             logits = output_tensor(self._outputs(forward, batch, number))
-            loss += cross_entropy(logits, batch.targets, total=True)
-            right += correct(logits, batch.targets)
-            total += batch.targets.numel()
+            loss += cross_entropy(logits, targets, total=True)
+            right += correct(logits, targets)
+            total += targets.numel()
         return Measured(
             loss=_finite(float(loss) / total),
             accuracy=Accuracy(correct=int(right), total=total, top1=int(right) / total),

@@ -20,7 +20,7 @@ of the student moves; KL is zero where the student agrees, which makes the numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor
 from engine.calling import call, describe, output_tensor
 from engine.errors import TrainingRuleUnmet
 from engine.torchscript.program import Program
+from engine.training.state import copy_tensors, snapshot
 
 
 class Teacher:
@@ -47,6 +48,14 @@ class Teacher:
         self._program = program.shadow()
         self._devices = [] if program.device == "cpu" else [torch.device(program.device)]
         self._field = field
+
+    def memory(self) -> dict[str, Tensor]:
+        """Its buffers, which its program may write to; copies."""
+        return snapshot(self._program.buffers())
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on with these buffers."""
+        copy_tensors(memory, self._program.buffers())
 
     def scores(self, inputs: Sequence[Any], student: Tensor) -> Tensor:
         """Its scores for a batch, in its own float type.

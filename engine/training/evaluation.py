@@ -16,7 +16,7 @@ from engine.data.splits import Split
 from engine.errors import InputsDoNotFit, ModelRaised
 from engine.structure import at_batch_size
 from engine.torchscript.program import Program
-from engine.training.objective import correct, cross_entropy
+from engine.training.objective import class_indices, correct, cross_entropy
 
 _BATCH = 128
 
@@ -55,7 +55,7 @@ def evaluate(program: Program, split: Split, *, device: str, example_batch: int 
         for batch in batches(split, size, device=device, merge_last=not fixed):
             inputs = at_batch_size(batch.inputs, size) if fixed else batch.inputs
             logits = _logits(program, inputs, split.input_names)[: batch.size]
-            targets = _targets(batch.targets)
+            targets = class_indices(batch.targets)
             loss += cross_entropy(logits, targets, total=True)
             right += correct(logits, targets)
             total += targets.numel()
@@ -81,9 +81,3 @@ def _batch_size(program: Program, split: Split, device: str, example_batch: int)
 
 def _logits(program: Program, inputs: Sequence[Any], names: Sequence[str]) -> Tensor:
     return output_tensor(call(program.module, inputs, where=", ".join(names)))
-
-
-def _targets(targets: Tensor | None) -> Tensor:
-    if targets is None:
-        raise ValueError("evaluation needs a split with targets")
-    return targets

@@ -5,21 +5,25 @@ Sums are kept on the device, so that no step waits for a number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from secateur.recipe import Distillation
 from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.training.distillation import Teacher, agreeing, soft_loss
-from engine.training.objective import correct, cross_entropy
+from engine.training.objective import class_indices, correct, cross_entropy
 from engine.training.run import TrainingRun
 
 
 class EpochJudge:
     """The loss of every batch of one epoch.
 
-    An epoch has a judge of its own. So a teacher that writes to its buffers begins each epoch as
-    it was uploaded, and a resumed run hears from it what an undisturbed one does.
+    An epoch has a judge of its own, so a teacher that writes to its buffers begins each epoch as
+    it was uploaded. What a judge has summed up and such a teacher has written are its memory: an
+    epoch that is resumed in its midst reports what an undisturbed one does.
     """
 
     def __init__(self, run: TrainingRun) -> None:
@@ -49,10 +53,34 @@ class EpochJudge:
             loss = self._taught(self._teacher, logits, batch, by_labels)
         if loss is None:
             raise ValueError("training needs labels or a teacher")
-        positions = _positions(logits) if batch.targets is None else batch.targets.numel()
+        positions = (
+            _positions(logits) if batch.targets is None else class_indices(batch.targets).numel()
+        )
         self._loss += loss.detach() * positions
         self._counted += positions
         return loss
+
+    def memory(self) -> dict[str, Any]:
+        """What a judge that goes on in its place must be told, in tensors of its own."""
+        return {
+            "loss": self._loss.clone(),
+            "soft": self._soft.clone(),
+            "right": self._right.clone(),
+            "agreed": self._agreed.clone(),
+            "counted": self._counted,
+            "labelled": self._labelled,
+            "teacher": {} if self._teacher is None else self._teacher.memory(),
+        }
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there; the memory stays as it is."""
+        self._loss.copy_(memory["loss"])
+        self._soft.copy_(memory["soft"])
+        self._right.copy_(memory["right"])
+        self._agreed.copy_(memory["agreed"])
+        self._counted, self._labelled = memory["counted"], memory["labelled"]
+        if self._teacher is not None:
+            self._teacher.recall(memory["teacher"])
 
     def _taught(
         self, teacher: Teacher, logits: Tensor, batch: Batch, by_labels: Tensor | None
@@ -73,11 +101,12 @@ class EpochJudge:
         """The labels' loss, where it has a share."""
         if batch.targets is None:
             return None
-        self._right += correct(logits.detach(), batch.targets)
-        self._labelled += batch.targets.numel()
+        targets = class_indices(batch.targets)
+        self._right += correct(logits.detach(), targets)
+        self._labelled += targets.numel()
         if not self._options.needs_targets:
             return None
-        return cross_entropy(logits, batch.targets, label_smoothing=self._options.label_smoothing)
+        return cross_entropy(logits, targets, label_smoothing=self._options.label_smoothing)
 
     @property
     def total(self) -> float:

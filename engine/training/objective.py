@@ -7,8 +7,18 @@ Cross-entropy with label smoothing e (Szegedy et al. 2016) against class y of K:
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from engine.data.splits import Targets
+
+
+def class_indices(targets: Targets[Tensor]) -> Tensor:
+    """The one target tensor of classification, in the type that cross-entropy takes."""
+    if not isinstance(targets, Tensor):
+        raise ValueError("cross-entropy takes one tensor of targets; `check_split` refuses others")
+    return targets.to(torch.int64)
 
 
 def cross_entropy(

@@ -127,6 +127,10 @@ class Recording:
             self.epochs.setdefault(step, {})[name] = value
         self._observer.metric(name, value, step)
 
+    def step_finished(self, state: TrainingState) -> None:
+        """Passed on."""
+        self._observer.step_finished(state)
+
     def epoch_finished(self, state: TrainingState) -> None:
         """Passed on."""
         self._observer.epoch_finished(state)

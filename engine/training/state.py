@@ -1,4 +1,4 @@
-"""What a fine-tuning run must remember after an epoch to go on as if nothing had happened."""
+"""What a fine-tuning run must remember after a step to go on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -26,13 +26,24 @@ class Best:
 
 
 @dataclass(frozen=True)
+class UnderWay:
+    """Of an epoch that has begun: the next step of the whole training, and what its judge summed
+    up so far (see `engine.training.judging`)."""
+
+    step: int
+    sums: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
     rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
-    `patience` (see `engine.training.stopping`) where the run may end early, `recording` (see
-    `engine.training.recording`) of the curves so far; None in checkpoints of older versions.
+    `patience` (see `engine.training.stopping`) where the run may end early, `under_way` where the
+    next epoch has begun, `recording` (see `engine.training.recording`) of the curves so far; None
+    in checkpoints of older versions.
 
-    No generator state is kept: every epoch seeds itself from the recipe's seed and its number.
+    Between two steps there are no gradients, and no generator state is kept: the order of an epoch
+    and the draws of a step are seeded from the recipe's seed and their number.
     """
 
     epoch: int
@@ -43,6 +54,7 @@ class TrainingState:
     memory: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     average: dict[str, Any] | None = None
     patience: dict[str, Any] | None = None
+    under_way: UnderWay | None = None
     recording: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
@@ -57,12 +69,15 @@ class TrainingState:
             "average": self.average,
             "patience": self.patience,
             "recording": self.recording,
+            "under_way": None
+            if self.under_way is None
+            else {"step": self.under_way.step, "sums": self.under_way.sums},
         }
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> TrainingState:
         """The reverse of `to_plain`."""
-        best = data["best"]
+        best, under_way = data["best"], data.get("under_way")
         return cls(
             epoch=data["epoch"],
             tensors=data["tensors"],
@@ -73,6 +88,7 @@ class TrainingState:
             average=data.get("average"),
             patience=data.get("patience"),
             recording=data.get("recording"),
+            under_way=None if under_way is None else UnderWay(**under_way),
         )
 
 

@@ -17,8 +17,9 @@ from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingRun
-from engine.training.state import Best, TrainingState, copy_tensors, snapshot
+from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
 from engine.training.stopping import Patience
 
 
@@ -37,6 +38,8 @@ class Student:
         patience: where the run may end early.
         best: epoch so far.
         finished: epochs that are over.
+        under_way: of the next epoch, where a resumed run begins in its midst.
+        recording: of the curves; what a state keeps of them it recalls.
     """
 
     program: Program
@@ -49,21 +52,25 @@ class Student:
     patience: Patience | None
     finished: int
     best: Best | None = None
+    under_way: UnderWay | None = None
+    recording: Recording | None = None
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
         copy_tensors(state.tensors, self.program.attributes())
         self.optimizer.load_state_dict(state.optimizer)
-        self.best, self.finished = state.best, state.epoch
+        self.best, self.finished, self.under_way = state.best, state.epoch, state.under_way
         if state.masks is not None:
             self.masks = placed(state.masks, run.device)
         if self.average is not None and state.average is not None:
             self.average.recall(state.average, self.masks, run.device)
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
+        if self.recording is not None:
+            self.recording.recall(state.recording)
 
-    def state(self, run: TrainingRun) -> TrainingState:
-        """What a resumed run must be told."""
+    def state(self, run: TrainingRun, under_way: UnderWay | None = None) -> TrainingState:
+        """What a resumed run must be told, after an epoch or after a step of the next."""
         return TrainingState(
             epoch=self.finished,
             tensors=snapshot(self.program.attributes()),
@@ -73,6 +80,8 @@ class Student:
             memory={} if run.sparsity is None else run.sparsity.memory(),
             average=None if self.average is None else self.average.memory(),
             patience=None if self.patience is None else self.patience.memory(),
+            under_way=under_way,
+            recording=None if self.recording is None else self.recording.to_plain(),
         )
 
     def settle(self) -> None:
@@ -110,7 +119,8 @@ class Student:
         if patience is not None and patience.exhausted and self.finished < run.epochs.stop:
             end = f"after epoch {self.finished} of {run.options.epochs}"
             stopped = f"{end}: {patience.reason()}"
-        return Trained(self.result, {name: mask.cpu() for name, mask in masks.items()}, stopped)
+        held = {name: mask.cpu() for name, mask in masks.items()}
+        return Trained(self.result, held, stopped, self.recording)
 
     def _show(self) -> None:
         """Give the result the weights, or their average where there is one."""

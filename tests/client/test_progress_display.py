@@ -12,5 +12,5 @@ def test_live_values_stand_in_one_line() -> None:
         "live/lr": 0.01,
         "live/samples_per_second": 1234.4,
     }
-    assert live_line(values) == "loss 0.1235  lr 0.01  1,234 samples/s  812 MB"
+    assert live_line(values) == "loss 0.1235  lr 0.01  1,234 samples/s  812.0 MB"
     assert live_line({"live/loss": 2.0}) == "loss 2"
