@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,26 +40,43 @@ def find_gradients(
     for part, batch in samples:
         output = student.precision.run(student.program.module, batch.inputs)
         loss = judge.loss(output_tensor(output), batch)
+        if student.recording is not None:
+            student.recording.batch(loss, batch.size)
         _backward(student.precision.scaled(loss * part.share), run)
 
 
-def take_step(student: Student, run: TrainingRun, step: int) -> None:
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken.
+
+    Attributes:
+        rate: learning rate.
+        norm: of the gradients before clipping, float64 [], where clipping computed it.
+    """
+
+    rate: float
+    norm: Tensor | None
+
+
+def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
     """Move the parameters by the gradients at hand, under masks that may change first.
 
     Where gradients left the range of fp16 nothing moves; masks that are due change all the same.
     """
-    options, parameters = run.options, student.program.parameters()
-    set_rate(student.optimizer, learning_rate(options, step, run.per_epoch * options.epochs))
+    options, parameters, norm = run.options, student.program.parameters(), None
+    rate = learning_rate(options, step, run.per_epoch * options.epochs)
+    set_rate(student.optimizer, rate)
     finite = student.precision.unscale(parameters)
     if not _change_masks(student, run, step) and finite:
         add_penalty(parameters, options.penalty, student.scales)
         mask_gradients(parameters, student.masks)
-        clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
     apply_masks(parameters, student.masks)
     average = student.average
     if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
+    return Taken(rate, norm)
 
 
 def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:

@@ -18,6 +18,7 @@ from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.precision import Precision, precision_of
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingRun
 from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
 from engine.training.stopping import Patience
@@ -40,6 +41,7 @@ class Student:
         best: epoch so far.
         finished: epochs that are over.
         under_way: of the next epoch, where a resumed run begins in its midst.
+        recording: of the curves; what a state keeps of them it recalls.
     """
 
     program: Program
@@ -54,6 +56,7 @@ class Student:
     finished: int
     best: Best | None = None
     under_way: UnderWay | None = None
+    recording: Recording | None = None
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
@@ -67,6 +70,8 @@ class Student:
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
         self.precision.recall(state.precision)
+        if self.recording is not None:
+            self.recording.recall(state.recording)
 
     def state(self, run: TrainingRun, under_way: UnderWay | None = None) -> TrainingState:
         """What a resumed run must be told, after an epoch or after a step of the next."""
@@ -81,6 +86,7 @@ class Student:
             patience=None if self.patience is None else self.patience.memory(),
             under_way=under_way,
             precision=self.precision.memory(),
+            recording=None if self.recording is None else self.recording.to_plain(),
         )
 
     def settle(self) -> None:
@@ -118,7 +124,8 @@ class Student:
         if patience is not None and patience.exhausted and self.finished < run.epochs.stop:
             end = f"after epoch {self.finished} of {run.options.epochs}"
             stopped = f"{end}: {patience.reason()}"
-        return Trained(self.result, {name: mask.cpu() for name, mask in masks.items()}, stopped)
+        held = {name: mask.cpu() for name, mask in masks.items()}
+        return Trained(self.result, held, stopped, self.recording)
 
     def _show(self) -> None:
         """Give the result the weights, or their average where there is one."""
