@@ -24,6 +24,7 @@ from secateur.recipe_criterion import (
     Scoring,
     SlicesScored,
 )
+from secateur.recipe_data import Data
 from secateur.recipe_distillation import Distillation
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
@@ -60,6 +61,7 @@ __all__ = [
     "Baseline",
     "Constraints",
     "Criterion",
+    "Data",
     "Distillation",
     "Distribution",
     "EarlyStopping",
@@ -125,6 +127,8 @@ class Recipe(RecipeModel):
     version: Literal[1] = 1
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
+    data: Data = Data()
+    """How the samples of a dataset become what the model takes."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
     constraints: Constraints = Constraints()
     measure: Measure = Measure()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,13 @@ from engine.data.draws import Draw
 
 
 class Column(ABC):
-    """Rows that are made when asked for. Rows may be asked for from any thread."""
+    """Rows that are made when asked for. Rows may be asked for from any thread.
+
+    Attributes:
+        are_images: whether rows are decoded from image files.
+    """
+
+    are_images: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -46,6 +52,10 @@ class Column(ABC):
     def take_each(self, rows: Tensor, draw: Draw | None = None) -> list[Tensor]:
         """The same rows one by one, which may differ in shape."""
         return list(self.take(rows, draw))
+
+    def described(self, row: int) -> str:
+        """A row in words, for errors."""
+        return f"row {row}"
 
 
 Leaf = Tensor | Column
@@ -120,6 +130,10 @@ class Chosen(Column):
     def take(self, rows: Tensor, draw: Draw | None = None) -> Tensor:
         """See `Column`."""
         return self.whole.take(self.chosen.index_select(0, rows), draw)
+
+    def described(self, row: int) -> str:
+        """See `Column`."""
+        return self.whole.described(int(self.chosen[row]))
 
 
 def chosen(column: Leaf, rows: Tensor) -> Leaf:
