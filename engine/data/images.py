@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from PIL import Image
+from secateur.data_files.image_folder import MAX_PIXELS
 from torch import Tensor
 
 from engine.data.archive import Archive, Member
@@ -23,8 +24,6 @@ from engine.data.columns import Column
 from engine.data.draws import Draw
 from engine.errors import DatasetInvalid
 
-MAX_PIXELS = 1 << 26
-"""Of one image: 8192 x 8192."""
 Channels = Literal["as_stored", "gray", "rgb"]
 _STORED = {"L": 1, "RGB": 3}
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")

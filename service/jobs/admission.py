@@ -14,6 +14,7 @@ from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
+from service.jobs.data_faults import data_faults
 from service.jobs.initial_weights import initial_faults
 from service.jobs.problems import ModelRejected
 from service.problems import RequestInvalid
@@ -78,6 +79,9 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
             )
         return
     tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
+    if not tensors or recipe.data.columns:
+        return  # only the job can tell which columns there are
+    yield from data_faults(recipe, tensors, files=dataset.format in ("zip", "tar"))
     trains = recipe.needs_targets()
     wanted = {
         "train/inputs": trains
@@ -91,7 +95,7 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
         or recipe.scanned_split("validation", targets=True),
     }
     for role, field in wanted.items():
-        if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
+        if field is not None and not _has(role, tensors):
             taught = role == "train/targets" and recipe.needs_training() is not None
             remedy = _UNLABELLED if taught else ""
             yield FieldProblem(
@@ -100,6 +104,12 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
                 f"does not have.{remedy}",
             )
     yield from _target_faults(trains or "stages", tensors)
+
+
+def _has(role: str, tensors: dict[str, Any]) -> bool:
+    """Whether a split has inputs or targets; a stream of tokens is both."""
+    stream = f"{role.partition('/')[0]}/tokens"
+    return stream in tensors or any(name.startswith(f"{role}/") for name in tensors)
 
 
 def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem]:

@@ -14,6 +14,8 @@ from secateur.data_files.faults import DataFault
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 SPLITS = ("train", "validation", "unlabelled")
+MAX_PIXELS = 1 << 26
+"""Of one image: 8192 x 8192."""
 _FOLDERS = (
     "Put images into `train/<class>/` and `validation/<class>/`, with the same classes in both: "
     "PNG or JPEG files, and no others."

@@ -36,14 +36,17 @@ def looks_like_tar(file: IO[bytes]) -> bool:
     return len(block) == _BLOCK and block[257:262] == b"ustar" and _sums_up(block)
 
 
-def tar_entries(file: IO[bytes], *, start: int, end: int, name: str) -> Iterator[TarEntry]:
-    """The files of the tar that lies from `start` to `end`, directories left out.
+def tar_entries(
+    file: IO[bytes], *, start: int, end: int, name: str, folders: list[str] | None = None
+) -> Iterator[TarEntry]:
+    """The files of the tar that lies from `start` to `end`.
 
     Args:
         file: to read from; its position moves.
         start: first byte of the tar.
         end: the byte after its last.
         name: of the tar, for errors.
+        folders: is given the names of the directories.
 
     Raises:
         DataFault: it is damaged, or holds something other than regular files and directories.
@@ -82,7 +85,10 @@ def tar_entries(file: IO[bytes], *, start: int, end: int, name: str) -> Iterator
         entry = extended.get("path") or _name(block, name)
         sparse = any(key.startswith("GNU.sparse") for key in extended)
         extended = {}
+        _check_name(entry)
         if kind == b"5":
+            if folders is not None:
+                folders.append(entry.removeprefix("./"))
             continue
         if kind not in (b"0", b"\0", b"7") or sparse:
             raise DataFault(
@@ -90,7 +96,6 @@ def tar_entries(file: IO[bytes], *, start: int, end: int, name: str) -> Iterator
                 hint=_AGAIN,
                 where=entry,
             )
-        _check_name(entry)
         yield TarEntry(entry.removeprefix("./"), data, size)
 
 
