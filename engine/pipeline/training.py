@@ -78,6 +78,10 @@ def train_step(
     else:
         begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
+    if trained.recording is not None:
+        state.curves.append(
+            trained.recording.curves(stage_index=step.stage_index, label=step.label)
+        )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
     removed = 0
