@@ -128,7 +128,7 @@ class Recipe(RecipeModel):
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     data: Data = Data()
-    """How the samples of a dataset become what the model takes."""
+    """How the dataset is read: transforms, image files, columns of tables, windows of tokens."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
     constraints: Constraints = Constraints()
     measure: Measure = Measure()

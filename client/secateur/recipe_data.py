@@ -117,7 +117,7 @@ class Data(RecipeModel):
     """What happens to every sample, in order, by the position or name of the argument (`0`,
     `image`, `0/mask` for a nested one) or by target (`targets/0`, where it is an image too)."""
     images: Images = Images()
-    """How image files are decoded."""
+    """Image files: which channels they get."""
     columns: dict[
         Annotated[str, Field(pattern=r"^(inputs|targets)/[A-Za-z_0-9.]+(/[^/\x00-\x1f]+){0,4}$")],
         Annotated[str, Field(min_length=1, max_length=200)],

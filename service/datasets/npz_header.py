@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from math import prod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
@@ -116,10 +116,14 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
 
 
 def holds_arrays(path: Path) -> bool:
-    """Whether a zip is an npz file: every file in it has the suffix `.npy`, or it is damaged."""
+    """Whether a zip is an npz file: no file in it has another suffix than `.npy`, or it is
+    damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
         return True  # `read_headers` says what is wrong
-    return all(name.endswith(".npy") and not _OF_A_SAMPLE.search(name) for name in names)
+    return not any(
+        PurePosixPath(name).suffix not in ("", ".npy") or _OF_A_SAMPLE.search(name)
+        for name in names
+    )
