@@ -270,6 +270,8 @@ class Method(Resource):
         "training",
         "baseline",
         "scan",
+        "loss",
+        "metric",
     ]
     summary: str
     formula: str

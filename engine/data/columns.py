@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +19,12 @@ from engine.data.draws import Draw
 
 
 class Column(ABC):
-    """Rows that are made when asked for. Rows may be asked for from any thread.
+    """Rows that are made when asked for. Rows may be asked for from any thread."""
 
-    Attributes:
-        are_images: whether rows are decoded from image files.
-    """
-
-    are_images: ClassVar[bool] = False
+    @property
+    def are_images(self) -> bool:
+        """Whether rows are decoded from image files."""
+        return False
 
     @property
     @abstractmethod
@@ -116,6 +115,11 @@ class Chosen(Column):
 
     whole: Column
     chosen: Tensor
+
+    @property
+    def are_images(self) -> bool:
+        """See `Column`."""
+        return self.whole.are_images
 
     @property
     def samples(self) -> int:

@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,13 +42,16 @@ class ImageFiles(Column):
         threads: decode side by side.
     """
 
-    are_images: ClassVar[bool] = True
-
     archive: Archive
     members: Sequence[Member]
     channels: Channels
     count: int
     threads: int = 1
+
+    @property
+    def are_images(self) -> bool:
+        """See `Column`."""
+        return True
 
     @property
     def samples(self) -> int:

@@ -125,6 +125,11 @@ class Transformed(Column):
     chain: Chain
 
     @property
+    def are_images(self) -> bool:
+        """See `Column`."""
+        return isinstance(self.source, Column) and self.source.are_images
+
+    @property
     def samples(self) -> int:
         """Of the source."""
         return samples_of(self.source)

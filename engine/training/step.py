@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.calling import output_tensor
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
@@ -39,7 +38,7 @@ def find_gradients(
     student.optimizer.zero_grad(set_to_none=True)
     for part, batch in samples:
         output = student.precision.run(student.program.module, batch.inputs)
-        loss = judge.loss(output_tensor(output), batch)
+        loss = judge.loss(output, batch)
         if student.recording is not None:
             student.recording.batch(loss, batch.size)
         _backward(student.precision.scaled(loss * part.share), run)
