@@ -20,7 +20,8 @@ BY_NAME = {method.name: method for method in METHODS}
 
 
 ALONE: dict[str, Any] = {
-    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5}
+    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5},
+    "target": {"of": "params", "share": 0.5},
 }  # fmt: skip
 """Allocations that are a field of their own, with a value."""
 
@@ -54,7 +55,8 @@ ACCEPTED: dict[str, set[str]] = {
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
-    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"},
+    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
+    | _literals(recipe.RecalibrateStage, "stage"),
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # Some names are those of other methods.
