@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_features import FeatureMatch
 
 
 class Distillation(RecipeModel):
@@ -23,6 +24,8 @@ class Distillation(RecipeModel):
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T: scores of teacher and student are divided by it before the softmax. The higher, the more
     the unlikely classes count."""
+    features: list[FeatureMatch] = Field(default=[], max_length=50)
+    """Modules whose outputs are compared with the teacher's, beside its scores."""
 
     @property
     def needs_targets(self) -> bool:

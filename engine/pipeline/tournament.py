@@ -25,6 +25,7 @@ from engine.pipeline.channel_contest import ChannelContest
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.contest import Contest, Pruned
 from engine.pipeline.element_contest import ElementContest
+from engine.pipeline.features import matched_features
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
@@ -200,6 +201,13 @@ def _recovered(
         dropout=rates,
         stop_step=options.recovery_steps,
         teacher=bench.original,
+        features=matched_features(
+            bench.original,
+            pruned.program,
+            options.recovery.distillation,
+            bench.inputs,
+            field=field,
+        )[0],
     )
     return finetune(pruned.program, run, recovery)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.training.distillation import Teacher, agreeing, soft_loss
+from engine.training.matching import FeatureJudge, Shown
 from engine.training.objective import class_indices, correct, cross_entropy
 from engine.training.run import TrainingRun
 
@@ -35,22 +36,29 @@ class EpochJudge:
         self._agreed = torch.zeros((), dtype=torch.int64, device=run.device)
         self._counted = 0
         self._labelled = 0
+        self._features = (
+            FeatureJudge(run.features, field=run.field, device=run.device) if run.features else None
+        )
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def loss(self, logits: Tensor, batch: Batch, features: Shown | None = None) -> Tensor:
         """What is minimised, mean over positions; counted in the averages.
 
         Args:
             logits: the student's scores, [samples, classes, ...].
             batch: they are of.
+            features: of the student, by number, where the run compares any.
 
         Raises:
-            TrainingRuleUnmet: the teacher scores other classes than the student.
+            TrainingRuleUnmet: the teacher scores other classes than the student, or a feature of
+                it is not like the student's.
         """
         if batch.targets is None and self._options.needs_targets:
             raise ValueError("training by labels needs a split with targets")
         loss = by_labels = self._by_labels(logits, batch)
         if self._teacher is not None:
             loss = self._taught(self._teacher, logits, batch, by_labels)
+            if self._features is not None:
+                loss = loss + self._features.loss(features or {}, self._teacher.features())
         if loss is None:
             raise ValueError("training needs labels or a teacher")
         positions = (
@@ -69,6 +77,7 @@ class EpochJudge:
             "agreed": self._agreed.clone(),
             "counted": self._counted,
             "labelled": self._labelled,
+            "features": {} if self._features is None else self._features.memory(),
             "teacher": {} if self._teacher is None else self._teacher.memory(),
         }
 
@@ -79,6 +88,8 @@ class EpochJudge:
         self._right.copy_(memory["right"])
         self._agreed.copy_(memory["agreed"])
         self._counted, self._labelled = memory["counted"], memory["labelled"]
+        if self._features is not None:
+            self._features.recall(memory["features"])
         if self._teacher is not None:
             self._teacher.recall(memory["teacher"])
 
@@ -121,6 +132,8 @@ class EpochJudge:
         if self._teacher is not None:
             found["train/distillation"] = float(self._soft) / self._counted
             found["train/agreement"] = int(self._agreed) / self._counted
+        if self._features is not None:
+            found |= self._features.averages()
         return found
 
 
@@ -129,7 +142,7 @@ def _teacher_of(run: TrainingRun) -> Teacher | None:
         return None
     if run.teacher is None:
         raise ValueError("distillation needs a teacher")
-    return Teacher(run.teacher, field=run.field)
+    return Teacher(run.teacher, field=run.field, features=run.features)
 
 
 def _positions(logits: Tensor) -> int:

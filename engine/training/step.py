@@ -39,7 +39,9 @@ def find_gradients(
     student.optimizer.zero_grad(set_to_none=True)
     for part, batch in samples:
         output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
-        loss = judge.loss(output_tensor(output), batch)
+        exposed = student.program.exposed
+        features = {} if exposed is None else exposed.take()
+        loss = judge.loss(output_tensor(output), batch, features)
         if student.recording is not None:
             student.recording.batch(loss, batch.size)
         _backward(loss * part.share, run)

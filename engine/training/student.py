@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NothingToTrain
-from engine.torchscript.modes import evaluation_copy, training_copy
+from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
 from engine.training.denormals import zero_subnormal
@@ -42,7 +42,7 @@ class Student:
         recording: of the curves; what a state keeps of them it recalls.
     """
 
-    program: Program
+    program: TrainingProgram
     result: Program
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
@@ -143,7 +143,11 @@ def begin(program: Program, run: TrainingRun) -> Student:
     layers = frozen_layers(program, options.freeze, field=run.field)
     frozen = snapshot(frozen_tensors(program, layers))
     student = training_copy(
-        program, batch_norm=options.batch_norm, frozen=layers, dropout=run.dropout
+        program,
+        batch_norm=options.batch_norm,
+        frozen=layers,
+        dropout=run.dropout,
+        shown={str(number): one.student for number, one in enumerate(run.features)},
     )
     result = evaluation_copy(student)
     parameters = _trainable(student, frozen, run)
