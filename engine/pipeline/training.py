@@ -54,7 +54,11 @@ def train_step(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require("train", step.field, targets=step.options.needs_targets),
+        train=dataset.require(
+            "train",
+            step.field,
+            targets=step.options.learns_from_targets(bench.recipe.objective),
+        ),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -64,6 +68,7 @@ def train_step(
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
         teacher=bench.original,
+        objective=bench.objective,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from engine.torchscript.autocast import show_convolutions
 from engine.torchscript.batch_norms import BATCH_NORMS, batch_norms
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.exposing import Exposed
@@ -59,6 +60,7 @@ def training_copy(
     frozen: Collection[str] = (),
     dropout: Mapping[int, float] = MappingProxyType({}),
     shown: Mapping[str, tuple[Instruction, int]] = MappingProxyType({}),
+    autocast: bool = False,
 ) -> TrainingProgram:
     """A copy in training mode.
 
@@ -67,6 +69,7 @@ def training_copy(
         frozen: layers whose BatchNorm keeps the running ones in any case.
         dropout: other probabilities, by the index of the dropout's instruction.
         shown: inner values that the copy shows, by name: an instruction and which output of it.
+        autocast: all convolutions are to follow autocast.
     """
     fresh = program.copy()
     exposed = Exposed(fresh, shown) if shown else None
@@ -92,6 +95,8 @@ def training_copy(
         position = instruction.operator.arguments.index(name)
         if constants.get(instruction.inputs[position]) is False:
             editor.replace_operand(instruction, position, True)
+    if autocast:
+        show_convolutions(fresh.graph)
     module = fresh.module
     module.train()
     for name, _ in program.module.named_buffers():

@@ -61,6 +61,8 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     observer.progress((epoch + 1) * per_epoch, total, "steps")
     for name, value in judge.averages().items():
         observer.metric(name, value, epoch + 1)
+    for name, value in student.precision.counts().items():
+        observer.metric(name, value, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
 
 

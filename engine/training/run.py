@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.data.splits import Split
 from engine.features.matching import Matched
+from engine.objective.objective import CLASSIFICATION, Objective
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
@@ -70,6 +71,7 @@ class TrainingRun:
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
         features: by which student and teacher are compared besides.
+        objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
     """
 
@@ -90,6 +92,7 @@ class TrainingRun:
     stop_step: int | None = None
     teacher: Program | None = None
     features: Sequence[Matched] = ()
+    objective: Objective = CLASSIFICATION
     pace: Pace | None = None
 
     @property

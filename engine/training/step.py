@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.calling import call, output_tensor
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
@@ -38,13 +37,13 @@ def find_gradients(
     """
     student.optimizer.zero_grad(set_to_none=True)
     for part, batch in samples:
-        output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
+        output = student.precision.run(student.program.module, batch.inputs)
         exposed = student.program.exposed
         features = {} if exposed is None else exposed.take()
-        loss = judge.loss(output_tensor(output), batch, features)
+        loss = judge.loss(output, batch, features)
         if student.recording is not None:
             student.recording.batch(loss, batch.size)
-        _backward(loss * part.share, run)
+        _backward(student.precision.scaled(loss * part.share), run)
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,22 @@ class Taken:
 
 
 def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
-    """Move the parameters by the gradients at hand, under masks that may change first."""
+    """Move the parameters by the gradients at hand, under masks that may change first.
+
+    Where gradients left the range of fp16 nothing moves; masks that are due change all the same.
+    """
     options, parameters, norm = run.options, student.program.parameters(), None
     rate = learning_rate(options, step, run.per_epoch * options.epochs)
     set_rate(student.optimizer, rate)
-    if not _change_masks(student, run, step):
+    finite = student.precision.unscale(parameters)
+    if not _change_masks(student, run, step) and finite:
         add_penalty(parameters, options.penalty, student.scales)
         mask_gradients(parameters, student.masks)
         norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
     apply_masks(parameters, student.masks)
     average = student.average
-    if average is not None and step >= average.options.from_epoch * run.per_epoch:
+    if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
     return Taken(rate, norm)
 

@@ -17,6 +17,7 @@ from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
+from engine.training.precision import Precision, precision_of
 from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingRun
 from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
@@ -36,6 +37,7 @@ class Student:
         frozen: tensors that stay as they are.
         average: of the weights, where the recipe asks for one.
         patience: where the run may end early.
+        precision: that it computes in.
         best: epoch so far.
         finished: epochs that are over.
         under_way: of the next epoch, where a resumed run begins in its midst.
@@ -50,6 +52,7 @@ class Student:
     frozen: dict[str, Tensor]
     average: WeightAverage | None
     patience: Patience | None
+    precision: Precision
     finished: int
     best: Best | None = None
     under_way: UnderWay | None = None
@@ -66,6 +69,7 @@ class Student:
             self.average.recall(state.average, self.masks, run.device)
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
+        self.precision.recall(state.precision)
         if self.recording is not None:
             self.recording.recall(state.recording)
 
@@ -81,6 +85,7 @@ class Student:
             average=None if self.average is None else self.average.memory(),
             patience=None if self.patience is None else self.patience.memory(),
             under_way=under_way,
+            precision=self.precision.memory(),
             recording=None if self.recording is None else self.recording.to_plain(),
         )
 
@@ -93,12 +98,14 @@ class Student:
 
     def judge(self, measured: Evaluation, run: TrainingRun, epoch: int) -> None:
         """Take in what the validation split says of an epoch (from 0) that may be kept."""
-        accuracy, best = measured.accuracy.top1, self.best
-        better = best is None or best.beaten_by(accuracy, measured.loss)
+        best = self.best
+        better = best is None or best.beaten_by(
+            measured.value, measured.loss, higher_is_better=measured.higher_is_better
+        )
         if run.options.keep == "best" and better:
             self.best = Best(
                 epoch=epoch + 1,
-                accuracy=accuracy,
+                metric=measured.value,
                 loss=measured.loss,
                 tensors=snapshot(self.result.attributes()),
                 masks=_kept(self.masks, run),
@@ -142,12 +149,15 @@ def begin(program: Program, run: TrainingRun) -> Student:
     options = run.options
     layers = frozen_layers(program, options.freeze, field=run.field)
     frozen = snapshot(frozen_tensors(program, layers))
+    trained = {name: held for name, held in program.parameters().items() if name not in frozen}
+    precision = precision_of(options, trained, device=run.device, field=run.field)
     student = training_copy(
         program,
         batch_norm=options.batch_norm,
         frozen=layers,
         dropout=run.dropout,
         shown={str(number): one.student for number, one in enumerate(run.features)},
+        autocast=precision.lowered,
     )
     result = evaluation_copy(student)
     parameters = _trainable(student, frozen, run)
@@ -172,6 +182,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
         frozen=frozen,
         average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
         patience=None if stopping is None else Patience(stopping),
+        precision=precision,
         finished=run.epochs.start,
     )
 
