@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from secateur.recipe import PruneStage, Recipe, ScoreStage
+from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
@@ -115,8 +115,10 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
 
 
 def _looks_at_inputs(recipe: Recipe) -> str | None:
-    """The first criterion that is judged on samples."""
+    """The first stage that reads samples without training on them."""
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, RecalibrateStage):
+            return f"stages.{index}"
         if isinstance(stage, PruneStage | ScoreStage) and stage.needs_samples:
             return f"stages.{index}.criterion"
     return None
