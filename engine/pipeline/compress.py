@@ -111,6 +111,9 @@ class _Job:
             state.warnings.append(
                 "no validation split with targets: the accuracy of the result is unknown"
             )
+        for remark in bench.remarks:
+            state.warnings.append(remark)
+            self._listener.log(remark)
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state
@@ -191,7 +194,9 @@ class _Job:
         artifacts = self._write(state, report, model)
         self._listener.stage_finished(index, "verify and measure", report.after)
         result = CompressResult(artifacts=artifacts, report=report)
-        broken = broken_constraints(bench.recipe, report.before, report.after)
+        broken = broken_constraints(
+            bench.recipe, report.before, report.after, report.objective.decides
+        )
         if broken:
             raise ResultBreaksConstraint(
                 "the result breaks a constraint: " + "; ".join(item.text for item in broken),
@@ -240,10 +245,10 @@ class _Job:
         save_checkpoint(state, self._checkpoint, file=file, fingerprint=self._fingerprint)
         self._listener.checkpoint(self._checkpoint)
 
-    def save_epoch(
+    def save_training(
         self, bench: Workbench, state: JobState, training: TrainingState, started: float
     ) -> None:
-        """Keep an epoch: the step's program and what training needs to go on from it."""
+        """Keep the step's program and what training needs to go on from where it is."""
         state.training = training
         state.elapsed_ms = (time.monotonic() - started) * 1000
         self._save(bench, state)
@@ -271,5 +276,8 @@ class _Observer:
     def metric(self, name: str, value: float, step: int) -> None:
         self._job.say("metric", name, value, step, self._step.label)
 
+    def step_finished(self, state: TrainingState) -> None:
+        self._job.save_training(self._bench, self._state, state, self._started)
+
     def epoch_finished(self, state: TrainingState) -> None:
-        self._job.save_epoch(self._bench, self._state, state, self._started)
+        self._job.save_training(self._bench, self._state, state, self._started)
