@@ -20,11 +20,13 @@ from textwrap import fill
 from bench.papers.statistics import difference, summary
 from bench.recovery.records import Record, load
 from bench.recovery.task import Measure, Task
-from bench.recovery.tasks import STUDIED, TASKS, variants_of
-from bench.recovery.variants import MAIN, STUDY
+from bench.recovery.tasks import TASKS, variants_of
+from bench.recovery.variants import COOL, MAIN, STUDY, Variant
 from bench.recovery.words import ADVICE, COMPARED, INTRO
 
 PAGE = Path(__file__).parents[2] / "docs" / "recovery.md"
+FEWEST_SEEDS = 3
+"""With fewer nothing is said about a task."""
 _WIDTH = 120
 
 Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
@@ -34,15 +36,27 @@ Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
 def page(records: Iterable[Record], tasks: Mapping[str, Task] = TASKS) -> str:
     """The whole page."""
     kept = list(records)
-    tasks = {name: task for name, task in tasks.items() if of_task(kept, name)}
     runs = {name: of_task(kept, name) for name in tasks}
+    tasks = {name: task for name, task in tasks.items() if _complete(runs[name], MAIN)}
     lines = [INTRO, "## Results", "", *_summary(tasks, runs), "", "Share won back:", ""]
     lines += _won_back(tasks, runs)
-    lines += ["", "The same in pairs, in points of what is won back:", ""]
-    lines += _teachers(tasks, runs)
+    lines += [
+        "",
+        "Against labels alone, in pairs: points won back, and the loss on the test part:",
+        "",
+    ]
+    lines += ["", *_teachers(tasks, runs)]
     for task in tasks.values():
         lines += ["", *_section(task, runs[task.name])]
-    lines += ["", "## What to choose", "", ADVICE, *_studied(tasks, runs), "", _measured(kept)]
+    further = (*STUDY, COOL)
+    studied = {
+        name: task
+        for name, task in tasks.items()
+        if any(_complete(runs[name], [variant]) for variant in further)
+    }
+    if studied:
+        lines += ["", "## What to choose", "", ADVICE, *_studied(studied, runs)]
+    lines += ["", _measured([record for record in kept if record.task in tasks])]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -72,13 +86,31 @@ def verdict(task: Task, runs: Runs, a: str, b: str) -> str:
     one, other = won_back(task, runs, a), won_back(task, runs, b)
     if not one.keys() & other.keys():
         return ""
-    found, mirrored = difference(one, other), difference(other, one)
-    word = "no clear difference"
-    if found.above:
-        word = "**better**"
-    elif mirrored.above:
-        word = "**worse**"
-    return f"{100 * found.mean:+.1f}, {word}"
+    return f"{100 * difference(one, other).mean:+.1f}, {_word(one, other)}"
+
+
+def loss_verdict(runs: Runs, a: str, b: str) -> str:
+    """Loss of A minus that of B, and what that says: lower is better."""
+    one, other = figure_of(runs, a, "loss"), figure_of(runs, b, "loss")
+    if not one.keys() & other.keys():
+        return ""
+    return f"{difference(one, other).mean:+.4f}, {_word(other, one)}"
+
+
+def figure_of(runs: Runs, variant: str, name: str) -> dict[int, float]:
+    """One figure of a variant, by seed."""
+    return {seed: figures[name] for seed, figures in runs.get(variant, {}).items()}
+
+
+def _word(a: Mapping[int, float], b: Mapping[int, float]) -> str:
+    if difference(a, b).above:
+        return "**better**"
+    return "**worse**" if difference(b, a).above else "no clear difference"
+
+
+def _complete(runs: Runs, variants: Sequence[Variant]) -> bool:
+    names = ("dense", *(variant.name for variant in variants))
+    return all(len(runs.get(name, {})) >= FEWEST_SEEDS for name in names)
 
 
 def _summary(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
@@ -105,10 +137,15 @@ def _won_back(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
 
 
 def _teachers(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
-    lines = ["| task | teacher beside labels, against labels | teacher alone, against labels |"]
-    lines.append("|---|---|---|")
+    lines = [
+        "| task | teacher beside labels: won back | loss | teacher alone: won back | loss |",
+        "|---|---|---|---|---|",
+    ]
     for name, task in tasks.items():
-        cells = [verdict(task, runs[name], taught, "labels") for taught in ("mixed", "teacher")]
+        cells = []
+        for taught in ("mixed", "teacher"):
+            cells += [verdict(task, runs[name], taught, "labels")]
+            cells += [loss_verdict(runs[name], taught, "labels")]
         lines.append(f"| {task.title} | {' | '.join(cells)} |")
     return lines
 
@@ -162,10 +199,10 @@ def _sizes(runs: Runs) -> list[str]:
 
 
 def _studied(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
-    studied = [task for name, task in tasks.items() if name in STUDIED]
+    studied = list(tasks.values())
     lines = ["| share won back | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---:|" * len(studied))
-    for variant in (*(item for item in MAIN if item.trains), *STUDY):
+    for variant in (*(item for item in MAIN if item.trains), *STUDY, COOL):
         cells = [_shares(won_back(task, runs[task.name], variant.name)) for task in studied]
         lines.append(f"| {variant.words} | {' | '.join(cells)} |")
     lines += ["", "| in pairs, points | " + " | ".join(task.title for task in studied) + " |"]

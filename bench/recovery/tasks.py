@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.recovery import digits, language, regression, segmentation
 from bench.recovery.task import Task
-from bench.recovery.variants import MAIN, STUDY, Variant
+from bench.recovery.variants import COOL, MAIN, STUDY, Variant
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -19,8 +19,11 @@ TASKS: dict[str, Task] = {
 }
 STUDIED = (digits.RESNET.name, regression.TASK.name)
 """Tasks on which the further variants are tried."""
+COOLED = (digits.RESNET.name, segmentation.TASK.name, language.TASK.name)
+"""Tasks on which another temperature is tried."""
 
 
 def variants_of(task: Task) -> tuple[Variant, ...]:
     """What is tried on a task."""
-    return MAIN + STUDY if task.name in STUDIED else MAIN
+    found = MAIN + STUDY if task.name in STUDIED else MAIN
+    return (*found, COOL) if task.name in COOLED else found

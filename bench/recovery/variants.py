@@ -28,6 +28,7 @@ class Variant:
         words: as the page has it.
         trains: False leaves the network as it was pruned.
         teacher: `mixed` with labels, or `alone`, where the file holds no labels to train on.
+        temperature: of the teacher's and the student's scores; None for the recipe's default.
         length: epochs, as a share of the task's.
         rate: learning rate, times the task's.
         ema: whether weights are averaged.
@@ -39,6 +40,7 @@ class Variant:
     words: str
     trains: bool = True
     teacher: Literal["none", "mixed", "alone"] = "none"
+    temperature: float | None = None
     length: float = 1.0
     rate: float = 1.0
     ema: bool = False
@@ -67,6 +69,8 @@ class Variant:
         if self.teacher != "none":
             alpha = 1.0 if self.teacher == "alone" else MIXED
             training["distillation"] = dict(task.distillation) | {"alpha": alpha}
+            if self.temperature is not None:
+                training["distillation"]["temperature"] = self.temperature
         return [dict(PRUNE), training]
 
 
@@ -89,3 +93,6 @@ STUDY = (
             fraction=10),
 )  # fmt: skip
 """Tried on the tasks of `tasks.STUDIED`: what the advice of the page rests on."""
+
+COOL = Variant("mixed_cool", "labels and teacher, temperature 1", teacher="mixed", temperature=1.0)
+"""Tried on the tasks of `tasks.COOLED`; where outputs are no classes there is no temperature."""

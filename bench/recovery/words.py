@@ -13,14 +13,16 @@ the channels of every layer go at once by `l1_norm` (`amount: 0.5`, which leaves
 of the multiply-accumulates), and the rest is fine-tuned, with labels, with labels and the upload
 as teacher (`alpha: 0.9`), or by the teacher alone on inputs without labels.
 
-Figures are of a test part that neither training nor any choice has seen, computed from the files
-that came out: mean over seeds ± standard deviation. *Won back* is (recovered - pruned) / (dense -
-pruned) of a seed: 100 % is as good as before pruning; that of a perplexity is counted by its
-logarithm. Recoveries of a seed start from the same pruned network and are compared in pairs:
-*better* and *worse* hold with 95 % confidence (one-sided paired t test). Seconds are of one
-processor core, for training and its validations.
+Figures are of a test part that no training has seen, computed from the files that came out: mean
+over seeds ± standard deviation. *Won back* is (recovered - pruned) / (dense - pruned) of a seed:
+100 % is as good as before pruning; that of a perplexity is counted by its logarithm. Recoveries
+of a seed start from the same pruned network and are compared in pairs: *better* and *worse* hold
+with 95 % confidence (one-sided paired t test). Seconds are of one processor core, for training
+and its validations.
 
-The networks are small and the recoveries short. `make recovery` runs everything:
+The networks are small and the recoveries short: how many epochs was set by hand after a first
+look, the same for all recoveries of a task. Everything else of a training is AdamW with a cosine
+to zero, without weight decay, and the last epoch is kept. `make recovery` runs it all:
 [bench/README.md](../bench/README.md#recovery).
 """
 
@@ -33,6 +35,8 @@ COMPARED: dict[str, tuple[str, str]] = {
     ),
     "teacher beside labels against labels, a tenth of the samples": ("mixed_few", "labels_few"),
     "teacher alone on all samples against labels of a tenth": ("teacher", "labels_few"),
+    "teacher beside labels at temperature 1, against labels": ("mixed_cool", "labels"),
+    "the same, against temperature 4": ("mixed_cool", "mixed"),
     "a tenth of the learning rate": ("labels_slow", "labels"),
     "averaged weights": ("labels_ema", "labels"),
 }

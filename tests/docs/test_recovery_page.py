@@ -9,6 +9,7 @@ import pytest
 from bench.recovery import table
 from bench.recovery.records import Record, load
 from bench.recovery.tasks import TASKS, variants_of
+from bench.recovery.variants import MAIN
 
 RECORDS = load()
 VGG = {"digits_vgg": TASKS["digits_vgg"]}
@@ -47,10 +48,10 @@ def test_every_record_belongs_to_a_task() -> None:
         assert record.variant in names
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("digits")])
 def test_every_task_has_three_seeds_of_every_variant(name: str) -> None:
     seeds = Counter(record.variant for record in RECORDS if record.task == name)
-    for variant in ("dense", *(variant.name for variant in variants_of(TASKS[name]))):
+    for variant in ("dense", *(variant.name for variant in MAIN)):
         assert seeds[variant] >= 3, variant
 
 
@@ -61,16 +62,33 @@ def test_a_page_of_records_by_hand() -> None:
     assert f"| [Digits, VGG](#digits-vgg) | accuracy, % | {row}" in page
     assert "| Digits, VGG | 55.0 % ± 5.0 | 65.0 % ± 10.0 | 55.0 % ± 5.0 |" in page
     # Differences 5, 10, 15: 10 - 2.92 * 5 / sqrt(3) = 1.6. And 10, 0, -10.
-    assert "| Digits, VGG | +10.0, **better** | +0.0, no clear difference |" in page
+    even = "+0.0000, no clear difference"
+    assert f"| Digits, VGG | +10.0, **better** | {even} | +0.0, no clear difference |" in page
     assert "| parameters | 2,000 | 500 | -75.0 % |" in page
     assert "| labels | 64.0 ± 4.0 | 0.2500 | 55.0 % ± 5.0 | 4 | 30.0 | 3 |" in page
     assert "15 runs with 8 minutes of training, on m." in page
+
+
+def test_nothing_is_said_with_too_few_seeds() -> None:
+    page = table.page([record for record in _made() if record.seed < 2], VGG)
+    assert "Digits" not in page
+    assert "What to choose" not in table.page(_made(), VGG)
 
 
 def test_a_teacher_that_does_harm_is_said_so() -> None:
     runs = table.of_task(_made(), "digits_vgg")
     assert table.verdict(VGG["digits_vgg"], runs, "labels", "mixed") == "-10.0, **worse**"
     assert table.verdict(VGG["digits_vgg"], runs, "labels", "labels_ema") == ""
+
+
+def test_a_lower_loss_is_better() -> None:
+    runs = {
+        name: {seed: {"loss": loss + 0.01 * seed} for seed in range(3)}
+        for name, loss in (("labels", 0.5), ("mixed", 0.4))
+    }
+    assert table.loss_verdict(runs, "mixed", "labels") == "-0.1000, **better**"
+    assert table.loss_verdict(runs, "labels", "mixed") == "+0.1000, **worse**"
+    assert table.loss_verdict(runs, "labels", "teacher") == ""
 
 
 def test_perplexity_is_won_back_by_its_logarithm() -> None:
