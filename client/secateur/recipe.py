@@ -26,11 +26,13 @@ from secateur.recipe_criterion import (
     SlicesScored,
 )
 from secateur.recipe_distillation import Distillation
+from secateur.recipe_features import FeatureMatch
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
     Iterative,
@@ -66,6 +68,7 @@ __all__ = [
     "Distillation",
     "Distribution",
     "EarlyStopping",
+    "FeatureMatch",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
@@ -81,6 +84,7 @@ __all__ = [
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "RecalibrateStage",
     "Recipe",
     "Rigl",
     "Schedule",
@@ -103,7 +107,9 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
+Stage = Annotated[
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+]
 
 
 class Measure(RecipeModel):
@@ -194,7 +200,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | RecalibrateStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -220,6 +226,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
+            if isinstance(stage, RecalibrateStage):
+                continue
             yield f"stages.{index}.exclude", stage.exclude
             if isinstance(stage, ScoreStage):
                 continue
@@ -240,7 +248,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
             if isinstance(stage, ScoreStage):
                 continue

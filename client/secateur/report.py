@@ -16,6 +16,7 @@ from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
 from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
 from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
+from secateur.report_target import TargetReport as TargetReport  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
 from secateur.report_tradeoff import TradeOffReport
@@ -76,15 +77,15 @@ class Masked(Measurement):
 class StageReport(Measurement):
     """State of the model after one step of one stage."""
 
-    state: Literal["permanent", "compacted", "finetuned"] | None = None
-    """What the step made of the model: zeros written into the weights, a smaller model, or a
-    trained one. Null in older reports."""
+    state: Literal["permanent", "compacted", "finetuned", "recalibrated"] | None = None
+    """What the step made of the model: zeros written into the weights, a smaller model, a
+    trained one, or one whose BatchNorm statistics were measured anew. Null in older reports."""
     masked: Masked | None = None
     """Measured at the last round of a prune stage; null elsewhere, for whole layers, for models
     over 2 GiB, and where the job's log says why not."""
 
     stage: str
-    """`prune` or `finetune`."""
+    """`prune`, `finetune` or `recalibrate`."""
     label: str
     """Human name of the step, such as `prune round 2 of 4`."""
     stage_index: int
@@ -357,6 +358,8 @@ class Report(ReportModel):
     """One for each stage that looked for a ticket."""
     tournaments: list[TournamentReport] = Field(default=[])
     """One for each stage whose criterion was decided by a tournament."""
+    targets: list[TargetReport] = Field(default=[])
+    """One for each stage that aims at a cost."""
     baselines: list[BaselineReport] = Field(default=[])
     """The controls the recipe asks for."""
     tradeoff: TradeOffReport | None = None

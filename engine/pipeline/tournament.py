@@ -17,6 +17,7 @@ from typing import Any
 from secateur.recipe import PruneStage, Tournament, entries
 from secateur.report import Contestant, TournamentReport
 
+from engine.costs.matching import is_matched
 from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned
 from engine.job import Listener
 from engine.measure.macs import count_macs
@@ -25,13 +26,13 @@ from engine.pipeline.channel_contest import ChannelContest
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.contest import Contest, Pruned
 from engine.pipeline.element_contest import ElementContest
+from engine.pipeline.features import matched_features
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep, TournamentStep
 from engine.seeds import derive
 from engine.torchscript.program import Program
-from engine.tournament.matching import is_matched
 from engine.tournament.ranking import winner
 from engine.training.dropout import rescaled_dropout
 from engine.training.evaluation import Evaluation, evaluate
@@ -212,6 +213,13 @@ def _recovered(
         dropout=rates,
         stop_step=options.recovery_steps,
         teacher=bench.original,
+        features=matched_features(
+            bench.original,
+            pruned.program,
+            options.recovery.distillation,
+            bench.inputs,
+            field=field,
+        )[0],
         objective=bench.objective,
     )
     return finetune(pruned.program, run, recovery)
