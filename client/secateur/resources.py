@@ -296,6 +296,7 @@ class Method(Resource):
         "training",
         "baseline",
         "scan",
+        "sampler",
     ]
     summary: str
     formula: str

@@ -22,6 +22,7 @@ MOST_CORNERS = 256
 first, then at their last."""
 _LAYERS = "allocation.layers."
 _DIGITS = 12
+_NAMED = 4
 
 
 class Range(Protocol):
@@ -223,8 +224,14 @@ def _blamed(point: Point, error: ValidationError) -> Iterator[tuple[str, str]]:
             continue
         stage = parts_of(path)[:2]
         near = {p: value for p, value in point.items() if parts_of(p)[:2] == stage}
-        values = ", ".join(f"`{p}: {shown(value)}`" for p, value in near.items())
-        yield path, f"with {values}: {message}"
+        yield path, f"with {named(near)}: {message}"
+
+
+def named(point: Mapping[str, Any]) -> str:
+    """A point in a sentence, its first values if there are many."""
+    few = list(point.items())[:_NAMED]
+    values = ", ".join(f"`{path}: {shown(value)}`" for path, value in few)
+    return values if len(few) == len(point) else f"{values} and {len(point) - len(few)} more"
 
 
 def shown(value: Any) -> str:

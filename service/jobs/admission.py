@@ -11,7 +11,7 @@ from typing import Any
 
 from secateur.recipe import PruneStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
-from secateur.search_space import blamed_path
+from secateur.search_space import blamed_path, named
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
@@ -71,12 +71,13 @@ def _corner_faults(
         for fault in (*_dataset_faults(corner, dataset), *_layer_faults(corner, model)):
             if fault.message not in told:
                 told.add(fault.message)
-                field = fault.field
-                if field.startswith("recipe."):
-                    location = field.removeprefix("recipe.").split(".")
-                    path = blamed_path(point, location, fault.message)
-                    field = f"recipe.search.space.{path}"
-                yield FieldProblem(field=field, message=fault.message)
+                if not fault.field.startswith("recipe."):
+                    message = f"With {named(point)}: {fault.message}"
+                    yield FieldProblem(field=fault.field, message=message)
+                    continue
+                location = fault.field.removeprefix("recipe.").split(".")
+                path = blamed_path(point, location, fault.message)
+                yield FieldProblem(field=f"recipe.search.space.{path}", message=fault.message)
 
 
 def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[FieldProblem]:

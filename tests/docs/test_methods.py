@@ -57,6 +57,8 @@ ACCEPTED: dict[str, set[str]] = {
     | {"clip_norm", "clip_value", "accumulate", "ema", "early_stopping"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
+    # `random` is also a criterion, which has the name.
+    "sampler": _literals(recipe.Search, "sampler") - {"random"} | {"random_search"},
 }
 
 
@@ -119,6 +121,9 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         finetune.update({"optimizer": fields} if "kind" in fields else fields)
     elif method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
+    elif method.kind == "sampler":
+        space = {"stages.0.allocation.amount": [0.25, 0.5]}
+        return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
     elif method.kind == "baseline":
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secateur.recipe import Recipe
 from secateur.recipe_search import Search
 from secateur.report_search import SearchReport
 
@@ -52,7 +51,9 @@ class Closing:
     result: Mapping[str, Any] | None
 
 
-def close(recipe: Recipe, search: Search, ended: Sequence[Ended], store: ArtifactStore) -> Closing:
+def close(
+    recipe: dict[str, Any], search: Search, ended: Sequence[Ended], store: ArtifactStore
+) -> Closing:
     """Compare the trials, write the report, and store it."""
     trials = [trial_report(one) for one in ended]
     standing = compare(search, trials)
@@ -63,9 +64,7 @@ def close(recipe: Recipe, search: Search, ended: Sequence[Ended], store: Artifac
         winner = None if written is None else read_report(store, written.blob.sha256)
     measured = [one.outcome.before for one in ended if one.outcome.before]
     before = chosen.outcome.before if chosen is not None else next(iter(measured), {})
-    report = search_report(
-        recipe.as_written, search, trials, standing, before=before, winner=winner
-    )
+    report = search_report(recipe, search, trials, standing, before=before, winner=winner)
     files = _written(report, store)
     if chosen is None:
         return Closing("failed", files, _error(report), short_result(report))

@@ -102,6 +102,9 @@ def advance(database: Database, store: ArtifactStore, job_id: str) -> Step:
             continue  # another step was faster
         except (DBAPIError, OSError):
             raise
+        except ValidationError as error:
+            _give_up(database, job_id, _outdated(error))
+            return "ended"
         except Exception:
             # it would fail the same way at every poke, and the search would never end
             log.exception("search failed", job=job_id)
@@ -119,10 +122,10 @@ def _look(session: Session, job_id: str, *, lock: bool = False) -> Seen | None:
 def _decide(seen: Seen, store: ArtifactStore) -> Decision:
     if seen.record.status == "canceling":
         return Decision({})
-    recipe = Recipe.model_validate(seen.record.recipe)
-    search = recipe.search
-    if search is None:
-        raise ValueError("a job of type search has a recipe with a search")
+    recipe = seen.record.recipe or {}
+    # not the whole recipe: its corners were checked at the door, and each trial is checked below
+    search = Search.model_validate(recipe.get("search"))
+    base = {key: value for key, value in recipe.items() if key != "search"}
     outcomes = {
         one.id: outcome_of(search, one, store)
         for one in seen.trials
@@ -134,7 +137,7 @@ def _decide(seen: Seen, store: ArtifactStore) -> Decision:
         if one.status not in LIVE
     ]
     room = min(search.parallel - seen.live, search.trials - len(seen.trials))
-    starts = _next(recipe.base, search, seen, {one.record.id: one.outcome for one in ended}, room)
+    starts = _next(base, search, seen, {one.record.id: one.outcome for one in ended}, room)
     exhausted = len(starts) < room
     total = len(seen.trials) + len(starts) if exhausted else search.trials
     closing = None
@@ -252,6 +255,17 @@ def _end(session: Session, store: ArtifactStore, search: JobRecord, closing: Clo
         files=closing.files,
         error=closing.error,
         result=closing.result,
+    )
+
+
+def _outdated(error: ValidationError) -> Ending:
+    """An upgrade of the service may refuse what an older one accepted."""
+    first = error.errors(include_url=False)[0]
+    return endings.failed(
+        _INVALID,
+        f"The search is not valid: {first['msg']}",
+        "Correct the field and submit the job again.",
+        where=".".join(["recipe", "search", *(str(part) for part in first["loc"])]),
     )
 
 

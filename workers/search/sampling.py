@@ -126,9 +126,7 @@ def _sampler(search: Search, seed: int) -> BaseSampler:
         return RandomSampler(seed)
     if search.sampler == "nsga2":
         return NSGAIISampler(population_size=min(max(search.trials // 5, 4), 50), seed=seed)
-    return TPESampler(
-        n_startup_trials=min(max(search.trials // 4, 2), 10), multivariate=True, seed=seed
-    )
+    return TPESampler(n_startup_trials=min(max(search.trials // 4, 2), 10), seed=seed)
 
 
 def _distribution(dimension: Span | list[Any]) -> BaseDistribution:

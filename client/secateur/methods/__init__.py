@@ -10,6 +10,7 @@ from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDU
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
+from secateur.methods.search import SAMPLERS
 from secateur.methods.tournament import TOURNAMENTS
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
@@ -28,6 +29,7 @@ METHODS = [
     *TRAINING_STEPS,
     *BASELINES,
     *SCANS,
+    *SAMPLERS,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
 
