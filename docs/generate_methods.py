@@ -49,6 +49,16 @@ SECTIONS = {
         "values and keeps the best. All samplers are deterministic by `seed` and the trials before "
         "them, and none tries the same values twice.",
     ),
+    "loss": (
+        "What is minimised",
+        "`loss` of the recipe's [objective](recipe.md#objectiveoptions), or of a training. In a "
+        "recipe the names stand without `loss_`.",
+    ),
+    "metric": (
+        "What it is judged by",
+        "`metric` of the recipe's [objective](recipe.md#objectiveoptions). In a recipe the names "
+        "stand without `metric_`.",
+    ),
 }
 
 NEEDS = {

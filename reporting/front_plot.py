@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from secateur.recipe_objective import METRICS
 from secateur.report_search import SearchReport, TrialReport
 
 from reporting.formatting import short
@@ -17,7 +18,7 @@ from reporting.standalone_svg import standalone
 from reporting.svg import AFTER, BEFORE, FULL_WIDTH, INK, MUTED, figure_style, inline, legend_above
 
 NAMES = {
-    "accuracy": "top-1 accuracy",
+    **{name: kind.title for name, kind in METRICS.items()},
     "loss": "validation loss",
     "macs": "MACs",
     "params": "non-zero parameters",
@@ -124,7 +125,7 @@ def _columns(trials: Sequence[TrialReport], x: str, y: str) -> tuple[list[float]
 
 def _format(axes: Axes, x: str, y: str) -> None:
     for axis, name in ((axes.xaxis, x), (axes.yaxis, y)):
-        if name == "accuracy":
+        if name in METRICS and METRICS[name].fraction:
             axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         elif name:
             axis.set_major_locator(MaxNLocator(6))

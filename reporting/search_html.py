@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import yaml
+from secateur.recipe_objective import METRICS
 from secateur.report_search import SearchReport, TrialReport
 from secateur.search_space import shown
 
@@ -13,7 +14,7 @@ from reporting.formatting import MISSING
 from reporting.front_plot import NAMES, front_plot
 from reporting.html import MAX_OPEN_ROWS, environment
 
-_SHOWN = ("accuracy", "loss", "macs", "params", "file_bytes", "latency_ms")
+_SHOWN = (*METRICS, "macs", "params", "file_bytes", "latency_ms")
 _STATES = {"succeeded": "", "infeasible": "infeasible", "failed": "failed", "canceled": "canceled"}
 
 
@@ -61,9 +62,9 @@ def value_of(name: str, value: float | None) -> str:
     """A quantity as a reader wants it."""
     if value is None:
         return MISSING
-    if name == "accuracy":
+    if name in METRICS and METRICS[name].fraction:
         return formatting.percent(value, 2)
-    if name in ("loss", "latency_ms"):
+    if name in METRICS or name == "latency_ms":
         return f"{value:.4f}"
     return formatting.integer(int(value))
 

@@ -15,14 +15,13 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_constraints import Constraints, Limit
 from secateur.recipe_controls import random_control_fault
 from secateur.recipe_criterion import (
     Aggregate,
@@ -35,7 +34,10 @@ from secateur.recipe_criterion import (
 from secateur.recipe_distillation import Distillation
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
+from secateur.recipe_objective import ObjectiveOptions
+from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
     Iterative,
@@ -61,7 +63,7 @@ from secateur.recipe_training import (
     Penalty,
     WeightAveraging,
 )
-from secateur.search_space import at_point, corners, plain, space_faults
+from secateur.search_space import at_point, corners, plain, space_error, space_faults
 
 __all__ = [
     "Aggregate",
@@ -79,13 +81,16 @@ __all__ = [
     "Imp",
     "ImpRewind",
     "Iterative",
+    "Limit",
     "LrRewind",
     "Measure",
     "Normalize",
+    "ObjectiveOptions",
     "OneShot",
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "RecalibrateStage",
     "Recipe",
     "Rigl",
     "Schedule",
@@ -109,16 +114,9 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
-
-
-class Constraints(RecipeModel):
-    """Limits on the result. A job whose result breaks one fails, with its report kept."""
-
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest loss of top-1 accuracy on the validation split, as a fraction (0.01 = one point)."""
-    min_speedup: Annotated[float, Field(gt=0)] | None = None
-    """Smallest measured speed-up (median latency, original / compact) at the first batch size."""
+Stage = Annotated[
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+]
 
 
 class Measure(RecipeModel):
@@ -137,6 +135,8 @@ class Recipe(RecipeModel):
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
+    objective: ObjectiveOptions = ObjectiveOptions()
+    """What the model is for: the loss that is minimised and the metric that decides."""
     constraints: Constraints = Constraints()
     measure: Measure = Measure()
     baselines: list[Baseline] = Field(default=[], max_length=8)
@@ -175,6 +175,20 @@ class Recipe(RecipeModel):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
         return self
 
+    @model_validator(mode="after")
+    def _objective_fits_the_stages(self) -> Self:
+        fault = objective_fault(self.objective, self)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _search_compares_what_is_measured(self) -> Self:
+        fault = None if self.search is None else self.search.unmeasured(self.objective.measured)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
     @property
     def scans(self) -> list[ScoreStage]:
         """The score stages; where there is one there are no others, and the job makes no model."""
@@ -211,7 +225,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | RecalibrateStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -237,6 +251,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
+            if isinstance(stage, RecalibrateStage):
+                continue
             yield f"stages.{index}.exclude", stage.exclude
             if isinstance(stage, ScoreStage):
                 continue
@@ -257,7 +273,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
             if isinstance(stage, ScoreStage):
                 continue
@@ -271,8 +287,8 @@ class Recipe(RecipeModel):
 
     def _judged_by_accuracy(self) -> str | None:
         """Path of the first field that limits or seeks accuracy or loss, or None."""
-        if self.constraints.max_accuracy_drop is not None:
-            return "constraints.max_accuracy_drop"
+        if self.constraints.on_validation is not None:
+            return f"constraints.{self.constraints.on_validation}"
         return None if self.search is None else self.search.labelled_field()
 
     def scanned_split(self, split: str, *, targets: bool) -> str | None:
@@ -285,16 +301,17 @@ class Recipe(RecipeModel):
 
     def needs_targets(self) -> str | None:
         """Path of the first field that needs a training split with targets, or None."""
+        judged = self.objective.needs_targets
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, PruneStage) and stage.needs_targets:
+            if isinstance(stage, PruneStage) and stage.needs_targets and judged:
                 return f"stages.{index}.criterion"
             for field, training in self._trained_by(index, stage):
-                if training.needs_targets:
+                if training.learns_from_targets(self.objective):
                     return field
         for field, training in self._trained_beside():
-            if training.needs_targets:
+            if training.learns_from_targets(self.objective):
                 return field
-        return self.scanned_split("train", targets=True)
+        return self.scanned_split("train", targets=True) if judged else None
 
     def needs_training(self) -> str | None:
         """Path of the first field that trains, by labels or not, or None."""
@@ -302,6 +319,12 @@ class Recipe(RecipeModel):
             for field, _ in self._trained_by(index, stage):
                 return field
         return next((field for field, _ in self._trained_beside()), None)
+
+    def all_trainings(self) -> Iterator[tuple[str, FinetuneOptions]]:
+        """Every training run, of stages and beside them, each with the path of its field."""
+        for index, stage in enumerate(self.stages):
+            yield from self._trained_by(index, stage)
+        yield from self._trained_beside()
 
     @staticmethod
     def _trained_by(index: int, stage: Stage) -> Iterator[tuple[str, FinetuneOptions]]:
@@ -371,18 +394,6 @@ class Recipe(RecipeModel):
         base = {key: value for key, value in written.items() if key != "search"}
         faults = space_faults(base, recipe.search.space, Recipe.model_validate)
         if faults:
-            raise ValidationError.from_exception_data(
-                cls.__name__,
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(
-                            "search_space", "{message}", {"message": f.message}
-                        ),
-                        loc=("search", "space", f.path),
-                        input=data,
-                    )
-                    for f in faults
-                ],
-            )
+            raise space_error(cls.__name__, faults, data)
         recipe._written = base
         return recipe

@@ -5,22 +5,38 @@ The recipe around it is the base; a trial is the base with a value at every path
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_objective import METRICS
 from secateur.search_space import number_of_points, outside, path_fault, shown
 
-Quantity = Literal["accuracy", "loss", "macs", "params", "file_bytes", "latency_ms"]
-"""What a trial is judged by, as its report has it: top-1 and loss on the validation split,
+Quantity = Literal[
+    "accuracy",
+    "top5",
+    "miou",
+    "perplexity",
+    "binary_accuracy",
+    "mse",
+    "rmse",
+    "mae",
+    "loss",
+    "macs",
+    "params",
+    "file_bytes",
+    "latency_ms",
+]
+"""What a trial is judged by, as its report has it: metrics and loss on the validation split,
 multiply-accumulates, non-zero parameters, bytes of the file, median latency at the first batch
 size."""
-MAXIMIZED: frozenset[str] = frozenset({"accuracy"})
+MAXIMIZED: frozenset[str] = frozenset(
+    name for name, kind in METRICS.items() if kind.higher_is_better
+)
 """Of all others less is better."""
-LABELLED: frozenset[str] = frozenset({"accuracy", "loss"})
-"""What needs a validation split with targets."""
 Sampler = Literal["tpe", "nsga2", "random", "grid"]
 SpacePath = Annotated[str, Field(min_length=1, max_length=600)]
 
@@ -70,8 +86,8 @@ class Search(RecipeModel):
     """What varies, by the path of its field: a range of numbers, or a list of values to choose
     from. `stages.0.allocation.amount`, `stages.0.allocation.layers.conv*`, `stages.1.epochs`."""
     objectives: list[Quantity] = Field(min_length=1, max_length=4)
-    """What is best: the highest `accuracy`, the lowest of all others. Several are weighed against
-    each other by a Pareto front."""
+    """What is best: the highest of metrics such as `accuracy`, the lowest of all others. Several
+    are weighed against each other by a Pareto front."""
     bounds: dict[Quantity, Annotated[float, Field(ge=0)]] = Field(default={})
     """The worst value that is acceptable, by quantity; trials beyond it, like those that break a
     constraint of the recipe, are listed but never chosen."""
@@ -135,15 +151,28 @@ class Search(RecipeModel):
 
     @model_validator(mode="after")
     def _bounds_can_be_met(self) -> Self:
-        if self.bounds.get("accuracy", 0) > 1:
-            raise ValueError("`bounds.accuracy` is a fraction: 0.97, not 97")
+        for name, bound in self.bounds.items():
+            if name in METRICS and METRICS[name].fraction and bound > 1:
+                raise ValueError(f"`bounds.{name}` is a fraction: 0.97, not 97")
         return self
 
     def labelled_field(self) -> str | None:
         """Path of the first field that needs a validation split with targets, or None."""
-        if LABELLED & set(self.objectives):
+        if METRICS.keys() & set(self.objectives):
             return "search.objectives"
-        return "search.bounds" if LABELLED & set(self.bounds) else None
+        return "search.bounds" if METRICS.keys() & set(self.bounds) else None
+
+    def unmeasured(self, measured: Sequence[str]) -> str | None:
+        """What is wrong where the recipe's objective measures these metrics and the loss."""
+        for field, names in (("objectives", self.objectives), ("bounds", self.bounds)):
+            for name in names:
+                if name in METRICS and name not in (*measured, "loss"):
+                    listed = ", ".join(f"`{one}`" for one in dict.fromkeys((*measured, "loss")))
+                    return (
+                        f"`search.{field}` asks for `{name}`, and the trials measure {listed}; add "
+                        "it to `objective.metrics`"
+                    )
+        return None
 
     def beyond(self, values: dict[str, float]) -> str | None:
         """Which bound a trial's quantities go beyond, in words, or None."""

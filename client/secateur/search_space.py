@@ -16,6 +16,7 @@ from itertools import product
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 MOST_CORNERS = 256
 """Spaces of more corners are tried along their edges: one value at a time, the others at their
@@ -200,6 +201,21 @@ def space_faults(
                 for path, message in _blamed(point, error):
                     found.setdefault(path, message)
     return [SpaceFault(path, message) for path, message in found.items()]
+
+
+def space_error(title: str, faults: Sequence[SpaceFault], written: object) -> ValidationError:
+    """The faults as pydantic's own error, each at `search.space` and its path."""
+    return ValidationError.from_exception_data(
+        title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError("search_space", "{message}", {"message": fault.message}),
+                loc=("search", "space", fault.path),
+                input=written,
+            )
+            for fault in faults
+        ],
+    )
 
 
 def blamed_path(paths: Iterable[str], location: Sequence[int | str], message: str) -> str:

@@ -53,7 +53,11 @@ def train_step(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require("train", step.field, targets=step.options.needs_targets),
+        train=dataset.require(
+            "train",
+            step.field,
+            targets=step.options.learns_from_targets(bench.recipe.objective),
+        ),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -63,6 +67,7 @@ def train_step(
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
         teacher=bench.original,
+        objective=bench.objective,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)
@@ -78,6 +83,10 @@ def train_step(
     else:
         begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
+    if trained.recording is not None:
+        state.curves.append(
+            trained.recording.curves(stage_index=step.stage_index, label=step.label)
+        )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
     removed = 0

@@ -290,6 +290,11 @@ class Program:
         held = self._attributes
         return {name: held[name] for name in (*held.parameters, *held.buffers)}
 
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Every tensor that is no parameter, which forward may write to, by qualified name."""
+        held = self._attributes
+        return {name: held[name] for name in held.buffers}
+
     def attribute(self, path: str) -> Any:
         """The value of one attribute; for a submodule its path as a `ModuleReference`."""
         held = self._attributes

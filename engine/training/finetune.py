@@ -4,34 +4,22 @@ The program is switched to training on a copy whose weights move, and evaluated 
 that takes over the weights after every epoch; the second is what comes out. Both run without the
 TorchScript optimiser, whose first calls profile and whose later calls run rewritten graphs with
 other rounding: a resumed process would differ from an undisturbed one in the last bits.
+
+This module counts epochs, `engine.training.epoch` the steps of one, `engine.training.step` takes
+a step.
 """
 
 from __future__ import annotations
 
-import time
-
-import torch
-from torch import Tensor
-
-from engine.calling import call, output_tensor, plain_execution
-from engine.data.batches import batches, shuffled
-from engine.errors import UnsupportedOperator
-from engine.masks import apply_masks, mask_gradients
-from engine.seeds import derive, generator
+from engine.calling import plain_execution
 from engine.torchscript.program import Program
-from engine.training.accumulation import micro_batches
-from engine.training.clipping import clip_gradients
 from engine.training.denormals import flushed_denormals
-from engine.training.judging import EpochJudge
-from engine.training.optimizer import learning_rate, set_rate
-from engine.training.penalty import add_penalty
+from engine.training.epoch import train_epoch
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
-from engine.training.sparsity import Moment
 from engine.training.state import TrainingState
-from engine.training.student import Student, begin, placed
-from engine.training.validation import check_finite, may_be_kept, validate
-
-_REPORT_SECONDS = 1.0
+from engine.training.student import begin
+from engine.training.validation import may_be_kept, validate
 
 
 def finetune(
@@ -62,6 +50,7 @@ def train(
         InputsDoNotFit: the program refuses the batch size.
     """
     student = begin(program, run)
+    student.recording = heard = Recording(run, observer)
     if resume is not None:
         student.recall(resume, run)
     if run.sparsity is not None:
@@ -71,88 +60,12 @@ def train(
         if student.patience is not None and student.patience.exhausted:
             break
         with flushed_denormals(), plain_execution():
-            _train_epoch(student, run, epoch, observer)
+            train_epoch(student, run, epoch, heard)
         student.settle()
-        measured = validate(student.result, run, epoch, observer)
+        measured = validate(student.result, run, epoch, heard)
         if measured is not None and may_be_kept(run, student.average, epoch):
             student.judge(measured, run, epoch)
         student.finished = epoch + 1
-        observer.epoch_finished(student.state(run))
+        if run.pace is None or run.pace.due_after_epoch():
+            observer.epoch_finished(student.state(run))
     return student.trained(run)
-
-
-def _train_epoch(
-    student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver
-) -> None:
-    options, split = run.options, run.train
-    per_epoch = run.per_epoch
-    steps = per_epoch * options.epochs
-    torch.manual_seed(derive(run.seed, run.purpose, "dropout", epoch))
-    order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
-    judge = EpochJudge(run)
-    reported = time.monotonic()
-    micro = micro_batches(options, split.samples)
-    made = batches(split, options.batch_size, device=run.device, order=order)
-    for part, batch in zip(micro, made, strict=True):
-        step = epoch * per_epoch + part.step
-        if not run.includes(step):
-            continue
-        if part.first:
-            student.optimizer.zero_grad(set_to_none=True)
-        output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
-        loss = judge.loss(output_tensor(output), batch)
-        _backward(loss * part.share, run)
-        if part.last:
-            _take_step(student, run, step)
-        if time.monotonic() - reported > _REPORT_SECONDS:
-            check_finite(judge.total, run, epoch)
-            observer.progress(step + 1, steps, "steps")
-            reported = time.monotonic()
-    check_finite(judge.total, run, epoch)
-    observer.progress((epoch + 1) * per_epoch, steps, "steps")
-    for name, value in judge.averages().items():
-        observer.metric(name, value, epoch + 1)
-    observer.metric("lr", learning_rate(options, epoch * per_epoch, steps), epoch + 1)
-
-
-def _take_step(student: Student, run: TrainingRun, step: int) -> None:
-    """Move the parameters by the gradients at hand, under masks that may change first."""
-    options, parameters = run.options, student.program.parameters()
-    set_rate(student.optimizer, learning_rate(options, step, run.per_epoch * options.epochs))
-    if not _change_masks(student, run, step, run.per_epoch):
-        add_penalty(parameters, options.penalty, student.scales)
-        mask_gradients(parameters, student.masks)
-        clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
-        student.optimizer.step()
-    apply_masks(parameters, student.masks)
-    average = student.average
-    if average is not None and step >= average.options.from_epoch * run.per_epoch:
-        average.add(student.masks)
-
-
-def _change_masks(student: Student, run: TrainingRun, step: int, per_epoch: int) -> bool:
-    """Let the rule change the masks, by the gradients at hand; whether that was the whole step."""
-    if run.sparsity is None:
-        return False
-    steps = per_epoch * run.options.epochs
-    change = run.sparsity.change(
-        student.program, student.optimizer, student.masks, Moment(step, per_epoch, steps)
-    )
-    if change is None:
-        return False
-    student.masks = placed(change.masks, run.device)
-    return change.instead_of_step
-
-
-def _backward(loss: Tensor, run: TrainingRun) -> None:
-    try:
-        loss.backward()  # type: ignore[no-untyped-call]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise UnsupportedOperator(
-            f"the program cannot be trained: {str(error).strip().splitlines()[-1]}",
-            hint="an operator in it has no gradient; leave fine-tuning out, or export the model "
-            "from training code without `detach`, `no_grad` or fused inference operators",
-            where=run.field,
-        ) from error

@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.splits import Split
+from engine.objective.objective import CLASSIFICATION, Objective
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from engine.training.recording import Recording
 
 
 class TrainingObserver(Protocol):
@@ -27,8 +31,21 @@ class TrainingObserver(Protocol):
     def metric(self, name: str, value: float, step: int) -> None:
         """A value after an epoch; `step` counts epochs from 1."""
 
+    def step_finished(self, state: TrainingState) -> None:
+        """A step within an epoch is complete, and the pace says that a checkpoint is due."""
+
     def epoch_finished(self, state: TrainingState) -> None:
         """An epoch is complete; the run can resume from `state`."""
+
+
+class Pace(Protocol):
+    """Says when a run shall tell where it stands."""
+
+    def due_after_step(self) -> bool:
+        """Asked after every optimiser step but the last of an epoch."""
+
+    def due_after_epoch(self) -> bool:
+        """Asked after every epoch."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,8 @@ class TrainingRun:
         first_step: optimiser steps that count as taken already.
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
+        objective: of the job; what is minimised is `objective.trained_by(options)`.
+        pace: of what the observer hears of states; None for one after every epoch.
     """
 
     options: FinetuneOptions
@@ -70,6 +89,8 @@ class TrainingRun:
     first_step: int = 0
     stop_step: int | None = None
     teacher: Program | None = None
+    objective: Objective = CLASSIFICATION
+    pace: Pace | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -84,9 +105,13 @@ class TrainingRun:
             end = min(end, -(-self.stop_step // self.per_epoch))
         return range(max(self.first_epoch, self.first_step // self.per_epoch), end)
 
-    def includes(self, step: int) -> bool:
-        """Whether it takes this step of the whole training."""
-        return self.first_step <= step and (self.stop_step is None or step < self.stop_step)
+    def steps_of(self, epoch: int) -> range:
+        """The steps of the whole training that it takes in an epoch, both from 0."""
+        begin = epoch * self.per_epoch
+        end = begin + self.per_epoch
+        if self.stop_step is not None:
+            end = min(end, self.stop_step)
+        return range(max(begin, self.first_step), end)
 
 
 @dataclass(frozen=True)
@@ -97,8 +122,10 @@ class Trained:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
         stopped: after which epoch it ended and why, where that was before the options' epochs.
+        recording: of the run's curves (see `engine.training.recording`).
     """
 
     program: Program
     masks: dict[str, Tensor]
     stopped: str | None = None
+    recording: Recording | None = None

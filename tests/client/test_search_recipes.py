@@ -173,6 +173,16 @@ def test_what_is_wrong_with_the_base_is_told_first() -> None:
     assert list(faults({AMOUNT: [0.5]}, stages=[{"stage": "finetune"}])) == [""]
 
 
+def test_only_what_the_objective_measures_is_compared() -> None:
+    space = {AMOUNT: [0.25, 0.5]}
+    found = faults(space, objectives=["miou", "macs"])[""]
+    assert "`search.objectives` asks for `miou`, and the trials measure `accuracy`, `loss`" in found
+    regression = {"objective": {"loss": "mse", "metrics": ["mae"]}}
+    found = faults(space, objectives=["mae"], bounds={"accuracy": 0.5}, base=regression)[""]
+    assert "`search.bounds` asks for `accuracy`" in found
+    assert recipe(space, objectives=["mse", "mae", "loss"], base=regression).search is not None
+
+
 def test_needs() -> None:
     space = {AMOUNT: [0.25, 0.5]}
     prune = [STAGES[0]]

@@ -64,6 +64,7 @@ def outcome_of(search: Search, trial: JobRecord, store: ArtifactStore) -> Outcom
 def quantities(measured: Measurement) -> dict[str, float]:
     """What objectives and bounds can speak of, as far as it was measured and is finite."""
     found: dict[str, float | None] = {
+        **measured.metrics,
         "accuracy": None if measured.accuracy is None else measured.accuracy.top1,
         "loss": measured.loss,
         "macs": measured.macs,

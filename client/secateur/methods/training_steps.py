@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import FinetuneOptions
+from secateur.recipe import FinetuneOptions, RecalibrateStage
 from secateur.resources import Method
 
 TRAINING_STEPS: list[Method] = [
@@ -45,6 +45,35 @@ TRAINING_STEPS: list[Method] = [
         data="training",
         cost="none; fewer optimiser steps an epoch",
         schema=schema_of(FinetuneOptions, ["accumulate"]),
+    ),
+    Method(
+        name="precision",
+        kind="training",
+        summary=(
+            "Mixed precision: convolutions and matrix products of the program in 16 bits while it "
+            "trains; weights, gradients at the weights, optimiser and loss in float32. fp16 "
+            "scales the loss and leaves out steps whose gradients overflow. The result computes in "
+            "float32 as before."
+        ),
+        formula="g = (1 / s) d(s L)/dw; s <- s / 2 after an overflow, 2 s after 2000 steps without",
+        source="Micikevicius et al. 2018, Mixed Precision Training (ICLR)",
+        data="training",
+        cost="casts of the weights at each batch; pays where the processor has 16-bit products",
+        schema=schema_of(FinetuneOptions, ["precision"]),
+    ),
+    Method(
+        name="recalibrate",
+        kind="training",
+        summary=(
+            "A stage of its own: running statistics of BatchNorm measured anew on inputs alone; no "
+            "weight moves. For networks that are not to be trained, or before they are."
+        ),
+        formula="mu = sum_b w_b m_b;  var = sum_b w_b (v_b + m_b^2) - mu^2 over batches b, w_b "
+        "their shares of the samples; with a momentum p instead, m <- (1 - p) m + p m_b",
+        source="Wu & Johnson 2021, Rethinking 'Batch' in BatchNorm (arXiv:2105.07576), section 3",
+        data="inputs",
+        cost="one run of the model on each sample",
+        schema=schema_of(RecalibrateStage, ["samples", "batch_size", "momentum"]),
     ),
     Method(
         name="ema",

@@ -1,0 +1,88 @@
+"""The steps of one epoch, from its first or from any other on.
+
+What happens in an epoch depends on its number, on the number of each step, and on what the student
+and the judge hold between two steps; on nothing else. The order of the samples is seeded by the
+epoch, and what a program draws (dropout) by the step. So an epoch may begin at any of its steps:
+where a state was taken after k of them, another process goes on with step k.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
+import torch
+
+from engine.data.batches import Batch, batches, shuffled
+from engine.data.draws import Draw
+from engine.seeds import derive, generator
+from engine.training.accumulation import MicroBatch, micro_batches
+from engine.training.judging import EpochJudge
+from engine.training.optimizer import learning_rate
+from engine.training.run import TrainingObserver, TrainingRun
+from engine.training.state import UnderWay
+from engine.training.step import find_gradients, take_step
+from engine.training.student import Student
+from engine.training.validation import check_finite
+
+_REPORT_SECONDS = 1.0
+
+
+def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver) -> None:
+    """Take the steps of an epoch (from 0) that are not taken yet, and tell its averages."""
+    options, per_epoch = run.options, run.per_epoch
+    total = per_epoch * options.epochs
+    judge = EpochJudge(run)
+    steps = run.steps_of(epoch)
+    begun, student.under_way = student.under_way, None
+    if begun is not None:
+        judge.recall(begun.sums)
+        steps = range(begun.step, steps.stop)
+    samples = _samples(run, epoch, first=steps.start - epoch * per_epoch)
+    reported = time.monotonic()
+    for step in steps:
+        torch.manual_seed(derive(run.seed, run.purpose, "draws", step))
+        find_gradients(student, run, judge, next(samples))
+        taken = take_step(student, run, step)
+        if student.recording is not None:
+            student.recording.step(step, lr=taken.rate, norm=taken.norm)
+        if time.monotonic() - reported > _REPORT_SECONDS:
+            check_finite(judge.total, run, epoch)
+            observer.progress(step + 1, total, "steps")
+            reported = time.monotonic()
+        if step + 1 < steps.stop and run.pace is not None and run.pace.due_after_step():
+            check_finite(judge.total, run, epoch)
+            _pause(student)
+            observer.step_finished(student.state(run, UnderWay(step + 1, judge.memory())))
+    _pause(student)
+    check_finite(judge.total, run, epoch)
+    observer.progress((epoch + 1) * per_epoch, total, "steps")
+    for name, value in judge.averages().items():
+        observer.metric(name, value, epoch + 1)
+    for name, value in student.precision.counts().items():
+        observer.metric(name, value, epoch + 1)
+    observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
+
+
+def _pause(student: Student) -> None:
+    """Training stands still for what follows."""
+    if student.recording is not None:
+        student.recording.pause()
+
+
+def _samples(
+    run: TrainingRun, epoch: int, *, first: int
+) -> Iterator[Iterator[tuple[MicroBatch, Batch]]]:
+    """The micro-batches of every step of an epoch from step `first` (of the epoch) on."""
+    options, split = run.options, run.train
+    order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
+    before = first * options.accumulate
+    parts = micro_batches(options, split.samples)[before:]
+    draw = Draw.of(run.seed, run.purpose, epoch)
+    size, device = options.batch_size, run.device
+    with closing(batches(split, size, device=device, order=order, draw=draw, first=before)) as made:
+        pairs = zip(parts, made, strict=True)
+        for _ in range(first, run.per_epoch):
+            yield islice(pairs, options.accumulate)

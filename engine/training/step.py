@@ -1,0 +1,104 @@
+"""One step of the optimiser: gradients of its micro-batches, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.data.batches import Batch
+from engine.errors import UnsupportedOperator
+from engine.masks import apply_masks, mask_gradients
+from engine.training.accumulation import MicroBatch
+from engine.training.clipping import clip_gradients
+from engine.training.judging import EpochJudge
+from engine.training.optimizer import learning_rate, set_rate
+from engine.training.penalty import add_penalty
+from engine.training.run import TrainingRun
+from engine.training.sparsity import Moment
+from engine.training.student import Student, placed
+
+
+def find_gradients(
+    student: Student,
+    run: TrainingRun,
+    judge: EpochJudge,
+    samples: Iterable[tuple[MicroBatch, Batch]],
+) -> None:
+    """Leave in the parameters the gradient of the mean loss over the samples of a step.
+
+    Args:
+        student: whose parameters they are.
+        run: of the student.
+        judge: gives the loss, and counts it.
+        samples: of the step, in micro-batches.
+    """
+    student.optimizer.zero_grad(set_to_none=True)
+    for part, batch in samples:
+        output = student.precision.run(student.program.module, batch.inputs)
+        loss = judge.loss(output, batch)
+        if student.recording is not None:
+            student.recording.batch(loss, batch.size)
+        _backward(student.precision.scaled(loss * part.share), run)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken.
+
+    Attributes:
+        rate: learning rate.
+        norm: of the gradients before clipping, float64 [], where clipping computed it.
+    """
+
+    rate: float
+    norm: Tensor | None
+
+
+def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
+    """Move the parameters by the gradients at hand, under masks that may change first.
+
+    Where gradients left the range of fp16 nothing moves; masks that are due change all the same.
+    """
+    options, parameters, norm = run.options, student.program.parameters(), None
+    rate = learning_rate(options, step, run.per_epoch * options.epochs)
+    set_rate(student.optimizer, rate)
+    finite = student.precision.unscale(parameters)
+    if not _change_masks(student, run, step) and finite:
+        add_penalty(parameters, options.penalty, student.scales)
+        mask_gradients(parameters, student.masks)
+        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+        student.optimizer.step()
+    apply_masks(parameters, student.masks)
+    average = student.average
+    if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
+        average.add(student.masks)
+    return Taken(rate, norm)
+
+
+def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:
+    """Let the rule change the masks, by the gradients at hand; whether that was the whole step."""
+    if run.sparsity is None:
+        return False
+    moment = Moment(step, run.per_epoch, run.per_epoch * run.options.epochs)
+    change = run.sparsity.change(student.program, student.optimizer, student.masks, moment)
+    if change is None:
+        return False
+    student.masks = placed(change.masks, run.device)
+    return change.instead_of_step
+
+
+def _backward(loss: Tensor, run: TrainingRun) -> None:
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UnsupportedOperator(
+            f"the program cannot be trained: {str(error).strip().splitlines()[-1]}",
+            hint="an operator in it has no gradient; leave fine-tuning out, or export the model "
+            "from training code without `detach`, `no_grad` or fused inference operators",
+            where=run.field,
+        ) from error
