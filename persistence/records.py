@@ -167,6 +167,10 @@ class JobRecord(Record):
     trial: Mapped[dict[str, Any] | None]
     """`parameters` by path, `sampler` (what it wants to remember), and once the search has seen the
     end of the trial its `outcome`."""
+    loss_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    """The upload that is the loss."""
+    metric_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    """The upload that is the metric."""
     recipe: Mapped[dict[str, Any] | None]
     device: Mapped[str] = mapped_column(String(8), default="auto")
     queue: Mapped[str] = mapped_column(String(8))

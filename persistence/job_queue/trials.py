@@ -84,6 +84,8 @@ def start_trial(
         model_id=search.model_id,
         dataset_id=search.dataset_id,
         initial_model_id=search.initial_model_id,
+        loss_model_id=search.loss_model_id,
+        metric_model_id=search.metric_model_id,
         recipe=recipe,
         device=search.device,
         queue=search.queue,
