@@ -9,9 +9,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from persistence.paging import Slice, page
-from persistence.records import JobRecord
-
-LIVE = ("queued", "running", "canceling")
+from persistence.records import LIVE, JobRecord
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,15 @@ def list_page(
     type: str | None = None,
     model_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    parent_id: str | None = None,
 ) -> Slice[JobRecord]:
-    """The tenant's jobs, newest first, that match every given filter."""
+    """The tenant's jobs, newest first, that match every given filter.
+
+    The trials of a search are listed with its id as `parent_id`, and only then.
+    """
     query = (
         select(JobRecord)
-        .where(JobRecord.tenant_id == tenant_id)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.parent_id == parent_id)
         .options(selectinload(JobRecord.artifacts))
     )
     if status:
@@ -89,11 +91,17 @@ def queue_position(session: Session, job: JobRecord) -> int | None:
 def live_jobs_using(
     session: Session, *, model_id: str | None = None, dataset_id: str | None = None
 ) -> Sequence[JobRecord]:
-    """Jobs not yet at their end that read this model (its initial weights included) or dataset."""
+    """Jobs not yet at their end that read this model (or its initial weights, a loss or a metric)
+    or dataset."""
     query = select(JobRecord).where(JobRecord.status.in_(LIVE)).order_by(JobRecord.id)
     if model_id is not None:
         query = query.where(
-            or_(JobRecord.model_id == model_id, JobRecord.initial_model_id == model_id)
+            or_(
+                JobRecord.model_id == model_id,
+                JobRecord.initial_model_id == model_id,
+                JobRecord.loss_model_id == model_id,
+                JobRecord.metric_model_id == model_id,
+            )
         )
     if dataset_id is not None:
         query = query.where(JobRecord.dataset_id == dataset_id)

@@ -5,23 +5,26 @@ Each fault is reported at the field that causes it, and all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
+from secateur.search_space import blamed_path, named
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
+from service.jobs.data_faults import data_faults
 from service.jobs.initial_weights import initial_faults
+from service.jobs.objective_modules import objective_module_faults
+from service.jobs.objective_targets import target_faults
 from service.jobs.problems import ModelRejected
 from service.problems import RequestInvalid
 
 _UNLABELLED = (
     " Trainings with `distillation: {alpha: 1}` learn from the upload alone and need no targets."
 )
-_CLASS_DTYPES = frozenset({"int64", "int32", "int16", "int8", "uint8"})
 
 
 def choose_queue(device: Device, settings: Settings) -> str:
@@ -38,14 +41,22 @@ def admit(
     model: ModelRecord,
     dataset: DatasetRecord | None,
     initial: ModelRecord | None = None,
+    modules: Sequence[ModelRecord | None] = (),
 ) -> None:
     """Let the job in or say why not.
 
+    Args:
+        request: for the job.
+        model: to compress.
+        dataset: or None.
+        initial: the upload with the initial weights, if any.
+        modules: the uploaded loss and metric, if any.
+
     Raises:
-        ModelRejected: the model, or the one with its initial weights, failed its inspection.
+        ModelRejected: the model, or an upload beside it, failed its inspection.
         RequestInvalid: the recipe does not fit the model, the dataset or the initial weights.
     """
-    for upload in (model, initial):
+    for upload in (model, initial, *modules):
         if upload is not None and upload.status == "rejected":
             error = upload.error or {}
             raise ModelRejected(
@@ -56,9 +67,28 @@ def admit(
         *_dataset_faults(request.recipe, dataset),
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),
-    ]
+        *objective_module_faults(request),
+    ] or list(_corner_faults(request.recipe, model, dataset))
     if faults:
         raise RequestInvalid(faults)
+
+
+def _corner_faults(
+    recipe: Recipe, model: ModelRecord, dataset: DatasetRecord | None
+) -> Iterator[FieldProblem]:
+    """What only some values of a search make wrong, each fault once."""
+    told: set[str] = set()
+    for point, corner in recipe.corners():
+        for fault in (*_dataset_faults(corner, dataset), *_layer_faults(corner, model)):
+            if fault.message not in told:
+                told.add(fault.message)
+                if not fault.field.startswith("recipe."):
+                    message = f"With {named(point)}: {fault.message}"
+                    yield FieldProblem(field=fault.field, message=message)
+                    continue
+                location = fault.field.removeprefix("recipe.").split(".")
+                path = blamed_path(point, location, fault.message)
+                yield FieldProblem(field=f"recipe.search.space.{path}", message=fault.message)
 
 
 def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[FieldProblem]:
@@ -78,6 +108,9 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
             )
         return
     tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
+    if not tensors or recipe.data.columns:
+        return  # only the job can tell which columns there are
+    yield from data_faults(recipe, tensors, files=dataset.format in ("zip", "tar"))
     trains = recipe.needs_targets()
     wanted = {
         "train/inputs": trains
@@ -87,11 +120,14 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
         "train/targets": trains,
         "validation/inputs": recipe.needs_validation()
         or recipe.scanned_split("validation", targets=False),
-        "validation/targets": recipe.needs_validation()
-        or recipe.scanned_split("validation", targets=True),
+        "validation/targets": (
+            recipe.needs_validation() or recipe.scanned_split("validation", targets=True)
+        )
+        if recipe.objective.needs_targets
+        else None,
     }
     for role, field in wanted.items():
-        if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
+        if field is not None and not _has(role, tensors):
             taught = role == "train/targets" and recipe.needs_training() is not None
             remedy = _UNLABELLED if taught else ""
             yield FieldProblem(
@@ -99,17 +135,13 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
                 message=f"`recipe.{field}` needs `{role}/0`, which the dataset `{dataset.id}` "
                 f"does not have.{remedy}",
             )
-    yield from _target_faults(trains or "stages", tensors)
+    yield from target_faults(recipe, trains or "stages", tensors)
 
 
-def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem]:
-    for name, tensor in tensors.items():
-        if name.split("/")[1] == "targets" and tensor["dtype"] not in _CLASS_DTYPES:
-            yield FieldProblem(
-                field="dataset_id",
-                message=f"`{name}` is {tensor['dtype']}; the loss cross_entropy of "
-                f"`recipe.{field}` needs class indices, as int64.",
-            )
+def _has(role: str, tensors: dict[str, Any]) -> bool:
+    """Whether a split has inputs or targets; a stream of tokens is both."""
+    stream = f"{role.partition('/')[0]}/tokens"
+    return stream in tensors or any(name.startswith(f"{role}/") for name in tensors)
 
 
 def _looks_at_inputs(recipe: Recipe) -> str | None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
@@ -29,6 +30,7 @@ class Filters:
     type: str | None = None
     model_id: str | None = None
     metadata: Mapping[str, str] | None = None
+    parent_id: str | None = None
 
 
 def present(record: JobRecord, queue_position: int | None) -> Job:
@@ -42,6 +44,10 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "model_id": record.model_id,
             "dataset_id": record.dataset_id,
             "initial_model_id": record.initial_model_id,
+            "parent_id": record.parent_id,
+            "trial": _trial(record),
+            "loss_model_id": record.loss_model_id,
+            "metric_model_id": record.metric_model_id,
             "recipe": record.recipe,
             "device": record.device,
             "queue": record.queue,
@@ -58,6 +64,18 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "finished_at": record.finished_at,
         }
     )
+
+
+def _trial(record: JobRecord) -> dict[str, Any] | None:
+    if record.trial is None:
+        return None
+    outcome = record.trial.get("outcome") or {}
+    return {
+        "number": record.trial_number,
+        "parameters": record.trial["parameters"],
+        "state": outcome.get("state"),
+        "values": outcome.get("values", {}),
+    }
 
 
 def create(
@@ -94,7 +112,8 @@ def _create(
                     f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
                     hint="Send the same request as then, or choose a new key.",
                 )
-        wanted = {request.model_id, request.initial_model_id or request.model_id}
+        beside = (request.initial_model_id, request.loss_model_id, request.metric_model_id)
+        wanted = {request.model_id, *(given for given in beside if given is not None)}
         # in one order everywhere, so that two requests with the same models cannot deadlock
         uploads = {
             model_id: _locked_model(session, tenant_id, model_id) for model_id in sorted(wanted)
@@ -105,9 +124,8 @@ def _create(
             dataset = datasets.get_for_update(session, tenant_id, request.dataset_id)
             if dataset is None:
                 raise NotFound("dataset", request.dataset_id, listing="/v1/datasets")
-        given = request.initial_model_id
-        initial = None if given is None else uploads[given]
-        admit(request, model, dataset, initial)
+        initial, *modules = (None if given is None else uploads[given] for given in beside)
+        admit(request, model, dataset, initial, modules)
         record = job_queue.enqueue(
             session,
             tenant_id=tenant_id,
@@ -115,7 +133,9 @@ def _create(
             model_id=request.model_id,
             dataset_id=request.dataset_id,
             initial_model_id=request.initial_model_id,
-            recipe=request.recipe.model_dump(mode="json"),
+            loss_model_id=request.loss_model_id,
+            metric_model_id=request.metric_model_id,
+            recipe=request.recipe.as_written,
             device=request.device,
             queue=choose_queue(request.device, backend.settings),
             name=request.name,
@@ -160,7 +180,7 @@ async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) ->
 def list_page(
     backend: Backend, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None
 ) -> Page[Job]:
-    """The tenant's jobs, newest first."""
+    """The tenant's jobs, newest first; the trials of a search only where it is asked for."""
     with backend.database.session(read_only=True) as session:
         found = jobs.list_page(
             session,
@@ -171,6 +191,7 @@ def list_page(
             type=filters.type,
             model_id=filters.model_id,
             metadata=filters.metadata,
+            parent_id=filters.parent_id,
         )
         data = [present(one, jobs.queue_position(session, one)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
