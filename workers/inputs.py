@@ -19,6 +19,9 @@ from workers.endings import Ending
 from workers.instructions import Instructions
 from workers.scratch import Scratch
 
+TRAINING_STATE = "checkpoint.training.pt"
+"""Where the engine looks for it, beside a file named `checkpoint`; it is not imported here."""
+
 _JOB_TYPE: TypeAdapter[JobType] = TypeAdapter(JobType)
 
 
@@ -47,7 +50,7 @@ def prepare(
             if job.initial_model_id is None
             else session.get_one(ModelRecord, job.initial_model_id)
         )
-        checkpoints = [a.sha256 for a in job.artifacts if a.kind == "checkpoint"]
+        kept = {a.kind: a.sha256 for a in job.artifacts}
     if job.device == "cuda" and settings.gpu_device is None:
         raise InputMissing(
             endings.failed(
@@ -70,9 +73,12 @@ def prepare(
         _fetch(store, initial.sha256, initial_file, f"model {initial.id}", "initial_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
-    if checkpoints and store.exists(checkpoints[0]):
+    if "checkpoint" in kept and store.exists(kept["checkpoint"]):
         checkpoint_file = scratch.input / "checkpoint"
-        fetch_file(store, checkpoints[0], checkpoint_file)
+        fetch_file(store, kept["checkpoint"], checkpoint_file)
+        if "training_state" in kept and store.exists(kept["training_state"]):
+            beside = scratch.input / TRAINING_STATE
+            fetch_file(store, kept["training_state"], beside)
     use_cuda = settings.gpu_device is not None and job.device != "cpu"
     instructions = Instructions(
         type=_job_type(job.type),

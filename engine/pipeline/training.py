@@ -26,7 +26,7 @@ from engine.training.finetune import train
 from engine.training.gradual import GradualPruning, Ramp
 from engine.training.movement import MovementPruning, MovementRecord
 from engine.training.rigl import RiggedLottery
-from engine.training.run import TrainingObserver, TrainingRun
+from engine.training.run import Pace, TrainingObserver, TrainingRun
 from engine.training.sparsity import SparsityRule
 
 
@@ -36,6 +36,8 @@ def train_step(
     step: TrainStep,
     observer: TrainingObserver,
     listener: Listener,
+    *,
+    pace: Pace,
 ) -> tuple[Program, int]:
     """Train; the program that came out, and how many weights went while it trained.
 
@@ -63,6 +65,7 @@ def train_step(
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
         teacher=bench.original,
+        pace=pace,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)

@@ -15,6 +15,8 @@ from persistence.job_queue.tokens import Claim
 from persistence.records import ArtifactRecord, JobRecord, ModelRecord
 
 Outcome = Literal["succeeded", "failed", "canceled"]
+RESUMED_FROM = ("checkpoint", "training_state")
+"""Kinds of artifacts that only an interrupted job needs."""
 
 
 def add_artifact(
@@ -22,11 +24,14 @@ def add_artifact(
 ) -> bool:
     """Attach a stored file to the job, in place of an earlier one of the same kind.
 
-    A checkpoint is told as an event at once; the other kinds are seen when the job ends.
+    A checkpoint is told as an event at once; the other kinds are seen when the job ends. It goes
+    further than the training state that was beside the one before.
     """
     if not holds(session, held):
         return False
-    _remove_artifact(session, held.job_id, kind)
+    _remove_artifacts(session, held.job_id, kind)
+    if kind == "checkpoint":
+        _remove_artifacts(session, held.job_id, "training_state")
     session.add(
         ArtifactRecord(
             tenant_id=held.tenant_id,
@@ -38,7 +43,7 @@ def add_artifact(
             bytes=blob.bytes,
         )
     )
-    if kind == "checkpoint":
+    if kind in RESUMED_FROM:
         data = {"attempt": held.attempt, "sha256": blob.sha256, "bytes": blob.bytes}
         return append_event(session, held, "checkpoint", data)
     return True
@@ -78,7 +83,7 @@ def settle(
     """Write the terminal state; the caller holds the job's row."""
     if status == "succeeded" or (status == "failed" and not (error or {}).get("retryable")):
         # nothing is left to resume, or going on from there would fail the same way again
-        _remove_artifact(session, job_id, "checkpoint")
+        _remove_artifacts(session, job_id, *RESUMED_FROM)
     close_stages(session, job_id, status)
     append_event(session, job_id, status, {"error": dict(error)} if error else {})
     row = session.execute(
@@ -101,11 +106,11 @@ def settle(
         _judge_model(session, row.model_id, error=error, info=result)
 
 
-def _remove_artifact(session: Session, job_id: str, kind: str) -> None:
+def _remove_artifacts(session: Session, job_id: str, *kinds: str) -> None:
     session.flush()
     session.execute(
         delete(ArtifactRecord)
-        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind == kind)
+        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind.in_(kinds))
         .execution_options(synchronize_session=False)
     )
 
