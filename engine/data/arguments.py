@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from engine.data.columns import Column, Leaf, map_columns
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid, InputsDoNotFit
 from engine.torchscript.arguments import Argument, Misfit, arranged, fitted
@@ -85,9 +89,7 @@ def arrange_split(arguments: Sequence[Argument], split: Split) -> Split:
     for position, (argument, value) in enumerate(zip(arguments, split.inputs, strict=False)):
         try:
             default = argument.optional and value is argument.default
-            found.append(
-                value if default else fitted(argument.type, arranged(argument.type, value))
-            )
+            found.append(value if default else _arranged(argument.type, value))
         except Misfit as misfit:
             path = "/".join(str(part) for part in [position, *misfit.path])
             raise DatasetInvalid(
@@ -97,6 +99,22 @@ def arrange_split(arguments: Sequence[Argument], split: Split) -> Split:
                 where=f"{split.name}/inputs/{path}",
             ) from misfit
     return replace(split, inputs=tuple(found))
+
+
+def _arranged(kind: Any, value: Any) -> Any:
+    """The value as the type wants it; columns that are read later stand in as tensors."""
+    behind: dict[int, Column] = {}
+    stand_ins: list[Tensor] = []
+
+    def stand_in(column: Leaf) -> Tensor:
+        if isinstance(column, Tensor):
+            return column
+        stand_ins.append(torch.empty(0))
+        behind[id(stand_ins[-1])] = column
+        return stand_ins[-1]
+
+    found = fitted(kind, arranged(kind, map_columns(value, stand_in)))
+    return map_columns(found, lambda tensor: behind.get(id(tensor), tensor))
 
 
 def _missing(arguments: Sequence[Argument], given: int) -> Argument | None:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.data.splits import Split
-from engine.structure import map_tensors
+from engine.data.columns import Column, columns_in
+from engine.data.draws import Draw
+from engine.data.prefetch import prefetched
+from engine.data.splits import Split, Targets
+from engine.structure import map_tensors, tensors_in
+
+_WORTH_A_THREAD = 1 << 20
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples, on the device."""
+    """Some samples, on the device.
+
+    Attributes:
+        inputs: of forward.
+        targets: in the dtype of the file: one tensor, several in the order of their index, or
+            None where the split has none.
+        size: samples.
+        labelled: which samples have targets, bool [size]; None where all have, or none.
+    """
 
     inputs: tuple[Any, ...]
-    targets: Tensor | None
+    targets: Targets[Tensor]
     size: int
+    labelled: Tensor | None = None
 
 
 def bounds(samples: int, batch_size: int, *, merge_last: bool = True) -> list[tuple[int, int]]:
@@ -49,31 +64,70 @@ def batches(
     device: str,
     order: Tensor | None = None,
     merge_last: bool = True,
+    draw: Draw | None = None,
     first: int = 0,
-) -> Iterator[Batch]:
-    """The split, batch by batch; class indices become int64.
+) -> Generator[Batch]:
+    """The split, batch by batch; targets keep their dtype.
 
-    Without `order` batches are contiguous views of the file; with it each batch gathers its rows
-    in one indexing call. The batches before `first` are left out, and nothing of them is read.
+    Without `order` batches of tensors are contiguous views of the file; with it each batch
+    gathers its rows. Where that is work, a thread makes the batches ahead of their use.
+
+    Args:
+        split: to read.
+        batch_size: samples at a time.
+        device: where batches go.
+        order: of the samples; None for that of the file.
+        merge_last: see `bounds`.
+        draw: decides the random transforms of training; None applies none.
+        first: batches that are left out at the start, unread.
+
+    Raises:
+        DatasetInvalid: a sample cannot be read; names it.
     """
-    for start, stop in bounds(split.samples, batch_size, merge_last=merge_last)[first:]:
-        if order is None:
-            rows = partial(_span, start, stop, device)
-            targets = None if split.targets is None else split.targets[start:stop]
-        else:
-            chosen = order[start:stop]
-            rows = partial(_picked, chosen, device)
-            targets = None if split.targets is None else split.targets.index_select(0, chosen)
-        yield Batch(
-            inputs=tuple(map_tensors(value, rows) for value in split.inputs),
-            targets=None if targets is None else targets.to(device=device, dtype=torch.int64),
-            size=stop - start,
+    ranges = bounds(split.samples, batch_size, merge_last=merge_last)[first:]
+    made = _made(split, ranges, order, draw, pinned=device.startswith("cuda"))
+    if len(ranges) > 1 and _worth_a_thread(split, batch_size, device):
+        made = prefetched(made)
+    with closing(made):
+        for batch in made:
+            yield batch if device == "cpu" else _moved(batch, device)
+
+
+def _made(
+    split: Split,
+    ranges: list[tuple[int, int]],
+    order: Tensor | None,
+    draw: Draw | None,
+    *,
+    pinned: bool,
+) -> Generator[Batch]:
+    for start, stop in ranges:
+        rows = None if order is None else order[start:stop]
+        inputs, targets, labelled = (
+            split.span(start, stop, draw) if rows is None else split.rows(rows, draw)
         )
+        batch = Batch(inputs, targets, stop - start, labelled)
+        yield _each(batch, Tensor.pin_memory) if pinned else batch
 
 
-def _span(start: int, stop: int, device: str, tensor: Tensor) -> Tensor:
-    return tensor[start:stop].to(device)
+def _worth_a_thread(split: Split, batch_size: int, device: str) -> bool:
+    """Whether making a batch is more work than handing it from thread to thread."""
+    found = list(chain(columns_in(split.inputs), columns_in(split.targets)))
+    if device != "cpu" or any(isinstance(column, Column) for column in found):
+        return True
+    row = sum(tensor[0].numel() * tensor.element_size() for tensor in tensors_in(found))
+    return row * batch_size >= _WORTH_A_THREAD
 
 
-def _picked(chosen: Tensor, device: str, tensor: Tensor) -> Tensor:
-    return tensor.index_select(0, chosen).to(device)
+def _moved(batch: Batch, device: str) -> Batch:
+    # From pinned memory the copy runs beside the model's work.
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    return Batch(
+        inputs=tuple(map_tensors(value, change) for value in batch.inputs),
+        targets=map_tensors(batch.targets, change),
+        size=batch.size,
+        labelled=map_tensors(batch.labelled, change),
+    )

@@ -40,10 +40,8 @@ def example_inputs(
         return tuple(map_tensors(value, lambda tensor: tensor.to(device)) for value in made)
     if dataset is not None:
         # A clone, so that nothing holds on to the mapped file or sees its read-only pages.
-        return tuple(
-            map_tensors(value, lambda tensor: tensor[:1].clone().to(device))
-            for value in dataset.examples.inputs
-        )
+        first, _, _ = dataset.examples.span(0, 1)
+        return tuple(map_tensors(item, lambda tensor: tensor.clone().to(device)) for item in first)
     raise InputsDoNotFit(
         "the recipe does not say what the model takes, and there is no dataset to take it from",
         hint="add `inputs`, such as `inputs: [{shape: [1, 3, 224, 224]}]`, or send a dataset",

@@ -1,35 +1,32 @@
-"""Datasets as files of tensors: `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...
-
-After `inputs` comes the position of the `forward` argument, or its name; where the argument is a
-list, a tuple or a dictionary, the path of the tensor inside it follows, such as
-`train/inputs/0/image`. The first dimension counts samples and is equal within a split.
-
-A safetensors file stays on disk (its tensors are views of the memory-mapped file); an npz file is
-read into memory, because its arrays are compressed or unaligned.
-"""
+"""A dataset as jobs see it: splits of samples, whose rows are read when they are asked for."""
 
 from __future__ import annotations
 
-import re
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count, takewhile
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from engine.errors import DatasetInvalid
-from engine.structure import samples_in
-
-SplitName = Literal["train", "validation"]
-_NAME = re.compile(
-    r"(train|validation)/(inputs/[A-Za-z_0-9.]+(/[^/\x00-\x1f]+){0,4}|targets/[A-Za-z_0-9.]+)"
+from engine.data.columns import (
+    Joined,
+    Leaf,
+    chosen,
+    columns_in,
+    map_columns,
+    rows_of,
+    samples_of,
+    span_of,
 )
+from engine.data.draws import Draw
+from engine.errors import DatasetInvalid
+
+SplitName = Literal["train", "validation", "unlabelled"]
+_T = TypeVar("_T")
+Targets: TypeAlias = _T | tuple[_T, ...] | None
+Rows: TypeAlias = tuple[tuple[Any, ...], Targets[Tensor], Tensor | None]
+"""Inputs and targets of some samples, and which have targets where not all have."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +34,115 @@ class Split:
     """Samples of one purpose.
 
     Attributes:
-        name: `train` or `validation`.
-        inputs: one tensor per positional argument of `forward`, samples first; or a nested
+        name: `train`, `validation` or `unlabelled`.
+        inputs: one column per positional argument of `forward`, samples first; or a nested
             argument, whose parts are still in dictionaries by name until
-            `engine.data.arguments.arrange_split`.
-        input_names: the names of all tensors of the inputs, in order.
-        targets: class indices, or None.
-        target_name: their name in the file.
+            `engine.data.arguments.arrange_split`. A column is a tensor, or read when asked for
+            (see `engine.data.columns`).
+        input_names: the names of all columns of the inputs, in order.
+        targets: one column, several in the order of their index, or None.
+        target_name: name of the first in the file.
+        more_target_names: names of the others.
+        labelled: the samples before this one have targets; None where all have, or none.
     """
 
     name: SplitName
     inputs: tuple[Any, ...]
     input_names: tuple[str, ...]
-    targets: Tensor | None
+    targets: Targets[Leaf]
     target_name: str
+    more_target_names: tuple[str, ...] = ()
+    labelled: int | None = None
 
     @property
     def samples(self) -> int:
         """Number of samples."""
-        return samples_in(self.inputs)
+        return next((samples_of(column) for column in columns_in(self.inputs)), 1)
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of all columns of the targets, in order."""
+        return () if self.targets is None else (self.target_name, *self.more_target_names)
+
+    def rows(self, rows: Tensor, draw: Draw | None = None) -> Rows:
+        """Some samples, gathered.
+
+        Args:
+            rows: positions, int64.
+            draw: decides the random transforms of training; None applies none.
+
+        Raises:
+            DatasetInvalid: a sample cannot be read; names it.
+        """
+        known = None if self.labelled is None else rows < self.labelled
+        return self._read(lambda column: rows_of(column, rows, draw), known)
+
+    def span(self, start: int, stop: int, draw: Draw | None = None) -> Rows:
+        """Neighbouring samples; views of the file where it holds tensors that can be mapped."""
+        known = None if self.labelled is None else torch.arange(start, stop) < self.labelled
+        return self._read(lambda column: span_of(column, start, stop, draw), known)
+
+    def chosen(self, rows: Tensor) -> Split:
+        """Some samples as a split of their own."""
+        if self.labelled is not None:
+            raise ValueError("samples are chosen before unlabelled ones are added")
+        return self.map(lambda column: chosen(column, rows))
+
+    def map(self, change: Callable[[Leaf], Any]) -> Split:
+        """The same split, every column of inputs and targets changed."""
+        return replace(
+            self,
+            inputs=tuple(map_columns(value, change) for value in self.inputs),
+            targets=map_columns(self.targets, change),
+        )
+
+    def with_unlabelled(self, more: Split) -> Split:
+        """These samples and then those of another split, which have no targets.
+
+        Targets of the latter read as zeros; `labelled` of a batch tells which they are.
+        """
+        if self.targets is None:
+            raise ValueError("a split without targets needs no second one")
+        fronts, backs = list(columns_in(self.inputs)), list(columns_in(more.inputs))
+        joined = iter([Joined(one, other) for one, other in zip(fronts, backs, strict=True)])
+        return replace(
+            self,
+            inputs=tuple(map_columns(value, lambda _: next(joined)) for value in self.inputs),
+            targets=map_columns(self.targets, lambda column: Joined(column, _absent(column, more))),
+            labelled=self.samples,
+        )
+
+    def _read(self, read: Callable[[Leaf], Tensor], labelled: Tensor | None) -> Rows:
+        inputs = tuple(map_columns(value, read) for value in self.inputs)
+        return inputs, map_columns(self.targets, read), labelled
+
+
+def _absent(column: Leaf, split: Split) -> Tensor:
+    """Targets that nobody gave, shaped like those of a column, without memory for each sample."""
+    row = span_of(column, 0, 1)
+    return torch.zeros_like(row).expand(split.samples, *row.shape[1:])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset file."""
+    """An opened dataset file.
+
+    Attributes:
+        train: to learn from.
+        validation: to measure on.
+        unlabelled: inputs without targets, for a teacher to label.
+        classes: names of the classes that the file names, by index.
+    """
 
     train: Split | None
     validation: Split | None
+    unlabelled: Split | None = None
+    classes: tuple[str, ...] = field(default=())
+
+    @property
+    def splits(self) -> list[Split]:
+        """Those that are there."""
+        return [one for one in (self.train, self.validation, self.unlabelled) if one is not None]
 
     @property
     def examples(self) -> Split:
@@ -105,176 +184,12 @@ class Dataset:
         Raises:
             DatasetInvalid: it is missing.
         """
-        split = self.train if name == "train" else self.validation
+        split: Split | None = getattr(self, name)
         if split is None:
             raise DatasetInvalid(
                 f"the dataset has no `{name}` split, which `{field}` needs",
-                hint=f"add tensors `{name}/inputs/0` and `{name}/targets/0`",
+                hint=f"add tensors `{name}/inputs/0`"
+                + ("" if name == "unlabelled" else f" and `{name}/targets/0`"),
                 where=f"{name}/inputs/0",
             )
         return split
-
-
-def open_dataset(
-    path: Path, arguments: Sequence[str], values: Mapping[int, Any] | None = None
-) -> Dataset:
-    """Open a dataset file for a model whose `forward` takes `arguments`.
-
-    Args:
-        path: of the file.
-        arguments: names, in order.
-        values: arguments that need no tensor, by position.
-
-    Raises:
-        DatasetInvalid: unreadable, misnamed, empty or inconsistent; names the tensor.
-    """
-    tensors = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-    if not tensors:
-        raise DatasetInvalid(
-            "the dataset holds no tensors",
-            hint="name them `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...",
-            where=path.name,
-        )
-    for name in tensors:
-        if not _NAME.fullmatch(name):
-            raise DatasetInvalid(
-                f"tensor `{name}` has a name that means nothing",
-                hint="use `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ...: the "
-                "position or name of the forward argument, and for a nested one the keys or "
-                "indices below it (`train/inputs/0/image`)",
-                where=name,
-            )
-    train = _split("train", tensors, arguments, values or {})
-    validation = _split("validation", tensors, arguments, values or {})
-    return Dataset(train=train, validation=validation)
-
-
-def _split(
-    split: SplitName,
-    tensors: dict[str, Tensor],
-    arguments: Sequence[str],
-    values: Mapping[int, Any],
-) -> Split | None:
-    prefix = f"{split}/"
-    mine = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if not mine:
-        return None
-    for name, tensor in mine.items():
-        if tensor.dim() == 0:
-            raise DatasetInvalid(
-                f"tensor `{name}` is a single number",
-                hint="its first dimension must count the samples",
-                where=name,
-            )
-        if tensor.shape[0] == 0:
-            raise DatasetInvalid(
-                f"the `{split}` split is empty: `{name}` has shape {list(tensor.shape)}",
-                hint="give at least one sample, or leave the split out",
-                where=name,
-            )
-    first = next(iter(mine))
-    for name, tensor in mine.items():
-        if tensor.shape[0] != mine[first].shape[0]:
-            raise DatasetInvalid(
-                f"`{name}` has {tensor.shape[0]} samples, `{first}` has {mine[first].shape[0]}",
-                hint="every tensor of a split has the same first dimension",
-                where=name,
-            )
-    given: dict[int, Any] = dict(values)
-    order: dict[int, list[str]] = {}
-    for name, tensor in mine.items():
-        if name.startswith(f"{split}/inputs/"):
-            position = _position(name, arguments)
-            if position not in order:
-                given.pop(position, None)
-            order.setdefault(position, []).append(name)
-            _place(given, (position, *name.split("/")[3:]), name, tensor)
-    for position in range(max(order, default=0) + 1):
-        if position not in given or not order:
-            raise DatasetInvalid(
-                f"the `{split}` split has no input for argument {position} of `forward`",
-                hint=f"add a tensor `{split}/inputs/{position}`, or, where the argument takes "
-                "none, its value under `inputs` in the recipe",
-                where=f"{split}/inputs/{position}",
-            )
-    targets = [name for name in mine if name.startswith(f"{split}/targets/")]
-    if len(targets) > 1:
-        raise DatasetInvalid(
-            f"the `{split}` split has {len(targets)} target tensors; cross-entropy takes one",
-            hint=f"keep `{split}/targets/0` only",
-            where=targets[1],
-        )
-    return Split(
-        name=split,
-        inputs=tuple(given[position] for position in takewhile(given.__contains__, count())),
-        input_names=tuple(name for position in sorted(order) for name in order[position]),
-        targets=mine[targets[0]] if targets else None,
-        target_name=targets[0] if targets else f"{split}/targets/0",
-    )
-
-
-def _place(whole: dict[int, Any], path: Sequence[Any], name: str, tensor: Tensor) -> None:
-    """Put a tensor into nested dictionaries."""
-    *parents, last = path
-    tree: Any = whole
-    for part in parents:
-        tree = tree.setdefault(part, {}) if isinstance(tree, dict) else None
-    if not isinstance(tree, dict) or last in tree:
-        raise DatasetInvalid(
-            f"`{name}` stands where the dataset has another tensor",
-            hint="give an argument one tensor, or one for each of its items, once",
-            where=name,
-        )
-    tree[last] = tensor
-
-
-def _position(name: str, arguments: Sequence[str]) -> int:
-    key = name.split("/")[2]
-    if key.isdigit():
-        if int(key) < len(arguments):
-            return int(key)
-    elif key in arguments:
-        return arguments.index(key)
-    takes = ", ".join(f"`{argument}`" for argument in arguments) or "nothing"
-    raise DatasetInvalid(
-        f"`{name}` names no argument of the model's forward, which takes {takes}",
-        hint="put the position or the name of an argument after `inputs/`",
-        where=name,
-    )
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        # The handle's tensors are views of the mapped file and outlive the handle.
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DatasetInvalid(
-            f"the dataset is not a readable safetensors file: {error}",
-            hint="write it with `safetensors.torch.save_file`; an upload cut short must be redone",
-            where=path.name,
-        ) from error
-
-
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for name in file.files:
-                array = file[name]
-                tensors[name] = torch.from_numpy(np.ascontiguousarray(array))
-                if array.ndim == 0:  # ascontiguousarray makes one dimension of none
-                    tensors[name] = tensors[name].reshape(())
-    except TypeError as error:
-        raise DatasetInvalid(
-            f"array `{name}` has a dtype that torch lacks: {error}",
-            hint="store numbers (float32, int64, uint8, ...)",
-            where=name,
-        ) from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DatasetInvalid(
-            f"the dataset is not a readable npz file: {error}",
-            hint="write it with `numpy.savez`, without Python objects",
-            where=path.name,
-        ) from error
-    return tensors

@@ -108,6 +108,9 @@ class _Job:
             state.warnings.append(
                 "no validation split with targets: the accuracy of the result is unknown"
             )
+        for remark in bench.remarks:
+            state.warnings.append(remark)
+            self._listener.log(remark)
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state
@@ -197,7 +200,9 @@ class _Job:
         artifacts = self._write(state, report, model)
         self._listener.stage_finished(index, "verify and measure", report.after)
         result = CompressResult(artifacts=artifacts, report=report)
-        broken = broken_constraints(bench.recipe, report.before, report.after)
+        broken = broken_constraints(
+            bench.recipe, report.before, report.after, report.objective.decides
+        )
         if broken:
             raise ResultBreaksConstraint(
                 "the result breaks a constraint: " + "; ".join(item.text for item in broken),

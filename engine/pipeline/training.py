@@ -55,7 +55,11 @@ def train_step(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require("train", step.field, targets=step.options.needs_targets),
+        train=dataset.require(
+            "train",
+            step.field,
+            targets=step.options.learns_from_targets(bench.recipe.objective),
+        ),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -66,6 +70,7 @@ def train_step(
         dropout=_dropout(bench, state, step, listener),
         teacher=bench.original,
         pace=pace,
+        objective=bench.objective,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)
@@ -81,6 +86,10 @@ def train_step(
     else:
         begun = program_to_train(bench, state, step)
     trained = train(begun, run, observer, resume=state.training)
+    if trained.recording is not None:
+        state.curves.append(
+            trained.recording.curves(stage_index=step.stage_index, label=step.label)
+        )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
     removed = 0

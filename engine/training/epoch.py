@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 
 import torch
 
 from engine.data.batches import Batch, batches, shuffled
+from engine.data.draws import Draw
 from engine.seeds import derive, generator
 from engine.training.accumulation import MicroBatch, micro_batches
 from engine.training.judging import EpochJudge
@@ -43,19 +45,31 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     for step in steps:
         torch.manual_seed(derive(run.seed, run.purpose, "draws", step))
         find_gradients(student, run, judge, next(samples))
-        take_step(student, run, step)
+        taken = take_step(student, run, step)
+        if student.recording is not None:
+            student.recording.step(step, lr=taken.rate, norm=taken.norm)
         if time.monotonic() - reported > _REPORT_SECONDS:
             check_finite(judge.total, run, epoch)
             observer.progress(step + 1, total, "steps")
             reported = time.monotonic()
         if step + 1 < steps.stop and run.pace is not None and run.pace.due_after_step():
             check_finite(judge.total, run, epoch)
+            _pause(student)
             observer.step_finished(student.state(run, UnderWay(step + 1, judge.memory())))
+    _pause(student)
     check_finite(judge.total, run, epoch)
     observer.progress((epoch + 1) * per_epoch, total, "steps")
     for name, value in judge.averages().items():
         observer.metric(name, value, epoch + 1)
+    for name, value in student.precision.counts().items():
+        observer.metric(name, value, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
+
+
+def _pause(student: Student) -> None:
+    """Training stands still for what follows."""
+    if student.recording is not None:
+        student.recording.pause()
 
 
 def _samples(
@@ -66,7 +80,9 @@ def _samples(
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
     before = first * options.accumulate
     parts = micro_batches(options, split.samples)[before:]
-    made = batches(split, options.batch_size, device=run.device, order=order, first=before)
-    pairs = zip(parts, made, strict=True)
-    for _ in range(first, run.per_epoch):
-        yield islice(pairs, options.accumulate)
+    draw = Draw.of(run.seed, run.purpose, epoch)
+    size, device = options.batch_size, run.device
+    with closing(batches(split, size, device=device, order=order, draw=draw, first=before)) as made:
+        pairs = zip(parts, made, strict=True)
+        for _ in range(first, run.per_epoch):
+            yield islice(pairs, options.accumulate)

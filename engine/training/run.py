@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.splits import Split
+from engine.objective.objective import CLASSIFICATION, Objective
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from engine.training.recording import Recording
 
 
 class TrainingObserver(Protocol):
@@ -65,6 +69,7 @@ class TrainingRun:
         first_step: optimiser steps that count as taken already.
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
+        objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
     """
 
@@ -84,6 +89,7 @@ class TrainingRun:
     first_step: int = 0
     stop_step: int | None = None
     teacher: Program | None = None
+    objective: Objective = CLASSIFICATION
     pace: Pace | None = None
 
     @property
@@ -116,8 +122,10 @@ class Trained:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
         stopped: after which epoch it ended and why, where that was before the options' epochs.
+        recording: of the run's curves (see `engine.training.recording`).
     """
 
     program: Program
     masks: dict[str, Tensor]
     stopped: str | None = None
+    recording: Recording | None = None

@@ -12,17 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far; `masks` where they change while training."""
+    """The best epoch so far; `metric` is the value that decides, `masks` are there where they
+    change while training."""
 
     epoch: int
-    accuracy: float
+    metric: float
     loss: float
     tensors: dict[str, Tensor]
     masks: dict[str, Tensor] | None = None
 
-    def beaten_by(self, accuracy: float, loss: float) -> bool:
-        """Higher accuracy wins; at equal accuracy the lower loss."""
-        return (accuracy, -loss) > (self.accuracy, -self.loss)
+    def beaten_by(self, metric: float, loss: float, *, higher_is_better: bool = True) -> bool:
+        """The better metric wins; at equal metrics the lower loss."""
+        sign = 1 if higher_is_better else -1
+        return (sign * metric, -loss) > (sign * self.metric, -self.loss)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
     rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
     `patience` (see `engine.training.stopping`) where the run may end early, `under_way` where the
-    next epoch has begun.
+    next epoch has begun, `precision` (see `engine.training.loss_scale`) where losses are scaled,
+    `recording` (see `engine.training.recording`) of the curves so far; None in checkpoints of older
+    versions.
 
     Between two steps there are no gradients, and no generator state is kept: the order of an epoch
     and the draws of a step are seeded from the recipe's seed and their number.
@@ -54,6 +58,8 @@ class TrainingState:
     average: dict[str, Any] | None = None
     patience: dict[str, Any] | None = None
     under_way: UnderWay | None = None
+    precision: dict[str, Any] | None = None
+    recording: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -66,9 +72,11 @@ class TrainingState:
             "memory": self.memory,
             "average": self.average,
             "patience": self.patience,
+            "recording": self.recording,
             "under_way": None
             if self.under_way is None
             else {"step": self.under_way.step, "sums": self.under_way.sums},
+            "precision": self.precision,
         }
 
     @classmethod
@@ -79,23 +87,31 @@ class TrainingState:
             epoch=data["epoch"],
             tensors=data["tensors"],
             optimizer=data["optimizer"],
-            best=None if best is None else Best(**best),
+            best=None if best is None else _best(best),
             masks=data["masks"],
             memory=data.get("memory", {}),
             average=data.get("average"),
             patience=data.get("patience"),
+            recording=data.get("recording"),
             under_way=None if under_way is None else UnderWay(**under_way),
+            precision=data.get("precision"),
         )
 
 
 def _shallow(best: Best) -> dict[str, Any]:
     return {
         "epoch": best.epoch,
-        "accuracy": best.accuracy,
+        "metric": best.metric,
         "loss": best.loss,
         "tensors": best.tensors,
         "masks": best.masks,
     }
+
+
+def _best(kept: dict[str, Any]) -> Best:
+    # Checkpoints of older versions know no other metric than accuracy.
+    known = {"metric" if name == "accuracy" else name: value for name, value in kept.items()}
+    return Best(**known)
 
 
 def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,9 +10,12 @@ from secateur.resources import TensorInfo
 
 from service.datasets.problems import DatasetRefused
 
+SPLITS = ("train", "validation", "unlabelled")
+
 _KEY = r"(?:0|[1-9]\d{0,3}|[A-Za-z_]\w{0,199})"
 _NAME = re.compile(
-    rf"(train|validation)/(?:(inputs)/({_KEY}(?:/[^/\x00-\x1f]{{1,200}}){{0,4}})|(targets)/({_KEY}))"
+    rf"(train|validation|unlabelled)/"
+    rf"(?:(inputs)/({_KEY}(?:/[^/\x00-\x1f]{{1,200}}){{0,4}})|(targets)/({_KEY}))"
 )
 
 
@@ -49,13 +52,19 @@ def check_layout(tensors: Sequence[TensorInfo]) -> dict[str, int]:
             )
     for split in samples:
         _check_members(split, members)
-    return {split: samples[split][0] for split in ("train", "validation") if split in samples}
+    return {split: samples[split][0] for split in SPLITS if split in samples}
 
 
 def _name(name: str) -> tuple[str, str, str]:
     match = _NAME.fullmatch(name)
     if match is None:
         raise DatasetRefused(f"`{name}` is not a name of a dataset tensor.", tensor=name)
+    if match[1] == "unlabelled" and match[4]:
+        raise DatasetRefused(
+            f"`{name}` gives targets to samples without labels.",
+            tensor=name,
+            hint="Put labelled samples into the split `train`.",
+        )
     return match[1], match[2] or match[4], match[3] or match[5]
 
 
@@ -73,8 +82,10 @@ def _check_members(split: str, members: dict[tuple[str, str], set[str]]) -> None
                 raise DatasetRefused(
                     f"`{split}/{role}/{number}` is there, but `{missing}` is not.", tensor=missing
                 )
-        other = "validation" if split == "train" else "train"
+        other = "train" if members["train", "inputs"] and split != "train" else "validation"
         mine, theirs = members[split, role], members[other, role]
+        if role == "targets" and "unlabelled" in (split, other):
+            continue
         if role == "targets" and not members["train", "targets"]:
             continue  # to learn from the upload alone, or to measure on; the recipe tells at POST
         if members[other, "inputs"] and theirs != mine:

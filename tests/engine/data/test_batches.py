@@ -32,7 +32,7 @@ def test_batches_in_order():
     got = list(batches(split_of(5), 2, device="cpu"))
     assert [batch.size for batch in got] == [2, 3]
     assert torch.cat([batch.inputs[0] for batch in got]).flatten().tolist() == list(range(10))
-    assert got[0].targets.dtype == torch.int64
+    assert got[0].targets.dtype == torch.int32  # as in the file
 
 
 def test_shuffling_keeps_inputs_and_targets_together_and_is_seeded():

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.data.fit import check_split, check_targets
+from engine.data.fit import check_split
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid, InputsDoNotFit
+from engine.objective.classes import check_classes as check_targets
 
 LOGITS = torch.zeros(1, 3)
 
@@ -57,3 +58,17 @@ def test_output_that_does_not_count_samples():
     with pytest.raises(DatasetInvalid, match="for 1 samples") as caught:
         check_split(module, split_of(torch.zeros(5, 4), torch.zeros(5).long()), device="cpu")
     assert caught.value.where == "train/targets/0"
+
+
+def test_several_targets_are_refused_by_cross_entropy():
+    split = Split(
+        "train",
+        (torch.zeros(2, 3),),
+        ("train/inputs/0",),
+        (torch.tensor([0, 1]), torch.tensor([0, 1])),
+        "train/targets/0",
+        ("train/targets/1",),
+    )
+    with pytest.raises(DatasetInvalid, match="2 target tensors") as caught:
+        check_split(torch.nn.Identity(), split, device="cpu")
+    assert caught.value.where == "train/targets/1"
