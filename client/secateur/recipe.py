@@ -32,6 +32,7 @@ from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
     Iterative,
@@ -83,6 +84,7 @@ __all__ = [
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "RecalibrateStage",
     "Recipe",
     "Rigl",
     "Schedule",
@@ -105,7 +107,9 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
+Stage = Annotated[
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+]
 
 
 class Measure(RecipeModel):
@@ -208,7 +212,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | RecalibrateStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -234,6 +238,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
+            if isinstance(stage, RecalibrateStage):
+                continue
             yield f"stages.{index}.exclude", stage.exclude
             if isinstance(stage, ScoreStage):
                 continue
@@ -254,7 +260,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
             if isinstance(stage, ScoreStage):
                 continue

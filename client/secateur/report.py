@@ -76,15 +76,15 @@ class Masked(Measurement):
 class StageReport(Measurement):
     """State of the model after one step of one stage."""
 
-    state: Literal["permanent", "compacted", "finetuned"] | None = None
-    """What the step made of the model: zeros written into the weights, a smaller model, or a
-    trained one. Null in older reports."""
+    state: Literal["permanent", "compacted", "finetuned", "recalibrated"] | None = None
+    """What the step made of the model: zeros written into the weights, a smaller model, a
+    trained one, or one whose BatchNorm statistics were measured anew. Null in older reports."""
     masked: Masked | None = None
     """Measured at the last round of a prune stage; null elsewhere, for whole layers, for models
     over 2 GiB, and where the job's log says why not."""
 
     stage: str
-    """`prune` or `finetune`."""
+    """`prune`, `finetune` or `recalibrate`."""
     label: str
     """Human name of the step, such as `prune round 2 of 4`."""
     stage_index: int

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.recipe import ImpRewind, PruneStage, Recipe
+from secateur.recipe import ImpRewind, PruneStage, RecalibrateStage, Recipe
 
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
@@ -29,6 +29,7 @@ from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
 from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
+from engine.training.recalibration import require_statistics
 
 
 class DeviceUnavailable(EngineError):
@@ -87,6 +88,9 @@ def prepare(job: JobInput) -> Workbench:
     torch.set_num_threads(job.threads)
     original = Program.load(job.model, device=job.device)
     _check_patterns(job.recipe, original.layer_names())
+    for index, stage in enumerate(job.recipe.stages):
+        if isinstance(stage, RecalibrateStage):
+            require_statistics(original, f"recipe.stages.{index}")
     dataset = _dataset_for(original, job)
     _check_splits(job.recipe, dataset)
     if job.initial is not None:

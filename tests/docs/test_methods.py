@@ -54,7 +54,8 @@ ACCEPTED: dict[str, set[str]] = {
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
-    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"},
+    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
+    | _literals(recipe.RecalibrateStage, "stage"),
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # Some names are those of other methods.
