@@ -132,6 +132,9 @@ class Recipe(RecipeModel):
     """Controls to report beside the result."""
     tradeoff: TradeOff | None = None
     """Accuracy against ratio with and without retraining, reported beside the result."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together, each on a GPU of its own (on a CPU worker: each on its share
+    of the cores) and each on its part of every batch."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 

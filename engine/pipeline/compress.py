@@ -8,7 +8,8 @@ only when every certificate passed and the saved file computed the same in a fre
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,6 +24,7 @@ from engine.measure.latency import compare_latency
 from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
 from engine.pipeline.device_memory import out_of_memory_explained
+from engine.pipeline.distributed import train_together
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
@@ -33,7 +35,7 @@ from engine.pipeline.stage_states import distribution_after, state_after
 from engine.pipeline.steps import PruneStep, TournamentStep, TrainStep, steps_of
 from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
-from engine.pipeline.training import train_step
+from engine.pipeline.training import Together, train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
@@ -139,7 +141,10 @@ class _Job:
                 state.masked = measure_masks_beside(bench, given, state.masks, step, self._listener)
         else:
             observer = _Observer(self, bench, state, step, started)
-            program, removed = train_step(bench, state, step, observer, self._listener)
+            program, removed = train_step(
+                *(bench, state, step, observer, self._listener),
+                together=self._together(bench, state, position),
+            )
             layers, aside = [], step.aside
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         masked, state.masked = state.masked, None
@@ -201,6 +206,15 @@ class _Job:
                 result=result,
             )
         return result
+
+    def _together(self, bench: Workbench, state: JobState, position: int) -> Together | None:
+        """Training by several processes, where the recipe asks for it."""
+        if bench.recipe.devices == 1:
+            return None
+        # They begin with what the checkpoint says, whatever it stood at.
+        self._save(bench, state)
+        job = replace(self._job, checkpoint=self._checkpoint)
+        return partial(train_together, job=job, position=position)
 
     def _write(self, state: JobState, report: Report, model: Path) -> list[ProducedArtifact]:
         folder = self._job.workdir

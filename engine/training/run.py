@@ -16,6 +16,7 @@ from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+from engine.training.world import Alone, World
 
 
 class TrainingObserver(Protocol):
@@ -66,6 +67,7 @@ class TrainingRun:
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
         pace: of what the observer hears of states; None for one after every epoch.
+        world: the processes that share the run.
     """
 
     options: FinetuneOptions
@@ -85,6 +87,7 @@ class TrainingRun:
     stop_step: int | None = None
     teacher: Program | None = None
     pace: Pace | None = None
+    world: World = dataclasses.field(default_factory=Alone)
 
     @property
     def per_epoch(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -36,10 +37,15 @@ def find_gradients(
         samples: of the step, in micro-batches.
     """
     student.optimizer.zero_grad(set_to_none=True)
+    world = run.world
     for part, batch in samples:
-        output = call(student.program.module, batch.inputs, where=f"{run.field}.batch_size")
-        loss = judge.loss(output_tensor(output), batch)
-        _backward(loss * part.share, run)
+        with nullcontext() if part.last else world.apart(student.forward):
+            before = None if part.counted else judge.memory()
+            output = call(student.forward, batch.inputs, where=f"{run.field}.batch_size")
+            loss = judge.loss(output_tensor(output), batch)
+            _backward(loss * part.share, run)
+        if before is not None:
+            judge.recall(before)
 
 
 def take_step(student: Student, run: TrainingRun, step: int) -> None:
