@@ -19,6 +19,7 @@ from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
 from reporting.stage_table import stage_rows
 from reporting.tournament_table import contestant_rows, tournament_words
 from reporting.tradeoff import tradeoff_plot, tradeoff_rows
+from reporting.training import drawn, memory_words, point_rows, run_rows, training_plot
 from reporting.weight_plots import layers_plot, total_plot, weight_rows
 
 MAX_OPEN_ROWS = 24
@@ -46,6 +47,9 @@ def render(report: Report) -> str:
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
             tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff),
+            run_rows=run_rows(report.training),
+            memory_words=memory_words(report.training),
+            training_points=[(run.label, point_rows(run)) for run in drawn(report.training)],
             control_rows=control_rows(report),
             least_curve=LEAST_POINTS,
             weight_rows=[] if weights is None else weight_rows(weights),
@@ -57,6 +61,7 @@ def render(report: Report) -> str:
                 "layers": plots.layers(report.layers),
                 "curve": curve_plot(report.before, report.curve),
                 "tradeoff": None if report.tradeoff is None else tradeoff_plot(report.tradeoff),
+                "training": training_plot(report.training),
                 # Older reports have one histogram before and one after.
                 "histogram": plots.histogram(report.histogram_before, report.histogram_after)
                 if weights is None

@@ -117,6 +117,10 @@ class FinetuneOptions(RecipeModel):
     """`rescale`: while training, each dropout probability shrinks with the square root of the share
     of connections that the layer behind it has left (Han et al. 2015). The saved model keeps its
     own."""
+    precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"
+    """What convolutions and matrix products compute in while training; weights, optimiser and loss
+    stay float32 (Micikevicius et al. 2018). `fp16` scales the loss and leaves out steps whose
+    gradients overflow. `auto`: bf16 or fp16 where a GPU is made for it, else float32."""
     freeze: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
         default=[], max_length=256
     )

@@ -16,6 +16,7 @@ from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
 from secateur.report_tradeoff import TradeOffReport
+from secateur.report_training import TrainingCurves
 
 
 class Latency(ReportModel):
@@ -311,6 +312,9 @@ class Report(ReportModel):
     """Null in older reports."""
     curve: list[CurvePoint] = Field(default=[])
     """Accuracy against size, a point for each prune round; empty in older reports."""
+    training: list[TrainingCurves] = Field(default=[])
+    """Curves of each training run of a stage, in order, controls included; empty in older
+    reports."""
     tickets: list[TicketReport] = Field(default=[])
     """One for each stage that looked for a ticket."""
     tournaments: list[TournamentReport] = Field(default=[])

@@ -25,6 +25,7 @@ from secateur.report import (
     TournamentReport,
     WeightDistribution,
 )
+from secateur.report_training import TrainingCurves
 
 from engine.errors import EngineError
 from engine.lottery.state import LotteryState
@@ -69,6 +70,7 @@ class JobState:
         weights: how they were distributed so far; None in checkpoints of older versions.
         movement: of weights in the training before the next round of a prune stage that is judged
             by it, by stage index.
+        curves: of the training runs that are finished.
         masked: what the prune step under way measured before it took effect; not kept.
     """
 
@@ -91,6 +93,7 @@ class JobState:
     elapsed_ms: float = 0.0
     weights: WeightDistribution | None = None
     movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
+    curves: list[TrainingCurves] = field(default_factory=list)
     masked: Masked | None = None
 
 
@@ -127,6 +130,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "elapsed_ms": state.elapsed_ms,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
         "movement": state.movement,
+        "curves": [curves.model_dump_json() for curves in state.curves],
     }
     partial = path.with_suffix(".partial")
     with partial.open("wb") as target:
@@ -197,6 +201,7 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         elapsed_ms=plain["elapsed_ms"],
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),
         movement=plain.get("movement", {}),
+        curves=[TrainingCurves.model_validate_json(text) for text in plain.get("curves", [])],
     )
 
 

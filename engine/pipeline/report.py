@@ -63,6 +63,7 @@ def build_report(
         histogram_after=histogram(small, limits),
         weights=state.weights,
         curve=accuracy_curve(state.before, state.reports),
+        training=state.curves,
         tickets=list(state.lottery.reports.values()),
         tournaments=list(state.tournaments.values()),
         baselines=state.baselines,

@@ -66,6 +66,10 @@ def train_step(
         trained = train(begun, run, observer, resume=state.training)
     else:
         trained = together(begun, run, observer)
+    if trained.recording is not None:
+        state.curves.append(
+            trained.recording.curves(stage_index=step.stage_index, label=step.label)
+        )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
     removed = 0

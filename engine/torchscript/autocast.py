@@ -5,6 +5,9 @@ the casts when it compiles the graph. A region that is switched off does nothing
 One that is switched on makes the numbers depend on the device the program runs on, and its casts
 are in no graph that could be analysed: such programs are refused. Traced programs hold the casts
 themselves and no region.
+
+Around a whole program autocast is fine: the interpreter dispatches every operator, and autocast
+with it. Only the convolution that tracing writes is not on its list for the CPU.
 """
 
 from __future__ import annotations
@@ -51,3 +54,14 @@ def leave_autocast(graph: Any) -> bool:
             user.destroy()
         node.destroy()
     return bool(made)
+
+
+def show_convolutions(graph: Any) -> None:
+    """Write traced convolutions in the form that autocast knows on every device.
+
+    `aten::_convolution` ends with `allow_tf32` since torch 1.7; autocast on a CPU lists the form
+    without it, which takes that setting from torch's own.
+    """
+    for node in graph.findAllNodes("aten::_convolution"):
+        if node.inputsSize() == 13:
+            node.removeInput(12)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from engine.torchscript.autocast import show_convolutions
 from engine.torchscript.batch_norms import BATCH_NORMS, batch_norms
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import walk
@@ -50,6 +51,7 @@ def training_copy(
     batch_norm: Literal["train", "frozen"],
     frozen: Collection[str] = (),
     dropout: Mapping[int, float] = MappingProxyType({}),
+    autocast: bool = False,
 ) -> TrainingProgram:
     """A copy in training mode.
 
@@ -57,6 +59,7 @@ def training_copy(
         batch_norm: `train` uses and updates batch statistics, `frozen` keeps the running ones.
         frozen: layers whose BatchNorm keeps the running ones in any case.
         dropout: other probabilities, by the index of the dropout's instruction.
+        autocast: all convolutions are to follow autocast.
     """
     fresh = program.copy()
     flags = DROPOUTS | (BATCH_NORMS if batch_norm == "train" else {})
@@ -81,6 +84,8 @@ def training_copy(
         position = instruction.operator.arguments.index(name)
         if constants.get(instruction.inputs[position]) is False:
             editor.replace_operand(instruction, position, True)
+    if autocast:
+        show_convolutions(fresh.graph)
     module = fresh.module
     module.train()
     for name, _ in program.module.named_buffers():

@@ -22,10 +22,14 @@ from torch import Tensor
 @torch.no_grad()
 def clip_gradients(
     parameters: Iterable[Tensor], *, norm: float | None, value: float | None
-) -> None:
+) -> Tensor | None:
     """Clip the gradients in place; parameters without one are left out.
 
     A gradient that is not finite stays so: the next loss tells.
+
+    Returns:
+        The L2 norm of all gradients before it was limited, float64 [] on their device; None where
+        no limit of the norm is asked for.
 
     Args:
         parameters: of any float types, on one device.
@@ -34,15 +38,18 @@ def clip_gradients(
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
-        return
+        return None
     if value is not None:
         for gradient in gradients:
             gradient.clamp_(-value, value)
-    if norm is not None:
-        # A factor of 1 changes no bit, so nothing waits for the device to compare.
-        factor = (norm / total_norm(gradients)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(factor)
+    if norm is None:
+        return None
+    found = total_norm(gradients)
+    # A factor of 1 changes no bit, so nothing waits for the device to compare.
+    factor = (norm / found).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+    return found
 
 
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:

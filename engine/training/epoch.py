@@ -46,19 +46,25 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     for step in steps:
         torch.manual_seed(_seed_of_draws(run, step))
         find_gradients(student, run, judge, next(samples))
-        take_step(student, run, step)
+        taken = take_step(student, run, step)
+        if student.recording is not None:
+            student.recording.step(step, lr=taken.rate, norm=taken.norm)
         if time.monotonic() - reported > _REPORT_SECONDS:
             check_finite(judge.total, run, epoch)
             observer.progress(step + 1, total, "steps")
             reported = time.monotonic()
         if step + 1 < steps.stop and _state_is_due(run):
             check_finite(judge.total, run, epoch)
+            _pause(student)
             sums = run.world.summed(judge.memory())
             observer.step_finished(student.state(run, UnderWay(step + 1, sums)))
+    _pause(student)
     check_finite(judge.total, run, epoch)
     judge.recall(run.world.summed(judge.memory()))
     observer.progress((epoch + 1) * per_epoch, total, "steps")
     for name, value in judge.averages().items():
+        observer.metric(name, value, epoch + 1)
+    for name, value in student.precision.counts().items():
         observer.metric(name, value, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
 
@@ -71,6 +77,12 @@ def _seed_of_draws(run: TrainingRun, step: int) -> int:
     rank = run.world.rank
     process = ("process", rank) if rank else ()
     return derive(run.seed, run.purpose, "draws", step, *process)
+
+
+def _pause(student: Student) -> None:
+    """Training stands still for what follows."""
+    if student.recording is not None:
+        student.recording.pause()
 
 
 def _samples(

@@ -17,6 +17,7 @@ from engine.calling import plain_execution
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
 from engine.training.epoch import train_epoch
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import TrainingState
 from engine.training.student import begin
@@ -51,6 +52,7 @@ def train(
         InputsDoNotFit: the program refuses the batch size.
     """
     student = begin(program, run)
+    student.recording = heard = Recording(run, observer)
     if resume is not None:
         student.recall(resume, run)
     if run.sparsity is not None:
@@ -60,9 +62,9 @@ def train(
         if student.patience is not None and student.patience.exhausted:
             break
         with flushed_denormals(), plain_execution():
-            train_epoch(student, run, epoch, observer)
+            train_epoch(student, run, epoch, heard)
         student.settle()
-        measured = run.world.told(partial(validate, student.result, run, epoch, observer))
+        measured = run.world.told(partial(validate, student.result, run, epoch, heard))
         if measured is not None and may_be_kept(run, student.average, epoch):
             student.judge(measured, run, epoch)
         student.finished = epoch + 1

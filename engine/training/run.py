@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from secateur.recipe import FinetuneOptions
@@ -17,6 +17,9 @@ from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
 from engine.training.world import Alone, World
+
+if TYPE_CHECKING:
+    from engine.training.recording import Recording
 
 
 class TrainingObserver(Protocol):
@@ -119,8 +122,10 @@ class Trained:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
         stopped: after which epoch it ended and why, where that was before the options' epochs.
+        recording: of the run's curves (see `engine.training.recording`).
     """
 
     program: Program
     masks: dict[str, Tensor]
     stopped: str | None = None
+    recording: Recording | None = None

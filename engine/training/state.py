@@ -39,7 +39,9 @@ class TrainingState:
     """After `epoch` finished epochs; `masks` where they change while training, `memory` where their
     rule has one, `average` (see `engine.training.averaging`) where weights are averaged,
     `patience` (see `engine.training.stopping`) where the run may end early, `under_way` where the
-    next epoch has begun.
+    next epoch has begun, `precision` (see `engine.training.loss_scale`) where losses are scaled,
+    `recording` (see `engine.training.recording`) of the curves so far; None in checkpoints of older
+    versions.
 
     Between two steps there are no gradients, and no generator state is kept: the order of an epoch
     and the draws of a step are seeded from the recipe's seed and their number.
@@ -54,6 +56,8 @@ class TrainingState:
     average: dict[str, Any] | None = None
     patience: dict[str, Any] | None = None
     under_way: UnderWay | None = None
+    precision: dict[str, Any] | None = None
+    recording: dict[str, Any] | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -66,9 +70,11 @@ class TrainingState:
             "memory": self.memory,
             "average": self.average,
             "patience": self.patience,
+            "recording": self.recording,
             "under_way": None
             if self.under_way is None
             else {"step": self.under_way.step, "sums": self.under_way.sums},
+            "precision": self.precision,
         }
 
     @classmethod
@@ -84,7 +90,9 @@ class TrainingState:
             memory=data.get("memory", {}),
             average=data.get("average"),
             patience=data.get("patience"),
+            recording=data.get("recording"),
             under_way=None if under_way is None else UnderWay(**under_way),
+            precision=data.get("precision"),
         )
 
 

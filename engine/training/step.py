@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.calling import call, output_tensor
+from engine.calling import output_tensor
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
@@ -41,26 +42,47 @@ def find_gradients(
     for part, batch in samples:
         with nullcontext() if part.last else world.apart(student.forward):
             before = None if part.counted else judge.memory()
-            output = call(student.forward, batch.inputs, where=f"{run.field}.batch_size")
+            output = student.precision.run(student.forward, batch.inputs)
             loss = judge.loss(output_tensor(output), batch)
-            _backward(loss * part.share, run)
+            if student.recording is not None and part.counted:
+                student.recording.batch(loss, batch.size)
+            _backward(student.precision.scaled(loss * part.share), run)
         if before is not None:
             judge.recall(before)
 
 
-def take_step(student: Student, run: TrainingRun, step: int) -> None:
-    """Move the parameters by the gradients at hand, under masks that may change first."""
-    options, parameters = run.options, student.program.parameters()
-    set_rate(student.optimizer, learning_rate(options, step, run.per_epoch * options.epochs))
-    if not _change_masks(student, run, step):
+@dataclass(frozen=True)
+class Taken:
+    """A step that was taken.
+
+    Attributes:
+        rate: learning rate.
+        norm: of the gradients before clipping, float64 [], where clipping computed it.
+    """
+
+    rate: float
+    norm: Tensor | None
+
+
+def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
+    """Move the parameters by the gradients at hand, under masks that may change first.
+
+    Where gradients left the range of fp16 nothing moves; masks that are due change all the same.
+    """
+    options, parameters, norm = run.options, student.program.parameters(), None
+    rate = learning_rate(options, step, run.per_epoch * options.epochs)
+    set_rate(student.optimizer, rate)
+    finite = student.precision.unscale(parameters)
+    if not _change_masks(student, run, step) and finite:
         add_penalty(parameters, options.penalty, student.scales)
         mask_gradients(parameters, student.masks)
-        clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
     apply_masks(parameters, student.masks)
     average = student.average
-    if average is not None and step >= average.options.from_epoch * run.per_epoch:
+    if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
+    return Taken(rate, norm)
 
 
 def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:

@@ -18,6 +18,8 @@ from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, require_range
 from engine.training.penalty import require_norm_scales
+from engine.training.precision import Precision, precision_of
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingRun
 from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
 from engine.training.stopping import Patience
@@ -37,9 +39,11 @@ class Student:
         frozen: tensors that stay as they are.
         average: of the weights, where the recipe asks for one.
         patience: where the run may end early.
+        precision: that it computes in.
         best: epoch so far.
         finished: epochs that are over.
         under_way: of the next epoch, where a resumed run begins in its midst.
+        recording: of the curves; what a state keeps of them it recalls.
     """
 
     program: Program
@@ -51,9 +55,11 @@ class Student:
     frozen: dict[str, Tensor]
     average: WeightAverage | None
     patience: Patience | None
+    precision: Precision
     finished: int
     best: Best | None = None
     under_way: UnderWay | None = None
+    recording: Recording | None = None
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
@@ -66,6 +72,9 @@ class Student:
             self.average.recall(state.average, self.masks, run.device)
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
+        self.precision.recall(state.precision)
+        if self.recording is not None:
+            self.recording.recall(state.recording)
 
     def state(self, run: TrainingRun, under_way: UnderWay | None = None) -> TrainingState:
         """What a resumed run must be told, after an epoch or after a step of the next."""
@@ -79,6 +88,8 @@ class Student:
             average=None if self.average is None else self.average.memory(),
             patience=None if self.patience is None else self.patience.memory(),
             under_way=under_way,
+            precision=self.precision.memory(),
+            recording=None if self.recording is None else self.recording.to_plain(),
         )
 
     def settle(self) -> None:
@@ -116,7 +127,8 @@ class Student:
         if patience is not None and patience.exhausted and self.finished < run.epochs.stop:
             end = f"after epoch {self.finished} of {run.options.epochs}"
             stopped = f"{end}: {patience.reason()}"
-        return Trained(self.result, {name: mask.cpu() for name, mask in masks.items()}, stopped)
+        held = {name: mask.cpu() for name, mask in masks.items()}
+        return Trained(self.result, held, stopped, self.recording)
 
     def _show(self) -> None:
         """Give the result the weights, or their average where there is one."""
@@ -138,8 +150,14 @@ def begin(program: Program, run: TrainingRun) -> Student:
     options = run.options
     layers = frozen_layers(program, options.freeze, field=run.field)
     frozen = snapshot(frozen_tensors(program, layers))
+    trained = {name: held for name, held in program.parameters().items() if name not in frozen}
+    precision = precision_of(options, trained, device=run.device, field=run.field)
     student = training_copy(
-        program, batch_norm=options.batch_norm, frozen=layers, dropout=run.dropout
+        program,
+        batch_norm=options.batch_norm,
+        frozen=layers,
+        dropout=run.dropout,
+        autocast=precision.lowered,
     )
     result = evaluation_copy(student)
     parameters = _trainable(student, frozen, run)
@@ -165,6 +183,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
         frozen=frozen,
         average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
         patience=None if stopping is None else Patience(stopping),
+        precision=precision,
         finished=run.epochs.start,
     )
 

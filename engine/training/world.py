@@ -64,6 +64,10 @@ class World(Protocol):
     def rank(self) -> int:
         """Its number, from 0; the first one speaks for all."""
 
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
     def part(self, start: int, stop: int) -> Part:
         """Its part of the samples of a micro-batch."""
 
@@ -90,6 +94,7 @@ class Alone:
     """The world of a run in one process."""
 
     rank = 0
+    size = 1
 
     def part(self, start: int, stop: int) -> Part:
         """All of it."""

@@ -54,7 +54,7 @@ ACCEPTED: dict[str, set[str]] = {
     # `bn_scale` is also a criterion, which has the name.
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
-    | {"clip_norm", "clip_value", "accumulate", "ema", "early_stopping"},
+    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
 }

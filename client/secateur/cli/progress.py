@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ class ProgressDisplay:
         )
         self._task: TaskID | None = None
         self._measured = ""
+        self._live: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -72,18 +74,35 @@ class ProgressDisplay:
         elif event.type == "started":
             self.start("starting")
         elif event.type == "stage_started":
-            self._measured = ""
+            self._measured, self._live = "", {}
             self.start(str(data.get("name", "")))
         elif event.type == "progress":
             current, total = int(data.get("current", 0)), int(data.get("total", 0))
             detail = f"{current}/{total} {data.get('unit', '')}"
             self.advance(current, total, f"{detail}  {self._measured}".rstrip())
         elif event.type == "metric":
-            self._measured = f"{data.get('name', '')} {float(data.get('value', 0)):.4g}"
+            name, value = str(data.get("name", "")), float(data.get("value", 0))
+            if name.startswith("live/"):
+                self._live[name] = value
+                self._measured = live_line(self._live)
+            else:
+                self._measured = f"{name} {value:.4g}"
         elif event.type == "stage_finished":
             self.done(stage_line(data))
         elif event.type == "lease_expired":
             self.done("the worker was lost; the job is queued again")
+
+
+def live_line(values: Mapping[str, float]) -> str:
+    """How training is now, from the newest `live/...` metrics."""
+    shown: dict[str, Callable[[float], str]] = {
+        "live/loss": lambda value: f"loss {value:.4g}",
+        "live/lr": lambda value: f"lr {value:.3g}",
+        "live/gradient_norm": lambda value: f"gradient {value:.3g}",
+        "live/samples_per_second": lambda value: f"{value:,.0f} samples/s",
+        "live/memory_bytes": lambda value: byte_size(int(value)),
+    }
+    return "  ".join(show(values[name]) for name, show in shown.items() if name in values)
 
 
 def stage_line(data: dict[str, Any]) -> str:

@@ -47,6 +47,21 @@ TRAINING_STEPS: list[Method] = [
         schema=schema_of(FinetuneOptions, ["accumulate"]),
     ),
     Method(
+        name="precision",
+        kind="training",
+        summary=(
+            "Mixed precision: convolutions and matrix products of the program in 16 bits while it "
+            "trains; weights, gradients at the weights, optimiser and loss in float32. fp16 "
+            "scales the loss and leaves out steps whose gradients overflow. The result computes in "
+            "float32 as before."
+        ),
+        formula="g = (1 / s) d(s L)/dw; s <- s / 2 after an overflow, 2 s after 2000 steps without",
+        source="Micikevicius et al. 2018, Mixed Precision Training (ICLR)",
+        data="training",
+        cost="casts of the weights at each batch; pays where the processor has 16-bit products",
+        schema=schema_of(FinetuneOptions, ["precision"]),
+    ),
+    Method(
         name="ema",
         kind="training",
         summary=(

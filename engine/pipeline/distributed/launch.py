@@ -23,6 +23,7 @@ from engine.job import JobInput
 from engine.pipeline.distributed.exchange import RESULT, Reader, raise_error, read_tensors
 from engine.pipeline.distributed.plan import Plan
 from engine.torchscript.program import Program
+from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import copy_tensors
 
@@ -76,7 +77,9 @@ def train_together(
     copy_tensors(result["tensors"], program.attributes())
     if run.sparsity is not None:
         run.sparsity.recall(result["memory"], run.device)
-    return Trained(program, result["masks"], result["stopped"])
+    recording = Recording(run, observer)
+    recording.recall(result["recording"])
+    return Trained(program, result["masks"], result["stopped"], recording)
 
 
 def _threads(job: JobInput) -> int:

@@ -91,9 +91,10 @@ def _train(plan: Plan, folder: Path) -> None:
     with _process_group(job.device):
         run = replace(run, world=Processes.here(job.device), pace=run.pace if first else None)
         trained = train(begun, run, observer, resume=state.training)
+        memory = {} if run.sparsity is None else run.sparsity.memory()
+        result = _result(trained, memory)
         if first:
-            memory = {} if run.sparsity is None else run.sparsity.memory()
-            write_tensors(_result(trained, memory), folder / RESULT)
+            write_tensors(result, folder / RESULT)
         # Nobody leaves while another still needs the connection.
         distributed.barrier()
 
@@ -116,6 +117,7 @@ def _result(trained: Trained, memory: object) -> dict[str, object]:
         "masks": trained.masks,
         "stopped": trained.stopped,
         "memory": memory,
+        "recording": None if trained.recording is None else trained.recording.to_plain(),
     }
 
 
