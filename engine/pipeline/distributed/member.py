@@ -89,8 +89,10 @@ def _train(plan: Plan, folder: Path) -> None:
     first = rank == 0
     observer: TrainingObserver = Teller(folder) if first else Silent()
     with _process_group(job.device):
-        run = replace(run, world=Processes.here(job.device), pace=run.pace if first else None)
-        trained = train(begun, run, observer, resume=state.training)
+        world = Processes.here(job.device)
+        run = replace(run, world=world, pace=run.pace if first else None)
+        # The job may have written a newer checkpoint since another process read it.
+        trained = train(begun, run, observer, resume=world.told(lambda: state.training))
         memory = {} if run.sparsity is None else run.sparsity.memory()
         result = _result(trained, memory)
         if first:

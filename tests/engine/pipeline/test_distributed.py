@@ -82,8 +82,9 @@ def test_a_fault_of_the_job_is_raised_as_what_it_is(make_job, net, few_digits):
     assert "lower the learning rate" in caught.value.hint
 
 
+@pytest.mark.exhaustive
 def test_a_killed_process_is_started_again_and_goes_on(run, make_job, net, few_digits):
-    asked = recipe(2, epochs=60)
+    asked = recipe(2, epochs=20)
     job = make_job(net, asked, few_digits)
     killed = []
 
