@@ -43,6 +43,16 @@ SECTIONS = {
         "What a scan measures",
         "`measure` of a score stage, which prunes one layer at a time and makes no model.",
     ),
+    "loss": (
+        "What is minimised",
+        "`loss` of the recipe's [objective](recipe.md#objectiveoptions), or of a training. In a "
+        "recipe the names stand without `loss_`.",
+    ),
+    "metric": (
+        "What it is judged by",
+        "`metric` of the recipe's [objective](recipe.md#objectiveoptions). In a recipe the names "
+        "stand without `metric_`.",
+    ),
 }
 
 NEEDS = {

@@ -35,8 +35,6 @@ WORDS = {
     "epochs": "Passes over the train split.",
     "batch_size": "Samples that are run at a time.",
     "optimizer": "How the weights move.",
-    "loss": "What is minimised.",
-    "label_smoothing": "Share of a target's weight spread over all classes.",
     "lr": "Learning rate at the start.",
     "weight_decay": "Strength of the L2 penalty (`sgd`, `adam`) or of the decay (`adamw`).",
     "batch_sizes": "Each is measured by itself.",

@@ -46,6 +46,12 @@ class ModelRaised(EngineError):
     type = "model-raised"
 
 
+class OutputNotFound(EngineError):
+    """The model's output holds no tensor where the recipe looks for one."""
+
+    type = "output-not-found"
+
+
 class DatasetInvalid(EngineError):
     """The dataset is empty, lacks a split, or its tensors do not fit the model or the loss."""
 

@@ -30,6 +30,8 @@ class JobInput:
         initial: the model before it was trained, a TorchScript file or a safetensors state dict
             by the model's names, for schedules that rewind; None lets the job train the upload
             and keep its weights.
+        loss: TorchScript file of the loss, for `objective.loss: module`, or None.
+        metric: TorchScript file of the metric, for `objective.metric: module`, or None.
     """
 
     model: Path
@@ -40,6 +42,8 @@ class JobInput:
     threads: int = 1
     checkpoint: Path | None = None
     initial: Path | None = None
+    loss: Path | None = None
+    metric: Path | None = None
 
 
 @dataclass(frozen=True)

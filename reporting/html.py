@@ -28,7 +28,7 @@ MAX_OPEN_ROWS = 24
 
 def render(report: Report) -> str:
     """The report as an HTML document."""
-    weights = report.weights
+    weights, metric = report.weights, report.objective.decides
     return (
         environment()
         .get_template("report.html.j2")
@@ -46,7 +46,7 @@ def render(report: Report) -> str:
             ],
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
-            tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff),
+            tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff, metric),
             run_rows=run_rows(report.training),
             memory_words=memory_words(report.training),
             training_points=[(run.label, point_rows(run)) for run in drawn(report.training)],
@@ -60,7 +60,9 @@ def render(report: Report) -> str:
                 "stages": plots.stages(report),
                 "layers": plots.layers(report.layers),
                 "curve": curve_plot(report.before, report.curve),
-                "tradeoff": None if report.tradeoff is None else tradeoff_plot(report.tradeoff),
+                "tradeoff": None
+                if report.tradeoff is None
+                else tradeoff_plot(report.tradeoff, metric),
                 "training": training_plot(report.training),
                 # Older reports have one histogram before and one after.
                 "histogram": plots.histogram(report.histogram_before, report.histogram_after)

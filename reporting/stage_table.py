@@ -9,7 +9,12 @@ from secateur.report import Measurement, Report
 from reporting import formatting
 from reporting.formatting import MISSING
 
-_STATES = {"permanent": "made permanent", "compacted": "compacted", "finetuned": "fine-tuned"}
+_STATES = {
+    "permanent": "made permanent",
+    "compacted": "compacted",
+    "finetuned": "fine-tuned",
+    "recalibrated": "recalibrated",
+}
 _FORMS = {"mask_beside_weight": "masked: masks beside weights", "zeroed_slices": "masked: zeros"}
 
 

@@ -1,16 +1,18 @@
-"""Trade-off curves: accuracy against what is pruned away, with and without retraining."""
+"""Trade-off curves: the metric against what is pruned away, with and without retraining."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from secateur.report import Accuracy
+from secateur.report import Accuracy, MetricReport
 from secateur.report_tradeoff import TradeOffCurve, TradeOffReport
 
 from reporting.formatting import percent
+from reporting.metric import height, shown, title
 from reporting.svg import AFTER, BEFORE, FULL_WIDTH, MUTED, figure_style, inline
 
 LEAST_POINTS = 2
@@ -40,23 +42,23 @@ def curve_name(curve: TradeOffCurve) -> str:
     return penalty + strength + criterion + (", iterative" if curve.iterative else "")
 
 
-def tradeoff_rows(report: TradeOffReport) -> list[TradeOffRow]:
-    """The numbers of the curves."""
+def tradeoff_rows(report: TradeOffReport, metric: MetricReport) -> list[TradeOffRow]:
+    """The numbers of the curves, of the metric that decides."""
     return [
         TradeOffRow(
             curve_name(curve),
             percent(point.ratio),
             percent(point.kept_fraction),
-            _shown(curve.dense),
-            _shown(point.pruned),
-            _shown(point.retrained),
+            shown(metric, curve.dense_metric, curve.dense),
+            shown(metric, point.pruned_metric, point.pruned),
+            shown(metric, point.retrained_metric, point.retrained),
         )
         for curve in report.curves
         for point in curve.points
     ]
 
 
-def tradeoff_plot(report: TradeOffReport) -> Markup | None:
+def tradeoff_plot(report: TradeOffReport, metric: MetricReport) -> Markup | None:
     """Dashed without retraining, solid with it, over the share of parameters pruned away."""
     if max(len(curve.points) for curve in report.curves) < LEAST_POINTS:
         return None
@@ -66,8 +68,16 @@ def tradeoff_plot(report: TradeOffReport) -> Markup | None:
         for marker, curve in zip(_MARKERS, report.curves, strict=False):
             gone = [1 - point.kept_fraction for point in curve.points]
             for words, dashes, values in (
-                ("without retraining", (4, 2), [point.pruned.top1 for point in curve.points]),
-                ("with retraining", (), [point.retrained.top1 for point in curve.points]),
+                (
+                    "without retraining",
+                    (4, 2),
+                    [_height(metric, p.pruned_metric, p.pruned) for p in curve.points],
+                ),
+                (
+                    "with retraining",
+                    (),
+                    [_height(metric, p.retrained_metric, p.retrained) for p in curve.points],
+                ),
             ):
                 (line,) = axes.plot(
                     gone,
@@ -80,20 +90,23 @@ def tradeoff_plot(report: TradeOffReport) -> Markup | None:
                 if dashes:
                     line.set_dashes(dashes)
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        if metric.fraction:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.margins(y=0.15)
         axes.grid(axis="y")
         axes.set_xlabel("parameters pruned away")
-        axes.set_title("Top-1 accuracy")
+        axes.set_title(title(metric))
         # Up to sixteen entries: beside the plot, where they hide nothing.
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=2.4)
         return inline(
             figure,
             name="tradeoff",
-            label="Accuracy against the share of parameters pruned away, for every line without "
-            "and with retraining; the numbers are in the table below.",
+            label=f"{title(metric)} against the share of parameters pruned away, for every line "
+            "without and with retraining; the numbers are in the table below.",
         )
 
 
-def _shown(accuracy: Accuracy) -> str:
-    return f"{accuracy.correct:,} / {accuracy.total:,} = {percent(accuracy.top1, 2)}"
+def _height(metric: MetricReport, value: float | None, accuracy: Accuracy | None) -> float:
+    """What is drawn; a point that is no number leaves a gap."""
+    found = height(metric, value, accuracy)
+    return nan if found is None else found

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from secateur.recipe_allocation import Allocation, Distribution, Scope
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_constraints import Constraints, Limit
 from secateur.recipe_controls import random_control_fault
 from secateur.recipe_criterion import (
     Aggregate,
@@ -27,7 +28,10 @@ from secateur.recipe_criterion import (
 from secateur.recipe_distillation import Distillation
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
+from secateur.recipe_objective import ObjectiveOptions
+from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
     Iterative,
@@ -69,13 +73,16 @@ __all__ = [
     "Imp",
     "ImpRewind",
     "Iterative",
+    "Limit",
     "LrRewind",
     "Measure",
     "Normalize",
+    "ObjectiveOptions",
     "OneShot",
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "RecalibrateStage",
     "Recipe",
     "Rigl",
     "Schedule",
@@ -98,16 +105,9 @@ class FinetuneStage(FinetuneOptions):
     stage: Literal["finetune"]
 
 
-Stage = Annotated[PruneStage | FinetuneStage | ScoreStage, Field(discriminator="stage")]
-
-
-class Constraints(RecipeModel):
-    """Limits on the result. A job whose result breaks one fails, with its report kept."""
-
-    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Largest loss of top-1 accuracy on the validation split, as a fraction (0.01 = one point)."""
-    min_speedup: Annotated[float, Field(gt=0)] | None = None
-    """Smallest measured speed-up (median latency, original / compact) at the first batch size."""
+Stage = Annotated[
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+]
 
 
 class Measure(RecipeModel):
@@ -126,6 +126,8 @@ class Recipe(RecipeModel):
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
+    objective: ObjectiveOptions = ObjectiveOptions()
+    """What the model is for: the loss that is minimised and the metric that decides."""
     constraints: Constraints = Constraints()
     measure: Measure = Measure()
     baselines: list[Baseline] = Field(default=[], max_length=8)
@@ -154,6 +156,13 @@ class Recipe(RecipeModel):
                 raise ValueError(fault)
         elif not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits_the_stages(self) -> Self:
+        fault = objective_fault(self.objective, self)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @property
@@ -192,7 +201,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | RecalibrateStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -218,6 +227,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 yield f"stages.{index}.freeze", stage.freeze
                 continue
+            if isinstance(stage, RecalibrateStage):
+                continue
             yield f"stages.{index}.exclude", stage.exclude
             if isinstance(stage, ScoreStage):
                 continue
@@ -238,7 +249,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
             if isinstance(stage, ScoreStage):
                 continue
@@ -248,8 +259,8 @@ class Recipe(RecipeModel):
                 return f"stages.{index}.schedule.{training_field(stage.schedule)}"
         if self.baselines or self.tradeoff is not None:
             return "baselines.0" if self.baselines else "tradeoff"
-        if self.constraints.max_accuracy_drop is not None:
-            return "constraints.max_accuracy_drop"
+        if self.constraints.on_validation is not None:
+            return f"constraints.{self.constraints.on_validation}"
         return self._scan_field(ScoreStage.dataset_field)
 
     def scanned_split(self, split: str, *, targets: bool) -> str | None:
@@ -262,16 +273,17 @@ class Recipe(RecipeModel):
 
     def needs_targets(self) -> str | None:
         """Path of the first field that needs a training split with targets, or None."""
+        judged = self.objective.needs_targets
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, PruneStage) and stage.needs_targets:
+            if isinstance(stage, PruneStage) and stage.needs_targets and judged:
                 return f"stages.{index}.criterion"
             for field, training in self._trained_by(index, stage):
-                if training.needs_targets:
+                if training.learns_from_targets(self.objective):
                     return field
         for field, training in self._trained_beside():
-            if training.needs_targets:
+            if training.learns_from_targets(self.objective):
                 return field
-        return self.scanned_split("train", targets=True)
+        return self.scanned_split("train", targets=True) if judged else None
 
     def needs_training(self) -> str | None:
         """Path of the first field that trains, by labels or not, or None."""
@@ -279,6 +291,12 @@ class Recipe(RecipeModel):
             for field, _ in self._trained_by(index, stage):
                 return field
         return next((field for field, _ in self._trained_beside()), None)
+
+    def all_trainings(self) -> Iterator[tuple[str, FinetuneOptions]]:
+        """Every training run, of stages and beside them, each with the path of its field."""
+        for index, stage in enumerate(self.stages):
+            yield from self._trained_by(index, stage)
+        yield from self._trained_beside()
 
     @staticmethod
     def _trained_by(index: int, stage: Stage) -> Iterator[tuple[str, FinetuneOptions]]:
@@ -314,6 +332,6 @@ class Recipe(RecipeModel):
                 if training is not None and training.early_stopping is not None:
                     field = training_field(stage.schedule)
                     return f"stages.{index}.schedule.{field}.early_stopping"
-        if self.constraints.max_accuracy_drop is not None:
-            return "constraints.max_accuracy_drop"
+        if self.constraints.on_validation is not None:
+            return f"constraints.{self.constraints.on_validation}"
         return None if self.tradeoff is None else "tradeoff"

@@ -1,10 +1,10 @@
-"""Learning from the upload: its soft predictions as targets, beside the labels or without any."""
+"""Learning from the upload: what it gives as targets, beside the labels or without any."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 
@@ -12,17 +12,31 @@ from secateur.recipe_base import RecipeModel
 class Distillation(RecipeModel):
     """The upload teaches what was pruned (Hinton et al. 2015).
 
-    The loss is (1 - `alpha`) times the loss towards the labels, and `alpha` times T² KL(teacher ||
-    student) between the class probabilities of both at temperature T.
+    The loss is (1 - `alpha`) times the loss towards the targets of the dataset, and `alpha` times
+    the distance between the outputs of both that `kind` names.
     """
 
+    kind: Literal["soft_targets", "cosine", "mse"] = "soft_targets"
+    """`soft_targets`: T² KL(teacher || student) between the class probabilities at temperature T;
+    `cosine`: 1 minus the cosine between the outputs; `mse`: their mean squared difference. The
+    last two take any output: scores, values, embeddings."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Share of the teacher in the loss. 1 learns from the teacher alone and needs no labels: a
     train split of inputs will do. 0 learns from the labels alone, and only reports the teacher's
     part."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T: scores of teacher and student are divided by it before the softmax. The higher, the more
-    the unlikely classes count."""
+    the unlikely classes count. `soft_targets` only."""
+
+    @model_validator(mode="after")
+    def _temperature_is_of_use(self) -> Self:
+        default = type(self).model_fields["temperature"].default
+        if self.kind != "soft_targets" and self.temperature != default:
+            raise ValueError(
+                f"`temperature` softens class probabilities, and `kind: {self.kind}` compares "
+                "none; leave it out"
+            )
+        return self
 
     @property
     def needs_targets(self) -> bool:

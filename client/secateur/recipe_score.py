@@ -27,7 +27,7 @@ from secateur.recipe_criterion import (
 )
 from secateur.recipe_lottery import TICKET_CRITERIA
 
-Quantity = Literal["drift", "accuracy", "loss"]
+Quantity = Literal["drift", "metric", "accuracy", "loss"]
 ScannedGranularity = Literal["channel", "head", "element"]
 
 
@@ -50,8 +50,8 @@ class ScoreStage(RecipeModel):
     )
     """Shares of a layer that are removed, each larger than the one before."""
     measure: Quantity = "drift"
-    """`drift`: how far the outputs move, which needs no targets; `accuracy` (top-1) or `loss`
-    (cross-entropy): what that costs."""
+    """`drift`: how far the outputs move, which needs no targets; `metric` (the job's, see
+    `objective`), `accuracy` (top-1) or `loss`: what that costs."""
     split: Literal["validation", "train"] = "validation"
     """The samples that are measured on; without a dataset a drift is measured on the example."""
     samples: Annotated[int, Field(ge=1, le=100_000_000)] | None = None

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_distillation import Distillation
+from secateur.recipe_objective import LossName, ObjectiveOptions
 
 
 class Optimizer(RecipeModel):
@@ -72,8 +73,8 @@ class EarlyStopping(RecipeModel):
     """Epochs without improvement after which the run ends."""
     min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Only a gain above this is an improvement."""
-    metric: Literal["accuracy", "loss"] = "accuracy"
-    """What must rise (`accuracy`, top-1) or fall (`loss`)."""
+    metric: Literal["metric", "accuracy", "loss"] = "metric"
+    """What must improve: the job's metric (`objective.metric`), top-1 `accuracy`, or the `loss`."""
 
 
 class FinetuneOptions(RecipeModel):
@@ -91,8 +92,11 @@ class FinetuneOptions(RecipeModel):
     """`step` only."""
     warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Epochs at the start in which the rate rises evenly to its full value (Goyal et al. 2017)."""
-    loss: Literal["cross_entropy"] = "cross_entropy"
+    loss: LossName | None = None
+    """What this run minimises, where that is another loss than the recipe's `objective.loss`, which
+    null takes. Validation and the report stay with the objective."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of this run; 0 takes that of the recipe's `objective`."""
     batch_norm: Literal["train", "frozen"] = "train"
     """`train`: BatchNorm uses and updates batch statistics; `frozen`: keeps the running ones."""
     keep: Literal["best", "last"] = "best"
@@ -134,6 +138,14 @@ class FinetuneOptions(RecipeModel):
     def needs_targets(self) -> bool:
         """Whether it trains by labels at all."""
         return self.distillation is None or self.distillation.needs_targets
+
+    def loss_under(self, objective: ObjectiveOptions) -> LossName:
+        """What it minimises in a recipe with this objective."""
+        return self.loss or objective.loss
+
+    def learns_from_targets(self, objective: ObjectiveOptions) -> bool:
+        """Whether it needs target tensors in a recipe with this objective."""
+        return self.needs_targets and self.loss_under(objective) != "next_token"
 
     @model_validator(mode="after")
     def _only_labels_are_smoothed(self) -> Self:

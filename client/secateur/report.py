@@ -11,7 +11,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 # Under their own names: these are types of the report like those below.
+from secateur.report_base import CLASSIFICATION
 from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
+from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
+from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
@@ -41,12 +44,22 @@ class Measurement(ReportModel):
     loss: float | None
     """Average validation loss; null without a dataset."""
     accuracy: Accuracy | None
-    """Null without a dataset."""
+    """Null without a dataset, and where the objective does not measure it."""
+    metrics: dict[str, float | None] = Field(default={})
+    """By name of the metric (see `objective`), the one that decides first; a value is null where
+    it is no finite number. Empty without a dataset and in older reports."""
     evaluation_ms: float | None = None
     """Wall-clock milliseconds of the run over the validation split; null without a dataset and in
     older reports."""
     latency_ms: list[Latency]
     """Empty where latency was not measured (intermediate stages)."""
+
+    @property
+    def deciding(self) -> float | None:
+        """The metric that decides; top-1 in older reports."""
+        if self.metrics:
+            return next(iter(self.metrics.values()))
+        return None if self.accuracy is None else self.accuracy.top1
 
 
 class Masked(Measurement):
@@ -63,15 +76,15 @@ class Masked(Measurement):
 class StageReport(Measurement):
     """State of the model after one step of one stage."""
 
-    state: Literal["permanent", "compacted", "finetuned"] | None = None
-    """What the step made of the model: zeros written into the weights, a smaller model, or a
-    trained one. Null in older reports."""
+    state: Literal["permanent", "compacted", "finetuned", "recalibrated"] | None = None
+    """What the step made of the model: zeros written into the weights, a smaller model, a
+    trained one, or one whose BatchNorm statistics were measured anew. Null in older reports."""
     masked: Masked | None = None
     """Measured at the last round of a prune stage; null elsewhere, for whole layers, for models
     over 2 GiB, and where the job's log says why not."""
 
     stage: str
-    """`prune` or `finetune`."""
+    """`prune`, `finetune` or `recalibrate`."""
     label: str
     """Human name of the step, such as `prune round 2 of 4`."""
     stage_index: int
@@ -179,6 +192,10 @@ class CurvePoint(ReportModel):
     """After pruning, before any training; null without a dataset."""
     retrained: Accuracy | None
     """After the training that followed before the next round; null where none did."""
+    pruned_metric: float | None = None
+    """The metric that decides, after pruning; null in older reports."""
+    retrained_metric: float | None = None
+    """The same after the training."""
 
 
 class LayerReport(ReportModel):
@@ -205,6 +222,8 @@ class TicketRound(ReportModel):
     """The same as a fraction of all that the stage may mask."""
     loss: float | None
     accuracy: Accuracy | None
+    metric: float | None = None
+    """The metric that decides; null in older reports."""
 
 
 class Barrier(ReportModel):
@@ -214,7 +233,9 @@ class Barrier(ReportModel):
     second: int
     """Copies, numbered from 1; the first is the result."""
     errors: list[float]
-    """Share of wrong answers at a W_first + (1 - a) W_second for a = 0, 0.1 .. 1."""
+    """At a W_first + (1 - a) W_second for a = 0, 0.1 .. 1: 1 minus the metric that decides where it
+    is a share (for accuracy the share of wrong answers), the metric itself where lower is better,
+    minus it elsewhere."""
     barrier: float
     """Highest error minus the mean of both ends; about 0 where the network is stable."""
 
@@ -230,7 +251,10 @@ class TicketReport(ReportModel):
     """Optimiser steps of the weights gone back to."""
     rounds: list[TicketRound]
     copies: list[Accuracy]
-    """Accuracy of every copy of the ticket, the result first; empty without copies."""
+    """Accuracy of every copy of the ticket, the result first; empty without copies, and where the
+    objective measures none."""
+    copies_metric: list[float | None] = Field(default=[])
+    """The metric that decides, of the same; empty in older reports."""
     stability: list[Barrier]
     """Between every two copies."""
 
@@ -244,6 +268,8 @@ class BaselineReport(ReportModel):
     """That it trained for."""
     loss: float | None
     accuracy: Accuracy | None
+    metric: float | None = None
+    """The metric that decides; null in older reports."""
     drawn_by_distribution: list[str]
     """Tensors whose role the graph does not tell: drawn with the mean and deviation they had."""
     removed: dict[str, int] = Field(default={})
@@ -276,7 +302,13 @@ class Verdict(ReportModel):
     measured_speedup: dict[str, float]
     """Median latency before / after, by batch size."""
     accuracy_change: float | None
-    """Top-1 after minus before, as a fraction; null without a dataset."""
+    """Top-1 after minus before, as a fraction; null without a dataset, and where accuracy is not
+    measured."""
+    metric: str | None = None
+    """Name of the metric that decides; null without a dataset and in older reports."""
+    metric_before: float | None = None
+    metric_after: float | None = None
+    """Null where it is no finite number."""
     constraints_met: bool
 
 
@@ -288,6 +320,10 @@ class Provenance(ReportModel):
     model_sha256: str
     dataset_sha256: str | None
     result_sha256: str
+    loss_sha256: str | None = None
+    """Of the uploaded loss; null without one."""
+    metric_sha256: str | None = None
+    """Of the uploaded metric; null without one."""
     versions: dict[str, str]
     device: str
     threads: int
@@ -299,6 +335,8 @@ class Report(ReportModel):
 
     version: Literal[1] = 1
     before: Measurement
+    objective: ObjectiveReport = CLASSIFICATION
+    """The loss and the metrics."""
     stages: list[StageReport]
     after: Measurement
     certificate: Certificate

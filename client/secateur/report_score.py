@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from secateur.report import Accuracy, Frozen, Provenance, ReportModel
+from secateur.report import Accuracy, Frozen, ObjectiveReport, Provenance, ReportModel
+from secateur.report_base import CLASSIFICATION
 
 UNCERTIFIED = (
     "There is no certificate: a score job makes no model, and the uploaded one stays as it was."
@@ -25,9 +26,11 @@ class ScanPoint(ReportModel):
     drift: float | None = None
     """||y_pruned - y|| / ||y|| of the outputs; null where not measured or not finite."""
     loss: float | None = None
-    """Average cross-entropy; null where not measured or not finite."""
+    """Average loss; null where not measured or not finite."""
     accuracy: Accuracy | None = None
     """Null where not measured."""
+    metric: float | None = None
+    """The metric that decides; null where not measured or not finite, and in older reports."""
     elapsed_ms: float
 
 
@@ -42,8 +45,8 @@ class LayerScan(ReportModel):
     removable: int
     """How many of them may go; fewer than `units` where some must stay."""
     sensitivity: float | None
-    """Mean over the ratios of what is lost: the drift, the accuracy given up (as a fraction) or the
-    rise of the loss; null where a point is not finite."""
+    """Mean over the ratios of what is lost: the drift, the accuracy given up (as a fraction), the
+    rise of the loss or how much worse the metric got; null where a point is not finite."""
     points: list[ScanPoint]
     """In the order of the ratios."""
 
@@ -54,7 +57,7 @@ class Scan(ReportModel):
     stage_index: int
     granularity: Literal["channel", "head", "element"]
     criterion: str
-    measure: Literal["drift", "accuracy", "loss"]
+    measure: Literal["drift", "metric", "accuracy", "loss"]
     split: Literal["validation", "train", "example"]
     """What was measured on; `example` without a dataset."""
     samples: int
@@ -63,6 +66,8 @@ class Scan(ReportModel):
     """Of the whole model on the same samples; null for `drift`."""
     accuracy: Accuracy | None
     """Of the whole model on the same samples; null for `drift`."""
+    metric: float | None = None
+    """Of the whole model on the same samples, the metric that decides; null for `drift`."""
     layers: list[LayerScan]
     """In the order of the model."""
     frozen: list[Frozen]
@@ -76,6 +81,8 @@ class ScoreReport(ReportModel):
 
     version: Literal[1] = 1
     kind: Literal["score"] = "score"
+    objective: ObjectiveReport = CLASSIFICATION
+    """The loss and the metrics."""
     summary: str
     without_certificate: str = UNCERTIFIED
     warnings: list[str]

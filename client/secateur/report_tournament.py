@@ -27,9 +27,13 @@ class Contestant(ReportModel):
     loss_before: float | None = None
     """Validation loss after pruning, before recovery; null too where it is no finite number."""
     accuracy_before: Accuracy | None = None
+    metric_before: float | None = None
+    """Of the metric that decides; null where it is no finite number, and in older reports."""
     loss: float | None = None
     """After recovery; the same as before where there was none."""
     accuracy: Accuracy | None = None
+    metric: float | None = None
+    """Of the metric that decides, after recovery."""
     seconds: float | None = None
     """Scoring, pruning, recovery and evaluation."""
 
@@ -54,5 +58,5 @@ class TournamentReport(ReportModel):
     contestants: list[Contestant]
     """In the order of the recipe."""
     winner: str | None
-    """The criterion of the stage: highest accuracy after recovery, then lowest loss, then first in
+    """The criterion of the stage: best metric after recovery, then lowest loss, then first in
     order. Null while contestants are missing."""

@@ -14,11 +14,14 @@ class TradeOffPoint(ReportModel):
     """Asked for: the share of weights, or of channels, to prune."""
     kept_fraction: float
     """Non-zero parameters after pruning over the parameters of the original."""
-    pruned: Accuracy
-    """Without retraining."""
+    pruned: Accuracy | None
+    """Without retraining; null where the objective measures no accuracy."""
+    pruned_metric: float | None = None
+    """The metric that decides; null where it is no finite number, and in older reports."""
     pruned_loss: float
     """Average validation loss, without penalties."""
-    retrained: Accuracy
+    retrained: Accuracy | None
+    retrained_metric: float | None = None
     retrained_loss: float
     """Average validation loss, without penalties."""
 
@@ -30,8 +33,10 @@ class TradeOffCurve(ReportModel):
     strength: float | None
     criterion: str
     iterative: bool
-    dense: Accuracy
+    dense: Accuracy | None
     """Before pruning: after training with the penalty, or of the upload where there was none."""
+    dense_metric: float | None = None
+    """The metric that decides, of the same."""
     points: list[TradeOffPoint]
     """By rising ratio."""
 

@@ -265,6 +265,8 @@ class Method(Resource):
         "training",
         "baseline",
         "scan",
+        "loss",
+        "metric",
     ]
     summary: str
     formula: str

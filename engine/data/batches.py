@@ -68,7 +68,7 @@ def batches(
     first: int = 0,
     own: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> Generator[Batch]:
-    """The split, batch by batch.
+    """The split, batch by batch; targets keep their dtype.
 
     Without `order` batches of tensors are contiguous views of the file; with it each batch
     gathers its rows. Where that is work, a thread makes the batches ahead of their use.

@@ -1,12 +1,14 @@
 r"""Gradients of the loss with respect to every weight, batch by batch.
 
 The uploaded program itself runs with autograd, in evaluation mode: batch statistics and dropout
-are those of use, not of training. The loss of a batch B is the mean cross-entropy
+are those of use, not of training. The loss of a batch B is that of the job's objective, without
+label smoothing; for a classifier the mean cross-entropy
 
 .. math:: L_B(w) = \frac{1}{|B|} \sum_{n \in B} -\log p_w(y_n \mid x_n)
 
-towards the targets of the dataset (`labels`), or towards labels drawn from what the upload
-predicts, :math:`y_n \sim p_\text{upload}(\cdot \mid x_n)` (`teacher`). The latter needs no
+towards the targets of the dataset (`labels`), or towards targets drawn from what the upload
+predicts, :math:`y_n \sim p_\text{upload}(\cdot \mid x_n)` (`teacher`; for the squared error a
+normal distribution around the output, see `engine.objective.values`). The latter needs no
 targets. In expectation its gradient is that of the distillation loss
 :math:`KL(p_\text{upload} \Vert p_w)`; where the program still is the upload, that gradient is
 zero and its square is the true Fisher information (Martens 2020, "New Insights and Perspectives
@@ -17,18 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.calling import call, output_tensor, plain_execution
+from engine.calling import call, plain_execution
 from engine.data.batches import Batch
 from engine.errors import CriterionDoesNotFit, UnsupportedOperator
 from engine.evidence.samples import Evidence
 from engine.seeds import generator
 from engine.torchscript.program import Program
-from engine.training.objective import class_indices, cross_entropy
 
 Maps = dict[str, Tensor]
 """A tensor for each parameter by name, of the parameter's shape."""
@@ -157,14 +159,18 @@ def _loss(
     program: Program, batch: Batch, number: int, evidence: Evidence, *, trained: bool = False
 ) -> Tensor:
     output = call(program.module, batch.inputs, where=f"{evidence.field}.scoring.batch_size")
-    logits = output_tensor(output)
-    if logits.dim() < 2:
+    objective = evidence.objective
+    if objective.scores_classes and (scores := objective.scores(output)).dim() < 2:
         raise CriterionDoesNotFit(
-            f"the model gives {list(logits.shape)}, and cross-entropy takes a score for each class",
-            hint="gradients are of classification; use a criterion that takes none",
+            f"the model gives {list(scores.shape)}, and cross-entropy takes a score for each class",
+            hint="gradients are of classification unless the recipe says otherwise; set "
+            "`objective.loss`, or use a criterion that takes none",
             where="criterion",
         )
-    loss = cross_entropy(logits, _targets(batch, number, evidence))
+    if evidence.target == "labels":
+        loss = _towards_targets(output, batch, evidence)
+    else:
+        loss = objective.mean_loss_towards(output, _drawn(batch, number, evidence), batch)
     if trained and not bool(torch.isfinite(loss)):
         raise CriterionDoesNotFit(
             f"the copy that is trained to judge by diverged: its loss became {loss.item()}",
@@ -180,21 +186,31 @@ def _loss(
     return loss
 
 
-def _targets(batch: Batch, number: int, evidence: Evidence) -> Tensor:
-    if evidence.target == "labels":
-        if batch.targets is None:
-            raise CriterionDoesNotFit(
-                "the criterion takes gradients towards targets, and the training split has none",
-                hint="add `train/targets/0`, or set `scoring: {target: teacher}`",
-                where="criterion",
-            )
-        return class_indices(batch.targets)
+def _towards_targets(output: Any, batch: Batch, evidence: Evidence) -> Tensor:
+    objective = evidence.objective
+    if batch.targets is None and objective.needs_targets:
+        raise CriterionDoesNotFit(
+            "the criterion takes gradients towards targets, and the training split has none",
+            hint="add `train/targets/0`, or set `scoring: {target: teacher}`",
+            where="criterion",
+        )
+    return objective.mean_loss(output, batch)
+
+
+def _drawn(batch: Batch, number: int, evidence: Evidence) -> Tensor:
+    """Targets as the upload predicts them."""
     if evidence.teacher is None:
         raise ValueError("evidence with `target: teacher` has no teacher")
+    objective = evidence.objective
     with torch.no_grad():
         where = f"{evidence.field}.scoring.batch_size"
-        logits = output_tensor(call(evidence.teacher.twin().module, batch.inputs, where=where))
-    likely = logits.detach().double().softmax(dim=1).movedim(1, -1).cpu()
-    source = generator(evidence.seed, "teacher", number)
-    drawn = torch.multinomial(likely.reshape(-1, likely.shape[-1]), 1, generator=source)
-    return drawn.reshape(likely.shape[:-1]).to(logits.device)
+        scores = objective.scores(call(evidence.teacher.twin().module, batch.inputs, where=where))
+    drawn = objective.loss.drawn(scores, generator(evidence.seed, "teacher", number))
+    if drawn is None:
+        raise CriterionDoesNotFit(
+            f"`scoring.target: teacher` draws targets from what the upload predicts, and "
+            f"`objective.loss: {objective.loss.name}` says nothing of how likely they are",
+            hint="use `scoring: {target: labels}`",
+            where="scoring.target",
+        )
+    return drawn

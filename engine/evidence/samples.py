@@ -19,6 +19,7 @@ from engine.calling import call, plain_execution
 from engine.data.batches import Batch, batches, bounds, shuffled
 from engine.data.splits import Split
 from engine.errors import CriterionDoesNotFit, InputsDoNotFit, ModelRaised
+from engine.objective.objective import CLASSIFICATION, Objective
 from engine.seeds import generator
 from engine.structure import at_batch_size, samples_in
 from engine.torchscript.program import Program
@@ -43,6 +44,7 @@ class Evidence:
             where there was none, so that the criterion trains a copy.
         epochs: passes over the samples that the copy is trained for.
         rate: learning rate of the copy.
+        objective: of the job; its loss is what gradients are of.
     """
 
     example: tuple[Any, ...]
@@ -58,6 +60,7 @@ class Evidence:
     movement: Mapping[str, Tensor] | None = None
     epochs: int = 1
     rate: float = 0.01
+    objective: Objective = CLASSIFICATION
 
     def stream(self, program: Program) -> Iterator[tuple[float, Batch]]:
         """Each batch's share of all samples, and the batch; one is in memory at a time.

@@ -49,7 +49,7 @@ def barriers(
     Args:
         program: whose graph the copies are weights of; it stays as it is.
         copies: parameters and buffers by name.
-        error_of: share of wrong answers of a program, in [0, 1].
+        error_of: what rises where a program gets worse, such as its share of wrong answers.
     """
     probe = program.twin()
     found = []

@@ -28,9 +28,12 @@ def accuracy_curve(before: Measurement, stages: Sequence[StageReport]) -> list[C
                     label=stage.label,
                     kept_fraction=stage.nonzero_parameters / max(before.parameters, 1),
                     pruned=stage.accuracy,
+                    pruned_metric=stage.deciding,
                     retrained=None,
                 )
             )
         elif points and stage.stage == "finetune":
-            points[-1] = points[-1].model_copy(update={"retrained": stage.accuracy})
+            points[-1] = points[-1].model_copy(
+                update={"retrained": stage.accuracy, "retrained_metric": stage.deciding}
+            )
     return points

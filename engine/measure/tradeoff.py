@@ -30,7 +30,7 @@ from typing import Any
 
 from secateur.recipe import FinetuneOptions, Penalty
 from secateur.recipe_tradeoff import TradeOff, TradeOffLine
-from secateur.report_base import Accuracy
+from secateur.report_base import Accuracy, ReportModel
 from secateur.report_tradeoff import TradeOffCurve, TradeOffPoint, TradeOffReport
 from torch import Tensor
 
@@ -143,6 +143,30 @@ class Held:
     masks: Mapping[str, Tensor]
 
 
+class Dense(ReportModel):
+    """What was measured before pruning: accuracy, and the metric that decides."""
+
+    accuracy: Accuracy | None
+    metric: float | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A pruned point before its retraining.
+
+    Attributes:
+        accuracy, metric, loss: measured.
+        kept: share of parameters.
+        masks: that hold.
+    """
+
+    accuracy: Accuracy | None
+    metric: float | None
+    loss: float
+    kept: float
+    masks: Mapping[str, Tensor]
+
+
 @dataclass
 class TradeOffState:
     """What the curves need between the steps of a job.
@@ -150,17 +174,17 @@ class TradeOffState:
     Attributes:
         line: that `held` belongs to.
         held: None while the line prunes the upload.
-        dense: accuracy before pruning, by line.
+        dense: what was measured before pruning, by line.
         points: finished ones, by line.
-        begun: of the step under way: accuracy, loss and share of parameters without retraining,
-            and its masks; not kept.
+        begun: of the step under way: accuracy, metric, loss and share of parameters without
+            retraining, and its masks; not kept.
     """
 
     line: int | None = None
     held: Held | None = None
-    dense: dict[int, Accuracy] = field(default_factory=dict)
+    dense: dict[int, Dense] = field(default_factory=dict)
     points: dict[int, list[TradeOffPoint]] = field(default_factory=dict)
-    begun: tuple[Accuracy, float, float, Mapping[str, Tensor]] | None = None
+    begun: Begun | None = None
 
     def held_by(self, line: int) -> Held | None:
         """What a line goes on from."""
@@ -178,7 +202,8 @@ class TradeOffState:
                     strength=line.strength,
                     criterion=line.criterion,
                     iterative=line.iterative,
-                    dense=self.dense[index],
+                    dense=self.dense[index].accuracy,
+                    dense_metric=self.dense[index].metric,
                     points=self.points[index],
                 )
                 for index, line in enumerate(tradeoff.lines)
@@ -208,9 +233,7 @@ class TradeOffState:
         return cls(
             line=data["line"],
             held=held,
-            dense={
-                index: Accuracy.model_validate_json(text) for index, text in data["dense"].items()
-            },
+            dense={index: Dense.model_validate_json(text) for index, text in data["dense"].items()},
             points={
                 index: [TradeOffPoint.model_validate_json(text) for text in points]
                 for index, points in data["points"].items()

@@ -28,11 +28,18 @@ from engine.pipeline.distributed import train_together
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
+from engine.pipeline.recalibration import recalibrate_step
 from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
 from engine.pipeline.setup import Workbench, prepare
-from engine.pipeline.stage_states import distribution_after, state_after
-from engine.pipeline.steps import PruneStep, TournamentStep, TrainStep, steps_of
+from engine.pipeline.stage_states import distribution_after, stage_name, state_after
+from engine.pipeline.steps import (
+    PruneStep,
+    RecalibrateStep,
+    TournamentStep,
+    TrainStep,
+    steps_of,
+)
 from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
 from engine.pipeline.training import Together, train_step
@@ -113,6 +120,9 @@ class _Job:
             state.warnings.append(
                 "no validation split with targets: the accuracy of the result is unknown"
             )
+        for remark in bench.remarks:
+            state.warnings.append(remark)
+            self._listener.log(remark)
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state
@@ -125,34 +135,40 @@ class _Job:
         self._save(bench, state)
 
     def _step(
-        self, bench: Workbench, state: JobState, step: PruneStep | TrainStep, position: int
+        self,
+        bench: Workbench,
+        state: JobState,
+        step: PruneStep | TrainStep | RecalibrateStep,
+        position: int,
     ) -> None:
         if isinstance(step, PruneStep):
             step = with_winner(step, state)
         self._listener.stage_started(step.stage_index, step.label)
         started = time.monotonic() - state.elapsed_ms / 1000
         begin_stage(bench, state, step)
-        aside = False
+        removed, layers, aside = 0, list[str](), False
         if isinstance(step, PruneStep):
             given = state.program
             removed, layers = prune(bench, state, step, self._listener)
             program = state.program
             if step.stage.granularity in ("element", "n_m"):
                 state.masked = measure_masks_beside(bench, given, state.masks, step, self._listener)
+        elif isinstance(step, RecalibrateStep):
+            program = recalibrate_step(bench, state, step, self._listener)
         else:
             observer = _Observer(self, bench, state, step, started)
             program, removed = train_step(
                 *(bench, state, step, observer, self._listener),
                 together=self._together(bench, state, position),
             )
-            layers, aside = [], step.aside
+            aside = step.aside
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         masked, state.masked = state.masked, None
         # What was measured of the masked model is not the step's own time.
         started += 0.0 if masked is None else masked.elapsed_ms / 1000
         if isinstance(step, PruneStep):
             note_pruned(state, step, measurement, removed)
-        else:
+        elif not isinstance(step, RecalibrateStep):
             note(bench, state, step, measurement)
         if not aside:
             state.reports.append(
@@ -160,7 +176,7 @@ class _Job:
                     **measurement.model_dump(),
                     state=state_after(step, state, measurement),
                     masked=masked,
-                    stage="prune" if isinstance(step, PruneStep) or removed else "finetune",
+                    stage=stage_name(step, removed),
                     label=step.label,
                     stage_index=step.stage_index,
                     round=step.shown_round,
@@ -196,7 +212,9 @@ class _Job:
         artifacts = self._write(state, report, model)
         self._listener.stage_finished(index, "verify and measure", report.after)
         result = CompressResult(artifacts=artifacts, report=report)
-        broken = broken_constraints(bench.recipe, report.before, report.after)
+        broken = broken_constraints(
+            bench.recipe, report.before, report.after, report.objective.decides
+        )
         if broken:
             raise ResultBreaksConstraint(
                 "the result breaks a constraint: " + "; ".join(item.text for item in broken),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from secateur.report import Latency, Measurement
@@ -16,7 +17,7 @@ from engine.training.evaluation import evaluate
 
 
 def measure(bench: Workbench, program: Program, *, file_bytes: int) -> Measurement:
-    """Size, MACs, loss and accuracy; no latency.
+    """Size, MACs, loss and metrics; no latency.
 
     Args:
         bench: example and dataset.
@@ -31,6 +32,11 @@ def with_latency(measurement: Measurement, latencies: Sequence[Latency]) -> Meas
     return measurement.model_copy(update={"latency_ms": list(latencies)})
 
 
+def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with null for what is no finite number."""
+    return {name: value if isfinite(value) else None for name, value in metrics.items()}
+
+
 def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, Any]:
     weights = weights_of(program)
     validation = bench.validation
@@ -40,7 +46,11 @@ def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, An
         if validation is None
         # A twin: what runs may write to its buffers.
         else evaluate(
-            program.twin(), validation, device=bench.job.device, example_batch=bench.example_batch
+            program.twin(),
+            validation,
+            device=bench.job.device,
+            example_batch=bench.example_batch,
+            objective=bench.objective,
         )
     )
     elapsed = (time.monotonic() - started) * 1000
@@ -51,6 +61,7 @@ def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, An
         "nonzero_parameters": nonzero_count(weights),
         "macs": count_macs(program, bench.inputs),
         "loss": None if evaluation is None else evaluation.loss,
-        "accuracy": None if evaluation is None else evaluation.accuracy,
+        "accuracy": None if evaluation is None else evaluation.top1,
+        "metrics": {} if evaluation is None else finite(evaluation.metrics),
         "evaluation_ms": None if evaluation is None else elapsed,
     }

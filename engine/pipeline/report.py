@@ -45,7 +45,7 @@ def build_report(
     last = Measurement.model_validate(state.reports[-1].model_dump(include=_MEASURED))
     last.file_bytes = model.stat().st_size
     after = with_latency(last, comparison.compact)
-    broken = broken_constraints(bench.recipe, before, after)
+    broken = broken_constraints(bench.recipe, before, after, bench.objective.report().decides)
     dense, small = weights_of(bench.original), weights_of(state.program)
     limits = weight_range({**dense, **{f"after {name}": w for name, w in small.items()}})
     stages = [stage for stage in bench.recipe.stages if isinstance(stage, PruneStage)]
@@ -53,6 +53,7 @@ def build_report(
     warnings = [*state.warnings, *broken_patterns(patterns), *comparison.warnings]
     return Report(
         before=before,
+        objective=bench.objective.report(),
         stages=state.reports,
         after=after,
         certificate=_reloaded(merge_certificates(state.certificates)),
@@ -73,6 +74,7 @@ def build_report(
             after,
             broken,
             warnings,
+            decides=bench.objective.report().decides,
             nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
         ),
         provenance=provenance(bench.job, model),
@@ -87,6 +89,8 @@ def provenance(job: JobInput, model: Path) -> Provenance:
         model_sha256=file_sha256(job.model),
         dataset_sha256=None if job.dataset is None else file_sha256(job.dataset),
         result_sha256=file_sha256(model),
+        loss_sha256=None if job.loss is None else file_sha256(job.loss),
+        metric_sha256=None if job.metric is None else file_sha256(job.metric),
         versions={
             "python": platform.python_version(),
             # With its build (+cpu, +cu130), which the package's own metadata may leave out.
@@ -105,11 +109,19 @@ def fingerprint_of(job: JobInput) -> str:
     parts = [
         file_sha256(job.model),
         "" if job.dataset is None else file_sha256(job.dataset),
-        "" if job.initial is None else file_sha256(job.initial),
+        *(
+            "" if file is None else file_sha256(file)
+            for file in (job.initial, job.loss, job.metric)
+        ),
         # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
         json.dumps(job.recipe.model_dump(mode="json")),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _beside(job: JobInput) -> list[Path | None]:
+    """The files that came with the model and the dataset."""
+    return [job.initial, job.loss, job.metric]
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

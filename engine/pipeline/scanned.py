@@ -143,7 +143,9 @@ def samples_of(bench: Workbench, stage: ScoreStage, index: int) -> Split | tuple
         return bench.inputs
     field = f"recipe.stages.{index}"
     split = (
-        bench.dataset.require(stage.split, f"{field}.measure")
+        bench.dataset.require(
+            stage.split, f"{field}.measure", targets=bench.objective.needs_targets
+        )
         if stage.labelled
         else bench.dataset.require_inputs(stage.split, f"{field}.split")
     )

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from secateur.recipe import ScoreStage
-from secateur.report import Accuracy
 from secateur.report_score import LayerScan, Scan, ScanPoint, ScoreReport
 
 from engine.data.splits import Split
@@ -125,10 +124,13 @@ class _Job:
             batch_size=stage.batch_size,
             example_batch=bench.example_batch,
             device=self._job.device,
+            objective=bench.objective,
         )
         if index not in self._state.whole:
             before = judge.measure(intact) if stage.labelled else Measured()
-            self._state.whole[index] = Whole(loss=before.loss, accuracy=before.accuracy)
+            self._state.whole[index] = Whole(
+                loss=before.loss, accuracy=before.accuracy, metric=before.metric
+            )
         whole = self._state.whole[index]
         points = self._state.points.setdefault(index, [])
         wanted = [(layer, ratio) for layer in found.layers for ratio in stage.ratios]
@@ -147,8 +149,15 @@ class _Job:
             ratios=list(stage.ratios),
             loss=whole.loss,
             accuracy=whole.accuracy,
+            metric=whole.metric,
             layers=[
-                _layer_scan(stage, layer, points[each * number : each * (number + 1)], whole)
+                _layer_scan(
+                    stage,
+                    layer,
+                    points[each * number : each * (number + 1)],
+                    whole,
+                    rises=_rises(stage, bench),
+                )
                 for number, layer in enumerate(found.layers)
             ],
             frozen=found.frozen,
@@ -163,7 +172,7 @@ class _Job:
         done: tuple[int, int],
         label: str,
     ) -> None:
-        value = _quantity(stage, point.drift, point.loss, point.accuracy)
+        value = _quantity(stage, point)
         name = f"{layer.name} at {point.ratio:g}"
         if value is None:
             self._listener.log(f"{label}: the {stage.measure} of {name} is not finite")
@@ -181,7 +190,8 @@ class _Job:
         save_file(scores, scores_file)
         report = ScoreReport(
             summary="; ".join(_summary(scan) for scan in scans),
-            warnings=[warning for scan in scans for warning in _warnings(scan)],
+            objective=bench.objective.report(),
+            warnings=[*bench.remarks, *(warning for scan in scans for warning in _warnings(scan))],
             scans=scans,
             provenance=provenance(self._job, scores_file),
         )
@@ -210,7 +220,10 @@ def _point(judge: Judge, layer: ScannedLayer, ratio: float, whole: Whole) -> Sca
         if count
         # Nothing goes: the model is whole, and its drift from itself is none.
         else Measured(
-            drift=0.0 if whole.accuracy is None else None, loss=whole.loss, accuracy=whole.accuracy
+            drift=0.0 if whole.loss is whole.metric is None else None,
+            loss=whole.loss,
+            accuracy=whole.accuracy,
+            metric=whole.metric,
         )
     )
     return ScanPoint(
@@ -219,28 +232,40 @@ def _point(judge: Judge, layer: ScannedLayer, ratio: float, whole: Whole) -> Sca
         drift=measured.drift,
         loss=measured.loss,
         accuracy=measured.accuracy,
+        metric=measured.metric,
         elapsed_ms=(time.monotonic() - started) * 1000,
     )
 
 
-def _quantity(
-    stage: ScoreStage, drift: float | None, loss: float | None, accuracy: Accuracy | None
-) -> float | None:
+def _quantity(stage: ScoreStage, found: ScanPoint | Whole) -> float | None:
+    """What the stage measures, of a point or of the whole model."""
+    if stage.measure == "drift":
+        return found.drift if isinstance(found, ScanPoint) else 0.0
     if stage.measure == "accuracy":
-        return None if accuracy is None else accuracy.top1
-    return drift if stage.measure == "drift" else loss
+        return None if found.accuracy is None else found.accuracy.top1
+    return found.loss if stage.measure == "loss" else found.metric
+
+
+def _rises(stage: ScoreStage, bench: Workbench) -> bool:
+    """Whether what is measured is better the higher it is."""
+    if stage.measure == "metric":
+        return bench.objective.decides.higher_is_better
+    return stage.measure == "accuracy"
 
 
 def _layer_scan(
-    stage: ScoreStage, layer: ScannedLayer, points: list[ScanPoint], whole: Whole
+    stage: ScoreStage,
+    layer: ScannedLayer,
+    points: list[ScanPoint],
+    whole: Whole,
+    *,
+    rises: bool,
 ) -> LayerScan:
-    start = 0.0
-    if stage.labelled:
-        known = _quantity(stage, None, whole.loss, whole.accuracy)
-        start = float("nan") if known is None else known
-    values = [_quantity(stage, point.drift, point.loss, point.accuracy) for point in points]
+    known = _quantity(stage, whole)
+    start = float("nan") if known is None else known
+    values = [_quantity(stage, point) for point in points]
     finite = [value for value in values if value is not None]
-    sign = -1 if stage.measure == "accuracy" else 1
+    sign = -1 if rises else 1
     mean = sign * (sum(value - start for value in finite) / len(points))
     usable = len(finite) == len(points) and mean == mean  # noqa: PLR0124 - NaN differs from itself
     return LayerScan(

@@ -22,6 +22,7 @@ class Whole(BaseModel):
 
     loss: float | None
     accuracy: Accuracy | None
+    metric: float | None = None
 
 
 class ScanState(BaseModel):

@@ -44,8 +44,8 @@ def evidence_for(
     scoring = stage.scoring or Scoring()
     split = None
     if stage.needs_samples and bench.dataset is not None:
-        take = bench.dataset.require if stage.needs_targets else bench.dataset.require_inputs
-        split = take("train", f"{field}.criterion")
+        targets = stage.needs_targets and bench.objective.needs_targets
+        split = bench.dataset.require("train", f"{field}.criterion", targets=targets)
     return Evidence(
         example=tuple(bench.inputs),
         split=split,
@@ -60,6 +60,7 @@ def evidence_for(
         movement=movement,
         epochs=scoring.epochs or 1,
         rate=scoring.lr or DEFAULT_SCORING_LR,
+        objective=bench.objective,
     )
 
 

@@ -44,6 +44,7 @@ def note_baseline(
             epochs=_epochs(state, step),
             loss=measured.loss,
             accuracy=measured.accuracy,
+            metric=measured.deciding,
             drawn_by_distribution=unknown,
             removed=randomly_pruned(bench, state, step).removed if random else {},
             nonzero_parameters=measured.nonzero_parameters,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from secateur.recipe import ImpRewind, PruneStage, Recipe
+from secateur.recipe import ImpRewind, PruneStage, RecalibrateStage, Recipe
 
 from engine.calling import call, plain_execution
 from engine.certify import relative_error
@@ -24,10 +24,12 @@ from engine.data.splits import Dataset, Split
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
+from engine.objective.objective import Objective, resolve
 from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
 from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
+from engine.training.recalibration import require_statistics
 
 
 class DeviceUnavailable(EngineError):
@@ -46,12 +48,16 @@ class Workbench:
         original: the upload as the engine reads it (see `Program.load`).
         inputs: example inputs, on the device.
         dataset: or None.
+        objective: the loss and the metrics.
+        remarks: on the dataset, worth a warning.
     """
 
     job: JobInput
     original: Program
     inputs: tuple[Any, ...]
     dataset: Dataset | None
+    objective: Objective
+    remarks: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -65,9 +71,11 @@ class Workbench:
 
     @property
     def validation(self) -> Split | None:
-        """The validation split, where it has targets to measure accuracy against."""
+        """The validation split, where the objective can judge by it."""
         split = self.dataset.validation if self.dataset is not None else None
-        return split if split is not None and split.targets is not None else None
+        if split is None or (split.targets is None and self.objective.needs_targets):
+            return None
+        return split
 
 
 def prepare(job: JobInput) -> Workbench:
@@ -80,6 +88,9 @@ def prepare(job: JobInput) -> Workbench:
     torch.set_num_threads(job.threads)
     original = Program.load(job.model, device=job.device)
     _check_patterns(job.recipe, original.layer_names())
+    for index, stage in enumerate(job.recipe.stages):
+        if isinstance(stage, RecalibrateStage):
+            require_statistics(original, f"recipe.stages.{index}")
     dataset = _dataset_for(original, job)
     _check_splits(job.recipe, dataset)
     if job.initial is not None:
@@ -89,11 +100,34 @@ def prepare(job: JobInput) -> Workbench:
         inputs = fit_inputs(arguments_of(original), inputs)
     upload = Program.as_uploaded(job.model, device=job.device)
     _check_reading(upload, original, inputs, source_of_examples(job.recipe.inputs, dataset))
-    bench = Workbench(job=job, original=original, inputs=inputs, dataset=dataset)
-    if dataset is not None:
-        for split in dataset.splits:
-            check_split(upload.module, split, device=job.device, samples=bench.example_batch)
-    return bench
+    objective = resolve(
+        job.recipe.objective, loss=job.loss, metric_module=job.metric, device=job.device
+    )
+    bench = Workbench(
+        job=job, original=original, inputs=inputs, dataset=dataset, objective=objective
+    )
+    return replace(bench, remarks=tuple(_check_data(bench, upload)))
+
+
+def _check_data(bench: Workbench, upload: Program) -> Iterator[str]:
+    """Hold every split against the model and every loss of the job; what is worth a warning."""
+    if bench.dataset is None:
+        return
+    losses = {bench.objective.loss: bench.objective}
+    for _, options in bench.recipe.all_trainings():
+        trained = bench.objective.trained_by(options)
+        losses.setdefault(trained.loss, trained)
+    for split in bench.dataset.splits:
+        found: list[str] = []
+        for objective in losses.values() if split.name == "train" else [bench.objective]:
+            found += check_split(
+                upload.module,
+                split,
+                device=bench.job.device,
+                samples=bench.example_batch,
+                objective=objective,
+            )
+        yield from dict.fromkeys(found)
 
 
 def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
@@ -199,7 +233,8 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
     for index, stage in enumerate(recipe.stages):
         schedule = stage.schedule if isinstance(stage, PruneStage) else None
         if isinstance(schedule, ImpRewind) and schedule.copies > 1:
-            dataset.require("validation", f"stages.{index}.schedule.copies")
+            needed = recipe.objective.needs_targets
+            dataset.require("validation", f"stages.{index}.schedule.copies", targets=needed)
     judged = recipe.needs_validation()
     if judged is not None:
-        dataset.require("validation", judged)
+        dataset.require("validation", judged, targets=recipe.objective.needs_targets)

@@ -10,6 +10,7 @@ from secateur.recipe import (
     FinetuneOptions,
     LrRewind,
     PruneStage,
+    RecalibrateStage,
     Recipe,
     Rigl,
     ScoreStage,
@@ -119,8 +120,41 @@ class TournamentStep:
         return True
 
 
+@dataclass(frozen=True)
+class RecalibrateStep:
+    """BatchNorm statistics measured anew."""
+
+    stage_index: int
+    stage: RecalibrateStage
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        return "recalibrate"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        return f"recipe.stages.{self.stage_index}"
+
+    @property
+    def shown_round(self) -> int | None:
+        """It has no rounds."""
+        return None
+
+    @property
+    def purpose(self) -> str:
+        """Names the run for its seeds."""
+        return f"recalibrate/{self.stage_index}"
+
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return False
+
+
 TrainStep = FinetuneStep | TicketStep | BaselineStep | TradeOffStep
-Step = PruneStep | TrainStep | TournamentStep
+Step = PruneStep | TrainStep | TournamentStep | RecalibrateStep
 
 
 def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
@@ -134,6 +168,9 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     for index, stage in enumerate(recipe.stages):
         if isinstance(stage, ScoreStage):
             raise TypeError("a score stage is no step towards a smaller model")
+        if isinstance(stage, RecalibrateStage):
+            steps.append(RecalibrateStep(index, stage))
+            continue
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))
             continue

@@ -8,9 +8,10 @@ the job. Every later run starts from them under the masks found so far.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 
 from secateur.recipe import ImpRewind, Supermask
-from secateur.report import Accuracy, Measurement, TicketReport, TicketRound
+from secateur.report import Measurement, MetricReport, TicketReport, TicketRound
 from torch import Tensor
 
 from engine.errors import EngineError
@@ -25,11 +26,11 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.masking import keep_learned, learns_masks
 from engine.pipeline.scratch import as_long_as, from_scratch, note_baseline
 from engine.pipeline.setup import Workbench
-from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TrainStep
+from engine.pipeline.steps import FinetuneStep, PruneStep, RecalibrateStep, Step, TrainStep
 from engine.pipeline.tradeoff import keep_point, note_point
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
-from engine.training.evaluation import evaluate
+from engine.training.evaluation import Evaluation, evaluate
 from engine.training.run import TrainingRun
 
 
@@ -60,7 +61,7 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
             that reaches the stage.
     """
     index = step.stage_index
-    if isinstance(step, FinetuneStep | BaselineStep | TradeOffStep):
+    if isinstance(step, FinetuneStep | BaselineStep | TradeOffStep | RecalibrateStep):
         return
     if index in state.lottery.reports:
         return
@@ -97,7 +98,9 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
 def _steps_of_an_epoch(bench: Workbench, step: TicketStep) -> int:
     if bench.dataset is None:
         raise ValueError("a ticket stage without a dataset; `prepare` refuses that")
-    train = bench.dataset.require("train", step.field, targets=step.options.needs_targets)
+    train = bench.dataset.require(
+        "train", step.field, targets=step.options.learns_from_targets(bench.recipe.objective)
+    )
     return steps_of_an_epoch(step.options, train.samples)
 
 
@@ -182,6 +185,7 @@ def _note(
             share_left=(total - held) / total,
             loss=measured.loss,
             accuracy=measured.accuracy,
+            metric=measured.deciding,
         )
     )
 
@@ -191,16 +195,29 @@ def _compare_copies(bench: Workbench, state: JobState, index: int) -> None:
     if validation is None:
         raise ValueError("copies without a validation split; `prepare` refuses that")
 
-    def accuracy(program: Program) -> Accuracy:
-        found = evaluate(
-            program, validation, device=bench.job.device, example_batch=bench.example_batch
+    def judged(program: Program) -> Evaluation:
+        return evaluate(
+            program,
+            validation,
+            device=bench.job.device,
+            example_batch=bench.example_batch,
+            objective=bench.objective,
         )
-        return found.accuracy
 
     kept = state.lottery.copies.pop(index)
     report = state.lottery.reports[index]
     for copy in kept:
-        report.copies.append(accuracy(rewind(state.program, copy, {})))
+        found = judged(rewind(state.program, copy, {}))
+        report.copies.extend([] if found.top1 is None else [found.top1])
+        report.copies_metric.append(found.value if isfinite(found.value) else None)
+    metric = bench.objective.report().decides
     report.stability.extend(
-        barriers(state.program, kept, lambda program: 1 - accuracy(program).top1)
+        barriers(state.program, kept, lambda program: _error(judged(program), metric))
     )
+
+
+def _error(found: Evaluation, metric: MetricReport) -> float:
+    """What rises where a network gets worse: the share of wrong answers where there is one."""
+    if metric.fraction:
+        return 1 - found.value
+    return -found.value if metric.higher_is_better else found.value

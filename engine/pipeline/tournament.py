@@ -15,7 +15,7 @@ from math import isfinite
 from typing import Any
 
 from secateur.recipe import PruneStage, Tournament, entries
-from secateur.report import Accuracy, Contestant, TournamentReport
+from secateur.report import Contestant, TournamentReport
 
 from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned
 from engine.job import Listener
@@ -34,7 +34,7 @@ from engine.torchscript.program import Program
 from engine.tournament.matching import is_matched
 from engine.tournament.ranking import winner
 from engine.training.dropout import rescaled_dropout
-from engine.training.evaluation import evaluate
+from engine.training.evaluation import Evaluation, evaluate
 from engine.training.finetune import finetune
 from engine.training.run import TrainingRun
 from engine.training.state import TrainingState
@@ -79,10 +79,12 @@ def hold_tournament(
         else:
             outcome = _compete(bench, contest, entry.stage, step, listener)
         report.contestants.append(outcome)
-        _tell(listener, step, outcome, place)
+        _tell(listener, step, outcome, place, bench.objective.decides.name)
         save()
     listener.progress(len(listed), len(listed), "contestants")
-    report.winner = winner(report.contestants)
+    report.winner = winner(
+        report.contestants, higher_is_better=bench.objective.decides.higher_is_better
+    )
     if report.winner is None:
         raise _nobody(report, step)
     listener.log(f"{step.label}: `{report.winner}` wins")
@@ -144,10 +146,14 @@ def _compete(
             parameters=parameter_count(weights),
             nonzero_parameters=nonzero_count(weights),
         )
-        outcome.loss_before, outcome.accuracy_before = _evaluated(bench, pruned.program)
+        found = _evaluated(bench, pruned.program)
+        outcome.loss_before, outcome.accuracy_before = _finite(found.loss), found.top1
+        outcome.metric_before = _finite(found.value)
         recovery = _Recovery(listener, f"{step.label}: {stage.criterion}")
         recovered = _recovered(bench, pruned, options, step, recovery)
-        outcome.loss, outcome.accuracy = _evaluated(bench, recovered)
+        found = _evaluated(bench, recovered)
+        outcome.loss, outcome.accuracy = _finite(found.loss), found.top1
+        outcome.metric = _finite(found.value)
     except EngineError as error:
         if error.retryable:
             raise
@@ -157,16 +163,20 @@ def _compete(
     return outcome
 
 
-def _evaluated(bench: Workbench, program: Program) -> tuple[float | None, Accuracy]:
+def _evaluated(bench: Workbench, program: Program) -> Evaluation:
     if bench.validation is None:
         raise ValueError("a tournament without a validation split; `prepare` refuses that")
-    found = evaluate(
+    return evaluate(
         program.twin(),
         bench.validation,
         device=bench.job.device,
         example_batch=bench.example_batch,
+        objective=bench.objective,
     )
-    return found.loss if isfinite(found.loss) else None, found.accuracy
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
 
 
 def _recovered(
@@ -188,7 +198,9 @@ def _recovered(
     )
     run = TrainingRun(
         options=options.recovery,
-        train=bench.dataset.require("train", field, targets=options.recovery.needs_targets),
+        train=bench.dataset.require(
+            "train", field, targets=options.recovery.learns_from_targets(bench.recipe.objective)
+        ),
         validation=bench.validation,
         masks=pruned.masks,
         seed=bench.recipe.seed,
@@ -200,6 +212,7 @@ def _recovered(
         dropout=rates,
         stop_step=options.recovery_steps,
         teacher=bench.original,
+        objective=bench.objective,
     )
     return finetune(pruned.program, run, recovery)
 
@@ -225,14 +238,17 @@ class _Recovery:
         """Checkpoints are by contestant."""
 
 
-def _tell(listener: Listener, step: TournamentStep, outcome: Contestant, place: int) -> None:
-    if outcome.accuracy is None:
+def _tell(
+    listener: Listener, step: TournamentStep, outcome: Contestant, place: int, decides: str
+) -> None:
+    if outcome.reason is not None:
         listener.log(f"{step.label}: `{outcome.criterion}` cannot compete: {outcome.reason}")
         return
     data: dict[str, Any] = outcome.model_dump(exclude={"criterion", "reason"})
     listener.log(f"{step.label}: `{outcome.criterion}` competed", **data)
     label = f"{step.label}: {outcome.criterion}"
-    listener.metric("tournament/accuracy", outcome.accuracy.top1, place + 1, label)
+    if outcome.metric is not None:
+        listener.metric(f"tournament/{decides}", outcome.metric, place + 1, label)
     if outcome.loss is not None:
         listener.metric("tournament/loss", outcome.loss, place + 1, label)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 
 from secateur.recipe import Allocation, PruneStage
-from secateur.report import Accuracy, Measurement
+from secateur.report import Measurement
 from secateur.report_tradeoff import TradeOffPoint
 
 from engine.errors import NothingPruned
 from engine.lottery.rewinding import snapshot, write
 from engine.masks import Masks, maskable, prune_elements
 from engine.measure.size import nonzero_count, parameter_count, weights_of
-from engine.measure.tradeoff import Held, TradeOffStep
+from engine.measure.tradeoff import Begun, Dense, Held, TradeOffStep
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.prune import plan_channels
 from engine.pipeline.setup import Workbench
@@ -37,7 +38,8 @@ def begin_point(
     program, masks = _pruned(bench, state, step)
     found = _evaluate(bench, program)
     kept = nonzero_count(weights_of(program)) / max(parameter_count(weights_of(bench.original)), 1)
-    curves.begun = found.accuracy, found.loss, kept, masks
+    metric = found.value if isfinite(found.value) else None
+    curves.begun = Begun(found.top1, metric, found.loss, kept, masks)
     return program, replace(run, masks=masks)
 
 
@@ -47,28 +49,29 @@ def keep_point(state: JobState, step: TradeOffStep, trained: Program) -> None:
     if step.point is None:
         curves.line, curves.held = step.index, Held(snapshot(trained), {})
     elif step.line.iterative and curves.begun is not None:
-        curves.line, curves.held = step.index, Held(snapshot(trained), dict(curves.begun[3]))
+        curves.line, curves.held = step.index, Held(snapshot(trained), dict(curves.begun.masks))
 
 
 def note_point(state: JobState, step: TradeOffStep, measured: Measurement) -> None:
     """Write a finished step into the curves."""
     curves = state.tradeoff
-    accuracy = _known(measured.accuracy)
     if step.point is None:
-        curves.dense[step.index] = accuracy
+        curves.dense[step.index] = _dense(measured)
         return
     if step.index not in curves.dense:
-        curves.dense[step.index] = _known(state.before.accuracy)
+        curves.dense[step.index] = _dense(state.before)
     if curves.begun is None or measured.loss is None:
         raise ValueError("a point that was not measured before its training")
-    pruned, loss, kept, _ = curves.begun
+    begun = curves.begun
     curves.points.setdefault(step.index, []).append(
         TradeOffPoint(
             ratio=step.ratio,
-            kept_fraction=kept,
-            pruned=pruned,
-            pruned_loss=loss,
-            retrained=accuracy,
+            kept_fraction=begun.kept,
+            pruned=begun.accuracy,
+            pruned_metric=begun.metric,
+            pruned_loss=begun.loss,
+            retrained=measured.accuracy,
+            retrained_metric=measured.deciding,
             retrained_loss=measured.loss,
         )
     )
@@ -111,11 +114,13 @@ def _evaluate(bench: Workbench, program: Program) -> Evaluation:
     if bench.validation is None:
         raise ValueError("trade-off curves without a validation split; `prepare` refuses that")
     return evaluate(
-        program, bench.validation, device=bench.job.device, example_batch=bench.example_batch
+        program,
+        bench.validation,
+        device=bench.job.device,
+        example_batch=bench.example_batch,
+        objective=bench.objective,
     )
 
 
-def _known(accuracy: Accuracy | None) -> Accuracy:
-    if accuracy is None:
-        raise ValueError("no accuracy was measured; `prepare` requires a validation split")
-    return accuracy
+def _dense(measured: Measurement) -> Dense:
+    return Dense(accuracy=measured.accuracy, metric=measured.deciding)

@@ -104,7 +104,11 @@ def begin_training(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require("train", step.field, targets=step.options.needs_targets),
+        train=dataset.require(
+            "train",
+            step.field,
+            targets=step.options.learns_from_targets(bench.recipe.objective),
+        ),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -114,6 +118,7 @@ def begin_training(
         example_batch=bench.example_batch,
         dropout=_dropout(bench, state, step, listener),
         teacher=bench.original,
+        objective=bench.objective,
     )
     if isinstance(step, FinetuneStep):
         rule = _sparsity(bench, state, step)

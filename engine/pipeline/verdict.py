@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from secateur.recipe import Recipe
-from secateur.report import Measurement, Verdict
+from secateur.report import Measurement, MetricReport, Verdict
+from secateur.report_base import CLASSIFICATION
 
 _POINT = 0.01
 _NOISE = 0.05
@@ -23,9 +25,18 @@ class BrokenConstraint:
 
 
 def broken_constraints(
-    recipe: Recipe, before: Measurement, after: Measurement
+    recipe: Recipe,
+    before: Measurement,
+    after: Measurement,
+    decides: MetricReport = CLASSIFICATION.decides,
 ) -> list[BrokenConstraint]:
-    """Which limits the result breaks."""
+    """Which limits the result breaks.
+
+    Args:
+        recipe: with its limits.
+        before, after: measured.
+        decides: the metric that `max_metric_drop` is about.
+    """
     broken = []
     limit = recipe.constraints.max_accuracy_drop
     change = accuracy_change(before, after)
@@ -36,6 +47,7 @@ def broken_constraints(
                 f"top-1 fell by {-change:.2%}, at most {limit:.2%} is allowed",
             )
         )
+    broken.extend(_worse(recipe, before, after, decides))
     wanted = recipe.constraints.min_speedup
     if wanted is not None:
         size, speedup = next(iter(speedups(before, after).items()))
@@ -47,6 +59,35 @@ def broken_constraints(
                 )
             )
     return broken
+
+
+def _worse(
+    recipe: Recipe, before: Measurement, after: Measurement, decides: MetricReport
+) -> Iterator[BrokenConstraint]:
+    """Limits on the metric and on the loss. A result that is no finite number breaks them."""
+    limits = recipe.constraints
+    for field, limit, name, rises, old, new in (
+        (
+            "max_metric_drop",
+            limits.max_metric_drop,
+            decides.title,
+            decides.higher_is_better,
+            before.deciding,
+            after.deciding,
+        ),
+        ("max_loss_increase", limits.max_loss_increase, "the loss", False, before.loss, after.loss),
+    ):
+        if limit is None or old is None:
+            continue
+        allowed = limit.allowed(old)
+        lost = inf if new is None or new != new else (old - new if rises else new - old)  # noqa: PLR0124
+        if lost > allowed * (1 + 1e-9) + 1e-12:
+            became = "no finite number" if lost == inf else f"{new:.6g}"
+            yield BrokenConstraint(
+                f"recipe.constraints.{field}",
+                f"{name} went from {old:.6g} to {became}, "
+                f"{'down' if rises else 'up'} by at most {allowed:.6g} is allowed",
+            )
 
 
 def accuracy_change(before: Measurement, after: Measurement) -> float | None:
@@ -70,11 +111,13 @@ def judge(
     broken: Sequence[BrokenConstraint],
     remarks: Sequence[str],
     *,
+    decides: MetricReport = CLASSIFICATION.decides,
     nonzero_macs: int | None = None,
 ) -> Verdict:
     """The verdict; `remarks` are warnings from earlier in the job.
 
     Args:
+        decides: the metric that decides.
         nonzero_macs: of the result without zeros in weights, where they could be counted.
     """
     change = accuracy_change(before, after)
@@ -88,6 +131,9 @@ def judge(
             )
     if change is not None and change < -_POINT:
         warnings.append(f"top-1 accuracy fell by {-change:.2%}, more than one point")
+    worse = None if decides.name == "accuracy" else _metric_warning(before, after, decides)
+    if worse is not None:
+        warnings.append(worse)
     if after.nonzero_parameters >= before.nonzero_parameters:
         warnings.append("the result has as many non-zero parameters as the original")
     faults = len(warnings)
@@ -99,7 +145,7 @@ def judge(
     warnings.extend(remarks)
     return Verdict(
         ok=faults == 0,
-        summary=_summary(before, after, change, faster),
+        summary=_summary(before, after, change, faster, decides),
         warnings=warnings,
         compression_ratio=before.parameters / max(after.nonzero_parameters, 1),
         file_ratio=before.file_bytes / after.file_bytes,
@@ -107,12 +153,19 @@ def judge(
         nonzero_theoretical_speedup=before.macs / nonzero_macs if nonzero_macs else None,
         measured_speedup=faster,
         accuracy_change=change,
+        metric=decides.name if before.deciding is not None else None,
+        metric_before=before.deciding,
+        metric_after=after.deciding,
         constraints_met=not broken,
     )
 
 
 def _summary(
-    before: Measurement, after: Measurement, change: float | None, faster: dict[str, float]
+    before: Measurement,
+    after: Measurement,
+    change: float | None,
+    faster: dict[str, float],
+    decides: MetricReport,
 ) -> str:
     parts = [
         f"{before.parameters:,} to {after.nonzero_parameters:,} non-zero parameters "
@@ -125,5 +178,32 @@ def _summary(
         parts.append(
             f"top-1 {before.accuracy.top1:.2%} to {after.accuracy.top1:.2%} ({change:+.2%})"
         )
+    if decides.name != "accuracy" and before.deciding is not None:
+        parts.append(
+            f"{decides.title} {_shown(before.deciding, decides)} to "
+            f"{_shown(after.deciding, decides)}"
+        )
     parts.extend(f"{value:.2f} times as fast at batch {size}" for size, value in faster.items())
     return ", ".join(parts)
+
+
+def _shown(value: float | None, metric: MetricReport) -> str:
+    if value is None:
+        return "no finite number"
+    return f"{value:.2%}" if metric.fraction else f"{value:.4g}"
+
+
+def _metric_warning(before: Measurement, after: Measurement, metric: MetricReport) -> str | None:
+    """That the metric got worse by more than a point, or by more than a hundredth of itself."""
+    old, new = before.deciding, after.deciding
+    if old is None:
+        return None
+    if new is not None:
+        lost = old - new if metric.higher_is_better else new - old
+        if lost <= (_POINT if metric.fraction else _POINT * abs(old)):
+            return None
+    more = "one point" if metric.fraction else "one per cent of it"
+    return (
+        f"{metric.title} got worse, {_shown(old, metric)} to {_shown(new, metric)}: by more than "
+        f"{more}"
+    )

@@ -16,16 +16,17 @@ import torch
 from secateur.report import Accuracy
 from torch import Tensor
 
-from engine.calling import output_tensor, plain_execution
+from engine.calling import plain_execution
 from engine.data.batches import Batch, batches, bounds, shuffled
 from engine.data.splits import Split
 from engine.errors import InputsDoNotFit, ModelRaised
+from engine.objective.meter import Meter
+from engine.objective.objective import CLASSIFICATION, Objective
 from engine.scan.layers import Forward
 from engine.seeds import generator
 from engine.structure import at_batch_size, map_tensors, pairs, samples_in
-from engine.training.objective import class_indices, correct, cross_entropy
 
-Quantity = Literal["drift", "accuracy", "loss"]
+Quantity = Literal["drift", "metric", "accuracy", "loss"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Measured:
     drift: float | None = None
     loss: float | None = None
     accuracy: Accuracy | None = None
+    metric: float | None = None
 
 
 def drawn(split: Split, samples: int | None, seed: int) -> Split:
@@ -56,6 +58,7 @@ class Judge:
             that many, the last batch filled up with samples whose results are dropped.
         example_batch: samples in the example.
         device: where the model lies.
+        objective: what loss and metric are.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Judge:
         batch_size: int = 128,
         example_batch: int = 1,
         device: str = "cpu",
+        objective: Objective = CLASSIFICATION,
     ) -> None:
+        self._objective = objective
         self._whole = whole
         self._data = data
         self._quantity = quantity
@@ -113,19 +118,13 @@ class Judge:
         return Measured(drift=_finite(value))
 
     def _cost(self, forward: Forward) -> Measured:
-        loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        right = torch.zeros((), dtype=torch.int64, device=self._device)
-        total = 0
+        meter = Meter(self._objective, self._device)
         for number, batch in enumerate(self._batches()):
-            targets = class_indices(batch.targets)
-            logits = output_tensor(self._outputs(forward, batch, number))
-            loss += cross_entropy(logits, targets, total=True)
-            right += correct(logits, targets)
-            total += targets.numel()
-        return Measured(
-            loss=_finite(float(loss) / total),
-            accuracy=Accuracy(correct=int(right), total=total, top1=int(right) / total),
-        )
+            if batch.targets is None and self._objective.needs_targets:
+                raise ValueError("loss and metrics need a split with targets")
+            meter.add(self._outputs(forward, batch, number), batch)
+        found = meter.result()
+        return Measured(loss=_finite(found.loss), accuracy=found.top1, metric=_finite(found.value))
 
     def _count(self) -> int:
         if not isinstance(self._data, Split):

@@ -54,6 +54,17 @@ def batch_norms(block: Block) -> Iterator[BatchNorm]:
         )
 
 
+def in_loops(block: Block) -> set[int]:
+    """Indices of the instructions that a pass may run more than once."""
+    return {
+        inner.index
+        for instruction in walk(block)
+        if instruction.kind == "prim::Loop"
+        for body in instruction.blocks
+        for inner in walk(body)
+    }
+
+
 def attribute_paths(block: Block) -> dict[int, str]:
     """Value numbers of attributes, with the dotted path each is read from."""
     # The first input is the module itself.

@@ -16,6 +16,15 @@ T and scores of zero mean q_k - p_k is about (z_k - v_k) / (K T). So the gradien
 and the factor makes it T (q_k - p_k): a change of T leaves the balance with the labels as it was.
 The cross-entropy of soft targets in the paper differs from KL by the entropy of p, which no weight
 of the student moves; KL is zero where the student agrees, which makes the number readable.
+
+Outputs that are no classes are compared as vectors, z of the student and v of the teacher:
+
+    cosine:  1 - z . v / (|z| |v|)        mse:  |z - v|^2 / K
+
+averaged over positions; where outputs score classes, the K scores of a position are its vector,
+elsewhere all K numbers of a sample are. The cosine asks for the direction alone (as Sanh et al.
+2019, "DistilBERT", do between hidden states), the square for the values themselves (Ba & Caruana
+2014, "Do Deep Nets Really Need to be Deep?", on scores). Neither is scaled by a temperature.
 """
 
 from __future__ import annotations
@@ -24,27 +33,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from secateur.recipe import Distillation
 from torch import Tensor
+from torch.nn import functional
 
-from engine.calling import call, describe, output_tensor
+from engine.calling import call, describe
 from engine.errors import TrainingRuleUnmet
+from engine.objective.objective import Objective
 from engine.torchscript.program import Program
 from engine.training.state import copy_tensors, snapshot
 
 
 class Teacher:
-    """A program in evaluation mode that gives class scores, and is not taught itself.
+    """A program in evaluation mode that gives what is to be learnt, and is not taught itself.
 
     What it does leaves no trace: it computes without gradients, on a state (buffers) of its own,
     and gives the random generators back as it found them, so that the student's dropout draws
     what it would draw alone.
     """
 
-    def __init__(self, program: Program, *, field: str) -> None:
+    def __init__(self, program: Program, objective: Objective, *, kind: str, field: str) -> None:
         """Args:
         program: in evaluation mode, on the device of the batches; it is not written to.
+        objective: that says how outputs are read.
+        kind: of the distillation.
         field: path of the training run in the recipe, for errors.
         """
+        self._objective = objective
+        self._kind = kind
         self._program = program.shadow()
         self._devices = [] if program.device == "cpu" else [torch.device(program.device)]
         self._field = field
@@ -58,29 +74,74 @@ class Teacher:
         copy_tensors(memory, self._program.buffers())
 
     def scores(self, inputs: Sequence[Any], student: Tensor) -> Tensor:
-        """Its scores for a batch, in its own float type.
+        """What it gives for a batch, in its own float type.
 
         Args:
             inputs: of `forward`, on the device.
-            student: what the student scores them, [samples, classes, ...].
+            student: what the student gives for them, read by the objective.
 
         Raises:
-            TrainingRuleUnmet: the two do not score the same classes, or there are no two classes.
+            TrainingRuleUnmet: the two give other shapes, or nothing that can be compared so.
         """
         with torch.no_grad(), torch.random.fork_rng(self._devices):
             output = call(self._program.module, inputs, where=f"{self._field}.batch_size")
-        scores = output_tensor(output)
-        classes = scores.dim() >= 2 and scores.shape[1] >= 2 and scores.is_floating_point()
-        if not classes or scores.shape != student.shape:
+        scores = self._objective.scores(output)
+        if self._kind == "soft_targets":
+            classes = scores.dim() >= 2 and scores.shape[1] >= 2 and scores.is_floating_point()
+            if not classes or scores.shape != student.shape:
+                raise TrainingRuleUnmet(
+                    "distillation compares class scores, [samples, classes, ...] in a float type, "
+                    f"of the upload and the trained program; they give {describe([scores])} and "
+                    f"{describe([student])}",
+                    hint="leave `distillation` out, use `kind: mse` or `kind: cosine`, or export "
+                    "a model whose output (the tensor, the first of a tuple, or `logits` of a "
+                    "mapping) scores at least two classes",
+                    where=f"{self._field}.distillation",
+                )
+            return scores
+        fits = scores.is_floating_point() and scores.shape == student.shape
+        if fits and self._kind == "cosine":
+            fits = vectors(scores, self._objective).shape[-1] > 1
+        if not fits:
+            least = ", two or more numbers a sample" if self._kind == "cosine" else ""
             raise TrainingRuleUnmet(
-                "distillation compares class scores, [samples, classes, ...] in a float type, of "
-                f"the upload and the trained program; they give {describe([scores])} and "
+                f"distillation by {self._kind} compares outputs of one shape in a float type"
+                f"{least}; the upload and the trained program give {describe([scores])} and "
                 f"{describe([student])}",
-                hint="leave `distillation` out, or export a model whose output (the tensor, the "
-                "first of a tuple, or `logits` of a mapping) scores at least two classes",
+                hint="leave `distillation` out, or choose another tensor with `objective.output`",
                 where=f"{self._field}.distillation",
             )
         return scores
+
+
+def taught_loss(
+    student: Tensor, teacher: Tensor, options: Distillation, objective: Objective
+) -> Tensor:
+    """The teacher's loss of the kind the recipe asks for, mean over positions; a scalar.
+
+    Args:
+        student, teacher: of one shape, as the objective reads them.
+        options: of the recipe.
+        objective: that says what a position is.
+    """
+    if options.kind == "soft_targets":
+        return soft_loss(student, teacher, temperature=options.temperature)
+    if options.kind == "mse":
+        return functional.mse_loss(student.float(), teacher.float())
+    learnt, shown = vectors(student, objective), vectors(teacher, objective)
+    return (1 - functional.cosine_similarity(learnt, shown, dim=-1)).mean()
+
+
+def vectors(scores: Tensor, objective: Objective) -> Tensor:
+    """What is compared by direction: float32 [positions, numbers]."""
+    if objective.scores_classes:
+        return scores.float().movedim(1, -1).flatten(0, -2)
+    return scores.float().flatten(1) if scores.dim() > 1 else scores.float().unsqueeze(1)
+
+
+def positions(scores: Tensor, objective: Objective) -> int:
+    """How many predictions scores hold: one a sample where they are no classes."""
+    return scores.numel() // scores.shape[1] if objective.scores_classes else scores.shape[0]
 
 
 def soft_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a batch costs the student, by labels, by a teacher or by both, and averages of an epoch.
+"""What a batch costs the student, by targets, by a teacher or by both, and averages of an epoch.
 
 Sums are kept on the device, so that no step waits for a number.
 """
@@ -13,8 +13,9 @@ from secateur.recipe import Distillation
 from torch import Tensor
 
 from engine.data.batches import Batch
-from engine.training.distillation import Teacher, agreeing, soft_loss
-from engine.training.objective import class_indices, correct, cross_entropy
+from engine.objective.metrics import Tally
+from engine.structure import map_tensors
+from engine.training.distillation import Teacher, agreeing, positions, taught_loss
 from engine.training.run import TrainingRun
 
 
@@ -28,36 +29,52 @@ class EpochJudge:
 
     def __init__(self, run: TrainingRun) -> None:
         self._options = run.options
+        self._objective = run.objective.trained_by(run.options)
         self._teacher = _teacher_of(run)
         self._loss = torch.zeros((), dtype=torch.float64, device=run.device)
         self._soft = torch.zeros((), dtype=torch.float64, device=run.device)
-        self._right = torch.zeros((), dtype=torch.int64, device=run.device)
         self._agreed = torch.zeros((), dtype=torch.int64, device=run.device)
-        self._counted = 0
-        self._labelled = 0
+        self._terms: int | Tensor = 0
+        self._compared = 0
+        # What an uploaded module says costs as much as it likes; it is asked of splits alone.
+        self._metrics = [
+            one
+            for one in self._objective.metrics
+            if one.name != "module" and (one is self._objective.decides or one.name == "accuracy")
+        ]
+        self._tallies: dict[str, Tally] = {
+            one.name: one.begin(run.device) for one in self._metrics if one.begin is not None
+        }
+        self._labelled = False
 
-    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """What is minimised, mean over positions; counted in the averages.
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """What is minimised, a mean over terms; counted in the averages.
 
         Args:
-            logits: the student's scores, [samples, classes, ...].
-            batch: they are of.
+            output: of the student, with gradients.
+            batch: it is of.
 
         Raises:
-            TrainingRuleUnmet: the teacher scores other classes than the student.
+            TrainingRuleUnmet: the teacher gives another kind of output than the student.
+            OutputNotFound: the output lacks the tensor that the objective names.
         """
-        if batch.targets is None and self._options.needs_targets:
-            raise ValueError("training by labels needs a split with targets")
-        loss = by_labels = self._by_labels(logits, batch)
+        labelled = batch.targets is not None or not self._objective.needs_targets
+        if not labelled and self._options.needs_targets:
+            raise ValueError("training by targets needs a split with targets")
+        terms: int | Tensor | None = None
+        loss = by_targets = None
+        if labelled:
+            by_targets, terms = self._by_targets(output, batch)
+            loss = by_targets
         if self._teacher is not None:
-            loss = self._taught(self._teacher, logits, batch, by_labels)
-        if loss is None:
-            raise ValueError("training needs labels or a teacher")
-        positions = (
-            _positions(logits) if batch.targets is None else class_indices(batch.targets).numel()
-        )
-        self._loss += loss.detach() * positions
-        self._counted += positions
+            scores = self._objective.scores(output)
+            loss = self._taught(self._teacher, scores, batch, by_targets)
+            if terms is None or batch.labelled is not None:
+                terms = positions(scores, self._objective)
+        if loss is None or terms is None:
+            raise ValueError("training needs targets or a teacher")
+        self._loss += loss.detach() * terms
+        self._terms = self._terms + terms
         return loss
 
     def memory(self) -> dict[str, Any]:
@@ -65,10 +82,11 @@ class EpochJudge:
         return {
             "loss": self._loss.clone(),
             "soft": self._soft.clone(),
-            "right": self._right.clone(),
             "agreed": self._agreed.clone(),
-            "counted": self._counted,
+            "terms": map_tensors(self._terms, Tensor.clone),
+            "compared": self._compared,
             "labelled": self._labelled,
+            "metrics": {name: tally.memory() for name, tally in self._tallies.items()},
             "teacher": {} if self._teacher is None else self._teacher.memory(),
         }
 
@@ -76,37 +94,48 @@ class EpochJudge:
         """Go on from there; the memory stays as it is."""
         self._loss.copy_(memory["loss"])
         self._soft.copy_(memory["soft"])
-        self._right.copy_(memory["right"])
         self._agreed.copy_(memory["agreed"])
-        self._counted, self._labelled = memory["counted"], memory["labelled"]
+        self._terms = map_tensors(memory["terms"], lambda terms: terms.to(self._loss.device))
+        self._compared, self._labelled = memory["compared"], memory["labelled"]
+        for name, tally in self._tallies.items():
+            tally.recall(memory["metrics"][name])
         if self._teacher is not None:
             self._teacher.recall(memory["teacher"])
 
     def _taught(
-        self, teacher: Teacher, logits: Tensor, batch: Batch, by_labels: Tensor | None
+        self, teacher: Teacher, scores: Tensor, batch: Batch, by_targets: Tensor | None
     ) -> Tensor:
-        """The loss of the teacher, and of the labels where they have a share."""
+        """The loss of the teacher, and of the targets where they have a share."""
         distillation = self._options.distillation or Distillation()
         alpha = distillation.alpha
-        scores = teacher.scores(batch.inputs, logits)
-        soft = soft_loss(logits, scores, temperature=distillation.temperature)
-        self._soft += soft.detach() * _positions(logits)
-        self._agreed += agreeing(logits.detach(), scores)
-        if by_labels is None:
+        taught = teacher.scores(batch.inputs, scores)
+        soft = taught_loss(scores, taught, distillation, self._objective)
+        compared = positions(scores, self._objective)
+        self._soft += soft.detach() * compared
+        self._compared += compared
+        if self._objective.scores_classes:
+            self._agreed += agreeing(scores.detach(), taught)
+        if by_targets is None:
             return soft
-        # Without a share it is left out of the sum: the labels' loss then keeps its bits.
-        return by_labels if alpha == 0 else (1 - alpha) * by_labels + alpha * soft
+        # Without a share it is left out of the sum: the targets' loss then keeps its bits.
+        return by_targets if alpha == 0 else (1 - alpha) * by_targets + alpha * soft
 
-    def _by_labels(self, logits: Tensor, batch: Batch) -> Tensor | None:
-        """The labels' loss, where it has a share."""
-        if batch.targets is None:
-            return None
-        targets = class_indices(batch.targets)
-        self._right += correct(logits.detach(), targets)
-        self._labelled += targets.numel()
+    def _by_targets(self, output: Any, batch: Batch) -> tuple[Tensor | None, int | Tensor]:
+        """The loss towards the targets, where it has a share, and how many terms it has."""
+        objective = self._objective
+        output, batch = _with_targets(output, batch)
+        if not batch.size:
+            return None, 0
+        pair = objective.pair(output, batch)
+        self._labelled = True
+        for metric in self._metrics:
+            if metric.name in self._tallies:
+                own = metric.reader == objective.loss.reader
+                shown = pair if own else metric.reader.read(output, batch)
+                self._tallies[metric.name].add(shown.detached())
         if not self._options.needs_targets:
-            return None
-        return cross_entropy(logits, targets, label_smoothing=self._options.label_smoothing)
+            return None, pair.terms
+        return objective.loss.mean(pair), pair.terms
 
     @property
     def total(self) -> float:
@@ -114,14 +143,31 @@ class EpochJudge:
         return float(self._loss)
 
     def averages(self) -> dict[str, float]:
-        """By name of the metric; `train/accuracy` where there are labels to be right about."""
-        found = {"train/loss": self.total / self._counted}
+        """By name; metrics such as `train/accuracy` where there are targets to be held against."""
+        found = {"train/loss": self.total / max(int(self._terms), 1)}
         if self._labelled:
-            found["train/accuracy"] = int(self._right) / self._labelled
+            for name, tally in self._tallies.items():
+                found[f"train/{name}"] = tally.value()
         if self._teacher is not None:
-            found["train/distillation"] = float(self._soft) / self._counted
-            found["train/agreement"] = int(self._agreed) / self._counted
+            found["train/distillation"] = float(self._soft) / self._compared
+            if self._objective.scores_classes:
+                found["train/agreement"] = int(self._agreed) / self._compared
         return found
+
+
+def _with_targets(output: Any, batch: Batch) -> tuple[Any, Batch]:
+    """The samples of a batch that have targets, and what the student gives for them."""
+    if batch.labelled is None:
+        return output, batch
+    rows = batch.labelled.nonzero().flatten()
+
+    def own(tensor: Tensor) -> Tensor:
+        carries = tensor.dim() and tensor.shape[0] == batch.size
+        return tensor.index_select(0, rows.to(tensor.device)) if carries else tensor
+
+    inputs = tuple(map_tensors(value, own) for value in batch.inputs)
+    part = Batch(inputs, map_tensors(batch.targets, own), len(rows))
+    return map_tensors(output, own), part
 
 
 def _teacher_of(run: TrainingRun) -> Teacher | None:
@@ -129,9 +175,9 @@ def _teacher_of(run: TrainingRun) -> Teacher | None:
         return None
     if run.teacher is None:
         raise ValueError("distillation needs a teacher")
-    return Teacher(run.teacher, field=run.field)
-
-
-def _positions(logits: Tensor) -> int:
-    """How many predictions logits [samples, classes, ...] hold."""
-    return logits.numel() // logits.shape[1]
+    return Teacher(
+        run.teacher,
+        run.objective.trained_by(run.options),
+        kind=run.options.distillation.kind,
+        field=run.field,
+    )

@@ -12,17 +12,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far; `masks` where they change while training."""
+    """The best epoch so far; `metric` is the value that decides, `masks` are there where they
+    change while training."""
 
     epoch: int
-    accuracy: float
+    metric: float
     loss: float
     tensors: dict[str, Tensor]
     masks: dict[str, Tensor] | None = None
 
-    def beaten_by(self, accuracy: float, loss: float) -> bool:
-        """Higher accuracy wins; at equal accuracy the lower loss."""
-        return (accuracy, -loss) > (self.accuracy, -self.loss)
+    def beaten_by(self, metric: float, loss: float, *, higher_is_better: bool = True) -> bool:
+        """The better metric wins; at equal metrics the lower loss."""
+        sign = 1 if higher_is_better else -1
+        return (sign * metric, -loss) > (sign * self.metric, -self.loss)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class TrainingState:
             epoch=data["epoch"],
             tensors=data["tensors"],
             optimizer=data["optimizer"],
-            best=None if best is None else Best(**best),
+            best=None if best is None else _best(best),
             masks=data["masks"],
             memory=data.get("memory", {}),
             average=data.get("average"),
@@ -99,11 +101,17 @@ class TrainingState:
 def _shallow(best: Best) -> dict[str, Any]:
     return {
         "epoch": best.epoch,
-        "accuracy": best.accuracy,
+        "metric": best.metric,
         "loss": best.loss,
         "tensors": best.tensors,
         "masks": best.masks,
     }
+
+
+def _best(kept: dict[str, Any]) -> Best:
+    # Checkpoints of older versions know no other metric than accuracy.
+    known = {"metric" if name == "accuracy" else name: value for name, value in kept.items()}
+    return Best(**known)
 
 
 def snapshot(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.calling import output_tensor
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
 from engine.masks import apply_masks, mask_gradients
@@ -43,7 +42,7 @@ def find_gradients(
         with nullcontext() if part.last else world.apart(student.forward):
             before = None if part.counted else judge.memory()
             output = student.precision.run(student.forward, batch.inputs)
-            loss = judge.loss(output_tensor(output), batch)
+            loss = judge.loss(output, batch)
             if student.recording is not None and part.counted:
                 student.recording.batch(loss, batch.size)
             _backward(student.precision.scaled(loss * part.share), run)

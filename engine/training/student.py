@@ -101,12 +101,14 @@ class Student:
 
     def judge(self, measured: Evaluation, run: TrainingRun, epoch: int) -> None:
         """Take in what the validation split says of an epoch (from 0) that may be kept."""
-        accuracy, best = measured.accuracy.top1, self.best
-        better = best is None or best.beaten_by(accuracy, measured.loss)
+        best = self.best
+        better = best is None or best.beaten_by(
+            measured.value, measured.loss, higher_is_better=measured.higher_is_better
+        )
         if run.options.keep == "best" and better:
             self.best = Best(
                 epoch=epoch + 1,
-                accuracy=accuracy,
+                metric=measured.value,
                 loss=measured.loss,
                 tensors=snapshot(self.result.attributes()),
                 masks=_kept(self.masks, run),

@@ -14,17 +14,25 @@ from engine.training.run import TrainingObserver, TrainingRun
 def validate(
     result: Program, run: TrainingRun, epoch: int, observer: TrainingObserver
 ) -> Evaluation | None:
-    """Loss and accuracy after an epoch (from 0), told to the observer; None without a split.
+    """Loss and metrics after an epoch (from 0), told to the observer; None without a split.
 
     Raises:
         TrainingDiverged: the loss is NaN or infinite.
     """
     if run.validation is None:
         return None
-    measured = evaluate(result, run.validation, device=run.device, example_batch=run.example_batch)
+    measured = evaluate(
+        result,
+        run.validation,
+        device=run.device,
+        example_batch=run.example_batch,
+        objective=run.objective,
+    )
     check_finite(measured.loss, run, epoch)
     observer.metric("validation/loss", measured.loss, epoch + 1)
-    observer.metric("validation/accuracy", measured.accuracy.top1, epoch + 1)
+    for name, value in measured.metrics.items():
+        if name != "loss":
+            observer.metric(f"validation/{name}", value, epoch + 1)
     return measured
 
 

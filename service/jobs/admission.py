@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from secateur.recipe import PruneStage, Recipe, ScoreStage
+from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
 
 from persistence.records import DatasetRecord, ModelRecord
@@ -113,8 +113,10 @@ def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem
 
 
 def _looks_at_inputs(recipe: Recipe) -> str | None:
-    """The first criterion that is judged on samples."""
+    """The first stage that reads samples without training on them."""
     for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, RecalibrateStage):
+            return f"stages.{index}"
         if isinstance(stage, PruneStage | ScoreStage) and stage.needs_samples:
             return f"stages.{index}.criterion"
     return None

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from secateur import recipe
+from secateur import recipe, recipe_objective
 from secateur.methods import METHODS, schema_of
 from secateur.recipe_lottery import TICKET_CRITERIA
 from secateur.resources import Method
@@ -47,16 +47,20 @@ ACCEPTED: dict[str, set[str]] = {
     },
     "training": _literals(recipe.Optimizer, "kind")
     | _literals(recipe.FinetuneOptions, "lr_schedule")
-    | _literals(recipe.FinetuneOptions, "loss")
     | {f"batch_norm_{mode}" for mode in _literals(recipe.FinetuneOptions, "batch_norm")}
     | {f"keep_{which}" for which in _literals(recipe.FinetuneOptions, "keep")}
     | {f"dropout_{mode}" for mode in _literals(recipe.FinetuneOptions, "dropout")}
     # `bn_scale` is also a criterion, which has the name.
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
-    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"},
+    | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
+    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
+    | _literals(recipe.RecalibrateStage, "stage"),
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
+    # Some names are those of other methods.
+    "loss": {f"loss_{name}" for name in get_args(recipe_objective.LossName)},
+    "metric": {f"metric_{name}" for name in get_args(recipe_objective.MetricName)},
 }
 
 
@@ -95,6 +99,23 @@ def _pinned(method: Method) -> dict[str, Any]:
     return {name: field["const"] for name, field in properties.items() if "const" in field}
 
 
+def _objective(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
+    """An objective of this loss, or of a loss that this metric judges."""
+    name = method.name.removeprefix("metric_")
+    if method.kind == "loss":
+        return fields
+    direction = {"higher_is_better": True} if name == "module" else {}
+    loss = next(loss for loss, fitting in recipe_objective.FITTING.items() if name in fitting)
+    return {"loss": loss, **direction, **fields}
+
+
+def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a training where the method's belong."""
+    if method.name.startswith("distillation"):
+        return {"distillation": fields}
+    return {"optimizer": fields} if "kind" in fields else fields
+
+
 def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     """A whole recipe that says `fields` where the method's kind belongs."""
     prune: dict[str, Any] = {"stage": "prune", "allocation": {"amount": 0.5}}
@@ -115,8 +136,10 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         prune.update(fields, remove_dead=True)
     elif method.name == "n_m":
         prune = {"stage": "prune", "n": 2, "m": 4, **fields}
+    elif method.kind in ("loss", "metric"):
+        return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
-        finetune.update({"optimizer": fields} if "kind" in fields else fields)
+        finetune.update(_training(method, fields))
     elif method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
     elif method.kind == "baseline":

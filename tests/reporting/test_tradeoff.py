@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateur.report import Accuracy
+from secateur.report_base import CLASSIFICATION
 from secateur.report_tradeoff import TradeOffCurve, TradeOffPoint, TradeOffReport
 
 from reporting.html import render
@@ -46,7 +47,7 @@ def test_numbers_and_names() -> None:
         "L2 0.0005, iterative",
         "no penalty, by l2_norm",
     ]
-    rows = tradeoff_rows(report)
+    rows = tradeoff_rows(report, CLASSIFICATION.decides)
     assert len(rows) == 5
     assert (rows[1].line, rows[1].pruned, rows[1].retrained) == (
         "L1 0.0001",
@@ -62,6 +63,6 @@ def test_numbers_and_names() -> None:
 
 def test_one_ratio_is_a_table_and_no_ratios_no_section() -> None:
     report = TradeOffReport(granularity="channel", curves=[curve([(300, 390)])])
-    assert tradeoff_plot(report) is None
+    assert tradeoff_plot(report, CLASSIFICATION.decides) is None
     assert "300 / 400 = 75.00 %" in render(small_report(tradeoff=report))
     assert "with and without retraining" not in render(small_report())

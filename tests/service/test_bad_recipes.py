@@ -73,6 +73,8 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.1.optimizer.momentumm", 1, None, "`momentum`"),
         ("stage", [], None, "Did you mean `stages`?"),
         ("stages.0.criterion", "l3_norm", None, "'l1_norm'"),
+        ("stages.1.precision", "int8", None, "'bf16'"),
+        ("stages.1", {"stage": "recalibrate", "batch_size": 1}, "stages.1.batch_size", "to 2"),
         ("stages.1.distillation.alpha", 1.5, None, "equal to 1"),
         ("stages.1.distillation.temperature", 0, None, "greater than 0"),
         ("stages.1.distillation.temprature", 2, None, "Did you mean `temperature`?"),
@@ -391,6 +393,19 @@ def test_who_learns_from_the_upload_alone_needs_no_targets(api: Api, model_id: s
     assert "`validation/targets/0`" in fields["dataset_id"]
     response = api.client.post("/v1/jobs", json={**asked, "recipe": taught})
     assert response.status_code == 202, response.text
+
+
+def test_a_recalibration_needs_inputs_alone(api: Api, model_id: str, recipe: Any) -> None:
+    prune = {"stage": "prune", "allocation": {"amount": 0.5}}
+    recipe["stages"] = [prune, {"stage": "recalibrate"}]
+    fields = refusal(api, model_id=model_id, recipe=recipe)
+    assert "`recipe.stages.1` needs a dataset" in fields["dataset_id"]
+    no_train = dataset(api, **{"train/inputs/0": None, "train/targets/0": None})
+    fields = refusal(api, model_id=model_id, dataset_id=no_train, recipe=recipe)
+    assert "`recipe.stages.1` needs `train/inputs/0`" in fields["dataset_id"]
+    unlabelled = dataset(api, **{"train/targets/0": None})
+    body = {"model_id": model_id, "dataset_id": unlabelled, "recipe": recipe}
+    assert api.client.post("/v1/jobs", json=body).status_code == 202
 
 
 def test_criteria_of_data_need_what_they_look_at(api: Api, model_id: str, recipe: Any) -> None:

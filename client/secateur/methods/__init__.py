@@ -7,6 +7,7 @@ from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
+from secateur.methods.objectives import LOSSES, METRICS
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
@@ -28,7 +29,10 @@ METHODS = [
     *TRAINING_STEPS,
     *BASELINES,
     *SCANS,
+    *LOSSES,
+    *METRICS,
 ]
-"""In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers."""
+"""In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers;
+then what is measured, and by what."""
 
 __all__ = ["METHODS", "schema_of"]

@@ -40,13 +40,26 @@ SCANS: list[Method] = [
         schema=schema_of(ScoreStage, _FIELDS, measure="accuracy"),
     ),
     Method(
+        name="metric",
+        kind="scan",
+        summary=(
+            "The job's own metric (`objective.metric`) that is left when one layer alone loses its "
+            "lowest units."
+        ),
+        formula="M_l(r) = metric of y_lr; sensitivity mean_r of how much worse than M it is",
+        source="measure: Secateur; scan: Han et al. 2015, figure 6; Li et al. 2017, section 3.2",
+        data="labelled",
+        cost=_COST,
+        schema=schema_of(ScoreStage, _FIELDS, measure="metric"),
+    ),
+    Method(
         name="loss",
         kind="scan",
         summary=(
-            "Average cross-entropy that is left when one layer alone loses its lowest units. Tells "
+            "Average loss that is left when one layer alone loses its lowest units. Tells "
             "layers apart where the accuracy does not move yet."
         ),
-        formula="L_l(r) = mean cross-entropy of y_lr; sensitivity mean_r (L_l(r) - L)",
+        formula="L_l(r) = mean loss of y_lr; sensitivity mean_r (L_l(r) - L)",
         source="measure: Secateur; scan: Han et al. 2015, figure 6; Li et al. 2017, section 3.2",
         data="labelled",
         cost=_COST,

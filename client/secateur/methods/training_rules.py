@@ -120,6 +120,29 @@ TRAINING_RULES: list[Method] = [
         "(arXiv:1503.02531), section 2",
         data="training",
         cost="one run of the upload, without gradients, for every batch",
-        schema=schema_of(Distillation, ["alpha", "temperature"]),
+        schema=schema_of(Distillation, ["alpha", "temperature"], kind="soft_targets"),
+    ),
+    Method(
+        name="distillation_cosine",
+        kind="training",
+        summary=(
+            "The upload teaches the direction of its outputs: 1 minus the cosine between the "
+            "vectors of both (the scores of a position, or all numbers of a sample)."
+        ),
+        formula="(1 - alpha) L + alpha (1 - z . v / (|z| |v|))",
+        source="Sanh et al. 2019, DistilBERT (arXiv:1910.01108), section 3",
+        data="training",
+        cost="one run of the upload, without gradients, for every batch",
+        schema=schema_of(Distillation, ["alpha"], kind="cosine"),
+    ),
+    Method(
+        name="distillation_mse",
+        kind="training",
+        summary="The upload teaches the values of its outputs, whatever they are.",
+        formula="(1 - alpha) L + alpha mean (z - v)^2",
+        source="Ba & Caruana 2014, Do Deep Nets Really Need to be Deep? (NeurIPS)",
+        data="training",
+        cost="one run of the upload, without gradients, for every batch",
+        schema=schema_of(Distillation, ["alpha"], kind="mse"),
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import FinetuneOptions
+from secateur.recipe import FinetuneOptions, RecalibrateStage
 from secateur.resources import Method
 
 TRAINING_STEPS: list[Method] = [
@@ -60,6 +60,20 @@ TRAINING_STEPS: list[Method] = [
         data="training",
         cost="casts of the weights at each batch; pays where the processor has 16-bit products",
         schema=schema_of(FinetuneOptions, ["precision"]),
+    ),
+    Method(
+        name="recalibrate",
+        kind="training",
+        summary=(
+            "A stage of its own: running statistics of BatchNorm measured anew on inputs alone; no "
+            "weight moves. For networks that are not to be trained, or before they are."
+        ),
+        formula="mu = sum_b w_b m_b;  var = sum_b w_b (v_b + m_b^2) - mu^2 over batches b, w_b "
+        "their shares of the samples; with a momentum p instead, m <- (1 - p) m + p m_b",
+        source="Wu & Johnson 2021, Rethinking 'Batch' in BatchNorm (arXiv:2105.07576), section 3",
+        data="inputs",
+        cost="one run of the model on each sample",
+        schema=schema_of(RecalibrateStage, ["samples", "batch_size", "momentum"]),
     ),
     Method(
         name="ema",

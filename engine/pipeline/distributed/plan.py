@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from secateur.recipe import Recipe
 from engine.job import JobInput
 
 _NAME = "plan.json"
-_FILES = ("model", "dataset", "checkpoint", "initial", "workdir")
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,15 @@ class Plan:
 
     def write(self) -> Path:
         """Lay it into the work folder."""
-        plain: dict[str, Any] = {
-            "position": self.position,
-            "recipe": self.job.recipe.model_dump(mode="json"),
-            "device": self.job.device,
-            "threads": self.job.threads,
-        }
-        for name in _FILES:
-            path: Path | None = getattr(self.job, name)
-            plain[name] = None if path is None else str(path.resolve())
+        values = {field.name: getattr(self.job, field.name) for field in fields(JobInput)}
+        plain: dict[str, Any] = {"position": self.position, "paths": {}, "values": {}}
+        for name, value in values.items():
+            if isinstance(value, Path):
+                plain["paths"][name] = str(value.resolve())
+            elif isinstance(value, Recipe):
+                plain["recipe"] = value.model_dump(mode="json")
+            else:
+                plain["values"][name] = value
         file = self.job.workdir / _NAME
         file.write_text(json.dumps(plain))
         return file
@@ -46,16 +45,7 @@ class Plan:
     def read(cls, file: Path) -> Plan:
         """The reverse of `write`."""
         plain = json.loads(file.read_text())
-        paths = {name: None if plain[name] is None else Path(plain[name]) for name in _FILES}
-        model, workdir = paths.pop("model"), paths.pop("workdir")
-        if model is None or workdir is None:
-            raise ValueError("a plan without a model or a work folder")
-        job = JobInput(
-            model=model,
-            recipe=Recipe.model_validate(plain["recipe"]),
-            workdir=workdir,
-            device=plain["device"],
-            threads=plain["threads"],
-            **paths,
-        )
-        return cls(job, plain["position"])
+        values: dict[str, Any] = dict(plain["values"])
+        values |= {name: Path(path) for name, path in plain["paths"].items()}
+        recipe = Recipe.model_validate(plain["recipe"])
+        return cls(JobInput(recipe=recipe, **values), plain["position"])

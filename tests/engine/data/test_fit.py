@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.data.fit import check_split, check_targets
+from engine.data.fit import check_split
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid, InputsDoNotFit
+from engine.objective.classes import check_classes as check_targets
 
 LOGITS = torch.zeros(1, 3)
 

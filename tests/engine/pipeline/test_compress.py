@@ -105,7 +105,7 @@ def test_files_of_the_result(iterated):
     keys = set(json.loads(kinds["report_json"].read_text())["before"])
     assert keys == {
         "file_bytes", "memory_bytes", "parameters", "nonzero_parameters", "macs", "loss",
-        "accuracy", "evaluation_ms", "latency_ms",
+        "accuracy", "metrics", "evaluation_ms", "latency_ms",
     }  # fmt: skip
     assert not (done.folder / "reload.pt").exists()
 

@@ -12,9 +12,9 @@ from secateur.recipe import FinetuneOptions
 from torch import Tensor, nn
 
 from engine.data.splits import Split
+from engine.objective import classes
 from engine.seeds import generator
 from engine.torchscript.program import Program
-from engine.training import judging
 from engine.training.evaluation import evaluate
 from engine.training.finetune import finetune
 from engine.training.run import TrainingRun
@@ -123,14 +123,14 @@ def test_the_same_losses_step_by_step_and_the_same_accuracy(
     model = Normalised().eval()
     program = exported(copy.deepcopy(model), tmp_path / "model.pt", traced=traced)
     seen: list[float] = []
-    loss_of = judging.cross_entropy
+    loss_of = classes.cross_entropy
 
     def listening(*arguments, **named):
         loss = loss_of(*arguments, **named)
         seen.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(judging, "cross_entropy", listening)
+    monkeypatch.setattr(classes, "cross_entropy", listening)
     run = TrainingRun(
         options=options,
         train=split_of("train"),

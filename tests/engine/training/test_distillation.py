@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.data.splits import Split
 from engine.errors import TrainingRuleUnmet
+from engine.objective.objective import CLASSIFICATION
 from engine.torchscript.program import Program
 from engine.training.distillation import Teacher, agreeing, soft_loss
 from engine.training.evaluation import evaluate
@@ -229,7 +230,9 @@ def test_the_teacher_is_asked_without_gradients(tmp_path):
     program = make_program(tmp_path / "t.pt", Scores(TEACHER))
     for parameter in program.parameters().values():
         parameter.requires_grad_()
-    scores = Teacher(program, field="recipe.stages.0").scores([torch.ones(1, 1)], STUDENT)
+    scores = Teacher(program, CLASSIFICATION, kind="soft_targets", field="recipe.stages.0").scores(
+        [torch.ones(1, 1)], STUDENT
+    )
     assert torch.equal(scores, TEACHER)
     assert not scores.requires_grad
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from engine.data.splits import Split
 from engine.errors import InputsDoNotFit, NothingToTrain, TrainingDiverged, UnsupportedOperator
 from engine.masks import apply_masks
+from engine.objective.classes import cross_entropy
 from engine.torchscript.program import Program
 from engine.training.denormals import zero_subnormal
 from engine.training.evaluation import evaluate
 from engine.training.finetune import finetune
-from engine.training.objective import cross_entropy
 from engine.training.optimizer import build_optimizer, learning_rate
 from engine.training.run import TrainingRun
 from engine.training.state import Best, TrainingState
@@ -347,8 +347,8 @@ def test_subnormal_weights_become_zero():
     assert tensors["w"].tolist() == pytest.approx([0.0, 0.0, 1e-30, 0.0])
 
 
-def test_best_prefers_accuracy_then_loss():
-    best = Best(epoch=1, accuracy=0.9, loss=0.5, tensors={})
+def test_best_prefers_the_metric_then_the_loss():
+    best = Best(epoch=1, metric=0.9, loss=0.5, tensors={})
     assert best.beaten_by(0.91, 0.9)
     assert best.beaten_by(0.9, 0.4)
     assert not best.beaten_by(0.9, 0.5)
