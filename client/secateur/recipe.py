@@ -26,6 +26,7 @@ from secateur.recipe_criterion import (
     SlicesScored,
 )
 from secateur.recipe_distillation import Distillation
+from secateur.recipe_features import FeatureMatch
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
@@ -67,6 +68,7 @@ __all__ = [
     "Distillation",
     "Distribution",
     "EarlyStopping",
+    "FeatureMatch",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",

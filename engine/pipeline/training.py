@@ -14,6 +14,7 @@ from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
 from engine.pipeline.pruning import take_out_dead
 from engine.pipeline.random_control import as_recovered, randomly_pruned
@@ -133,7 +134,12 @@ def begin_training(
         begun, run = begin_point(bench, state, step, run)
     else:
         begun = program_to_train(bench, state, step)
-    return begun, run
+    features, left_out = matched_features(
+        bench.original, begun, step.options.distillation, bench.inputs, field=step.field
+    )
+    if left_out:
+        listener.log(f"{step.label}: modules whose features are not compared", modules=left_out)
+    return begun, replace(run, features=features)
 
 
 def _dead_go(stage: PruneStage) -> bool:

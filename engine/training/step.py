@@ -42,7 +42,9 @@ def find_gradients(
         with nullcontext() if part.last else world.apart(student.forward):
             before = None if part.counted else judge.memory()
             output = student.precision.run(student.forward, batch.inputs)
-            loss = judge.loss(output, batch)
+            exposed = student.program.exposed
+            features = {} if exposed is None else exposed.take()
+            loss = judge.loss(output, batch, features)
             if student.recording is not None and part.counted:
                 student.recording.batch(loss, batch.size)
             _backward(student.precision.scaled(loss * part.share), run)

@@ -54,6 +54,7 @@ ACCEPTED: dict[str, set[str]] = {
     # `bn_scale` is also a criterion, which has the name.
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
+    | {f"distillation_{field}" for field in {"features"} & set(recipe.Distillation.model_fields)}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
     | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
     | _literals(recipe.RecalibrateStage, "stage"),
@@ -112,6 +113,8 @@ def _objective(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a training where the method's belong."""
+    if method.name == "distillation_features":
+        return {"distillation": {"features": [{"layer": "layer2"} | fields]}}
     if method.name.startswith("distillation"):
         return {"distillation": fields}
     return {"optimizer": fields} if "kind" in fields else fields
