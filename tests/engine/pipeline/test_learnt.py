@@ -64,6 +64,6 @@ def test_the_loss_of_a_mixed_batch():
     torch.testing.assert_close(judge.loss(scores, mixed), 0.75 * labels + 0.25 * soft[0])
     # Without a label in the batch the teacher has the share that it has elsewhere.
     torch.testing.assert_close(judge.loss(scores, unlabelled), 0.25 * soft[1])
-    assert judge.averages()["train/distillation"] == pytest.approx(float(sum(soft) / 2))
+    assert judge.averages()["train/distillation"] == pytest.approx(float(sum(soft).detach() / 2))
     right = (scores[1:].argmax(1) == targets[[1, 3]]).float().mean()
     assert judge.averages()["train/accuracy"] == pytest.approx(float(right))
