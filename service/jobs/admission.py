@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
+from secateur.search_space import blamed_path, named
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
@@ -65,9 +66,27 @@ def admit(
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),
         *objective_module_faults(request),
-    ]
+    ] or list(_corner_faults(request.recipe, model, dataset))
     if faults:
         raise RequestInvalid(faults)
+
+
+def _corner_faults(
+    recipe: Recipe, model: ModelRecord, dataset: DatasetRecord | None
+) -> Iterator[FieldProblem]:
+    """What only some values of a search make wrong, each fault once."""
+    told: set[str] = set()
+    for point, corner in recipe.corners():
+        for fault in (*_dataset_faults(corner, dataset), *_layer_faults(corner, model)):
+            if fault.message not in told:
+                told.add(fault.message)
+                if not fault.field.startswith("recipe."):
+                    message = f"With {named(point)}: {fault.message}"
+                    yield FieldProblem(field=fault.field, message=message)
+                    continue
+                location = fault.field.removeprefix("recipe.").split(".")
+                path = blamed_path(point, location, fault.message)
+                yield FieldProblem(field=f"recipe.search.space.{path}", message=fault.message)
 
 
 def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[FieldProblem]:
