@@ -31,6 +31,7 @@ from secateur.recipe_criterion import (
     Scoring,
     SlicesScored,
 )
+from secateur.recipe_data import Data
 from secateur.recipe_distillation import Distillation
 from secateur.recipe_features import FeatureMatch
 from secateur.recipe_inputs import Input, check_extent
@@ -73,6 +74,7 @@ __all__ = [
     "Baseline",
     "Constraints",
     "Criterion",
+    "Data",
     "Distillation",
     "Distribution",
     "EarlyStopping",
@@ -136,6 +138,8 @@ class Recipe(RecipeModel):
     version: Literal[1] = 1
     inputs: list[Input] | None = Field(default=None, min_length=1, max_length=32)
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
+    data: Data = Data()
+    """How the dataset is read: transforms, image files, columns of tables, windows of tokens."""
     stages: list[Stage] = Field(min_length=1, max_length=32)
     objective: ObjectiveOptions = ObjectiveOptions()
     """What the model is for: the loss that is minimised and the metric that decides."""

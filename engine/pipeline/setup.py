@@ -141,6 +141,7 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
         job.dataset,
         [argument.name for argument in arguments],
         without_dataset(arguments, values_of(job.recipe.inputs)),
+        data=job.recipe.data,
         scratch=job.workdir / "dataset",
     )
     arranged = {split.name: arrange_split(arguments, split) for split in opened.splits}
