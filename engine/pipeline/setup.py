@@ -228,7 +228,8 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
     if labelled is not None:
         dataset.require("train", labelled)
     elif trains is not None:
-        dataset.require_inputs("train", trains)
+        if dataset.unlabelled is None:  # a teacher can do with that alone
+            dataset.require_inputs("train", trains)
     elif recipe.scans:
         pass  # each scan asks for its own
     elif needing != recipe.needs_validation():

@@ -16,6 +16,7 @@ from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
+from engine.pipeline.learnt import learnt_from
 from engine.pipeline.pruning import take_out_dead
 from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.scoring import not_judged
@@ -105,11 +106,7 @@ def begin_training(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require(
-            "train",
-            step.field,
-            targets=step.options.learns_from_targets(bench.recipe.objective),
-        ),
+        train=learnt_from(dataset, step.options, bench.recipe, field=step.field),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
