@@ -154,6 +154,9 @@ class Recipe(RecipeModel):
     checkpoint: Checkpoints | None = None
     """How often training notes where it stands; null as often as costs at most 3 % of the time. It
     changes no result."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together, each on a GPU of its own (on a CPU worker: each on its share
+    of the cores) and each on its part of every batch."""
     search: Search | None = None
     """Numbers of the stages that vary; the job then tries many recipes and keeps the best."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])

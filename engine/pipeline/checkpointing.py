@@ -23,11 +23,12 @@ class CheckpointWriter:
 
     Attributes:
         pace: when training is to be noted.
+        path: of the checkpoint.
     """
 
     def __init__(self, job: JobInput, listener: Listener, fingerprint: str) -> None:
         self.pace = CheckpointPace(job.recipe.checkpoint)
-        self._path = job.workdir / "checkpoint.pt"
+        self.path = job.workdir / "checkpoint.pt"
         self._listener = listener
         self._fingerprint = fingerprint
         self._step: int | None = None
@@ -50,10 +51,10 @@ class CheckpointWriter:
         """
         self.pace.begin()
         if self._write(
-            lambda: save_checkpoint(state, self._path, file=file, fingerprint=self._fingerprint)
+            lambda: save_checkpoint(state, self.path, file=file, fingerprint=self._fingerprint)
         ):
             self._step = state.next_step
-            self._listener.checkpoint(self._path)
+            self._listener.checkpoint(self.path)
 
     def training(self, state: JobState, save_step: Callable[[], None]) -> None:
         """Write where the training of the next step stands.
@@ -65,14 +66,14 @@ class CheckpointWriter:
         if self._step != state.next_step:
             save_step()
         if self._step == state.next_step and self._write(
-            lambda: save_training(state, self._path, fingerprint=self._fingerprint)
+            lambda: save_training(state, self.path, fingerprint=self._fingerprint)
         ):
-            self._listener.checkpoint(self._path, training_file(self._path))
+            self._listener.checkpoint(self.path, training_file(self.path))
 
     def _copy(self, source: Path) -> None:
         for given, own in (
-            (source, self._path),
-            (training_file(source), training_file(self._path)),
+            (source, self.path),
+            (training_file(source), training_file(self.path)),
         ):
             if given.exists():
                 with given.open("rb") as read, replaced(own) as target:

@@ -8,7 +8,7 @@ only when every certificate passed and the saved file computed the same in a fre
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint
 from engine.pipeline.checkpointing import CheckpointWriter, TrainingNotes
 from engine.pipeline.device_memory import out_of_memory_explained
+from engine.pipeline.distributed import train_together
 from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.element_target import note_masked, with_amount
 from engine.pipeline.masked import measure_masks_beside
@@ -44,7 +45,7 @@ from engine.pipeline.steps import (
 from engine.pipeline.target_verdict import timed_targets
 from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
-from engine.pipeline.training import train_step
+from engine.pipeline.training import Together, train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
 
@@ -162,7 +163,9 @@ class _Job:
                 save_step=partial(self._save, bench, state),
             )
             program, removed = train_step(
-                bench, state, step, notes, self._listener, pace=self._checkpoints.pace
+                *(bench, state, step, notes, self._listener),
+                pace=self._checkpoints.pace,
+                together=self._together(bench, state, position),
             )
             aside = step.aside
         note_masked(state, step.stage_index)
@@ -229,6 +232,15 @@ class _Job:
                 result=result,
             )
         return result
+
+    def _together(self, bench: Workbench, state: JobState, position: int) -> Together | None:
+        """Training by several processes, where the recipe asks for it."""
+        if bench.recipe.devices == 1:
+            return None
+        # They begin with what the checkpoint says, whatever it stood at.
+        self._save(bench, state)
+        job = replace(self._job, checkpoint=self._checkpoints.path)
+        return partial(train_together, job=job, position=position)
 
     def _write(self, state: JobState, report: Report, model: Path) -> list[ProducedArtifact]:
         folder = self._job.workdir
