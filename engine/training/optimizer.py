@@ -41,6 +41,11 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
     )
 
 
+def leaves_zeros(options: Optimizer) -> bool:
+    """Whether weights of zero without gradient and history stay zero: updates by element do."""
+    return options.kind in ("sgd", "adam", "adamw")
+
+
 def require_range(options: Optimizer, parameters: Mapping[str, Tensor], *, field: str) -> None:
     """Refuse second moments in a type that cannot hold them.
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
-from engine.masks import apply_masks, mask_gradients
 from engine.training.accumulation import MicroBatch
 from engine.training.clipping import clip_gradients
 from engine.training.judging import EpochJudge
@@ -68,10 +67,11 @@ def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
     finite = student.precision.unscale(parameters)
     if not _change_masks(student, run, step) and finite:
         add_penalty(parameters, options.penalty, student.scales)
-        mask_gradients(parameters, student.masks)
+        student.bits.zero_gradients(parameters, student.masks)
         norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
         student.optimizer.step()
-    apply_masks(parameters, student.masks)
+    if not student.zeros_stay:
+        student.bits.zero_weights(parameters, student.masks)
     average = student.average
     if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
