@@ -70,6 +70,12 @@ class NothingPruned(EngineError):
     type = "nothing-pruned"
 
 
+class TargetUnreachable(EngineError):
+    """No removal that the model allows brings its cost down to the recipe's target."""
+
+    type = "target-unreachable"
+
+
 class WeightsNotNumbers(EngineError):
     """A weight that would be ranked holds NaN."""
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 from secateur.recipe import PruneStage, entries
-from secateur.report import Frozen
+from secateur.report import Frozen, TargetReport
 
-from engine.errors import CriterionDoesNotFit, NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned, TargetUnreachable
 from engine.job import JobInput
 from engine.masks import prune_elements
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
 from engine.patterns import pattern_dimensions
+from engine.pipeline.element_target import settle, unmasked
 from engine.pipeline.layers import judging_inputs, plan_layers
 from engine.pipeline.masking import planned_scores
 from engine.pipeline.prune import in_stage, plan_channels
 from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
 from engine.pipeline.setup import Workbench, prepare
+from engine.pipeline.targets import aim_of, in_stage_target, is_reached, reached
 from engine.scores.groups import group_keys
 from engine.seeds import derive
 from engine.torchscript.program import Program
@@ -54,11 +56,15 @@ def plan(job: JobInput) -> dict[str, Any]:
         raise in_stage(error, f"recipe.stages.{index}") from error
     except CriterionDoesNotFit as error:
         raise in_stage_criterion(error, f"recipe.stages.{index}") from error
+    except TargetUnreachable as error:
+        raise in_stage_target(error, f"recipe.stages.{index}") from error
 
 
 def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     scans = stage.allocation.distribution == "sensitivity"
     judged = judging_inputs(bench, bench.original) if scans else None
+    targets: dict[int, TargetReport] = {}
+    aim = aim_of(bench, bench.original, stage, index, targets)
     planned = plan_channels(
         bench.original,
         stage,
@@ -66,7 +72,10 @@ def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
         seed=seed,
         judged=judged,
         evidence=evidence_for(bench, stage, seed, f"recipe.stages.{index}"),
+        aim=aim,
     )
+    predicted = planned.compacted or bench.original
+    reached(bench, predicted, stage, index, targets, aim=aim)
     coupling, removed = planned.coupling, planned.plan.by_group
     owner = np.full(coupling.component_count, -1, dtype=np.int64)
     for number, group in enumerate(coupling.groups):
@@ -88,7 +97,8 @@ def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
         )
     ]
     return {
-        **_costs(bench, index, stage, planned.compacted or bench.original),
+        **_costs(bench, index, stage, predicted),
+        **_aimed(targets.get(index)),
         "groups": groups,
         "frozen": [item.model_dump() for item in planned.frozen],
         "mixed_by": coupling.mixed_by,
@@ -97,7 +107,9 @@ def _channels(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
 
 def _layers(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
     judged = judging_inputs(bench, bench.original)
-    planned = plan_layers(bench.original, stage, bench.inputs, judged, seed=seed)
+    targets: dict[int, TargetReport] = {}
+    aim = aim_of(bench, bench.original, stage, index, targets)
+    planned = plan_layers(bench.original, stage, bench.inputs, judged, seed=seed, aim=aim)
     choice = planned.choice
     gone = {*choice.chosen, *choice.inside}
     weights = weights_of(bench.original)
@@ -116,8 +128,10 @@ def _layers(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[
         for branch in planned.branches
     ]
     smaller = planned.removal.program if planned.removal is not None else bench.original
+    reached(bench, smaller, stage, index, targets, aim=aim)
     return {
         **_costs(bench, index, stage, smaller),
+        **_aimed(targets.get(index)),
         "groups": groups,
         "frozen": [item.model_dump() for item in planned.frozen],
         "mixed_by": [],
@@ -130,6 +144,10 @@ def _finite(score: float | None) -> float | None:
 
 
 def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dict[str, Any]:
+    report = None
+    if stage.allocation.target is not None:
+        report, amount = settle(bench, bench.original, {}, stage, index)
+        stage = stage.model_copy(update={"allocation": amount})
     masked = bench.original.twin()
     scores = planned_scores(bench, stage)
     # Where weights are compared with initial ones, the criterion has nothing else to look at.
@@ -157,6 +175,9 @@ def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
             hint="raise the amount",
             where="allocation",
         )
+    if report is not None:
+        report.reached = unmasked(masked, masks)
+        report.matched = is_reached(report)
     groups = [
         {
             "name": name,
@@ -168,10 +189,16 @@ def _elements(bench: Workbench, index: int, stage: PruneStage, seed: int) -> dic
     ]
     return {
         **_costs(bench, index, stage, masked),
+        **_aimed(report),
         "groups": groups,
         "frozen": [item.model_dump() for item in (*judged.frozen, *whole)],
         "mixed_by": [],
     }
+
+
+def _aimed(target: TargetReport | None) -> dict[str, Any]:
+    """Asked and reached, where the stage aims at a cost."""
+    return {} if target is None else {"target": target.model_dump(exclude={"final"})}
 
 
 def _costs(bench: Workbench, index: int, stage: PruneStage, predicted: Program) -> dict[str, Any]:

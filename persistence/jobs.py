@@ -89,11 +89,17 @@ def queue_position(session: Session, job: JobRecord) -> int | None:
 def live_jobs_using(
     session: Session, *, model_id: str | None = None, dataset_id: str | None = None
 ) -> Sequence[JobRecord]:
-    """Jobs not yet at their end that read this model (its initial weights included) or dataset."""
+    """Jobs not yet at their end that read this model (or its initial weights, a loss or a metric)
+    or dataset."""
     query = select(JobRecord).where(JobRecord.status.in_(LIVE)).order_by(JobRecord.id)
     if model_id is not None:
         query = query.where(
-            or_(JobRecord.model_id == model_id, JobRecord.initial_model_id == model_id)
+            or_(
+                JobRecord.model_id == model_id,
+                JobRecord.initial_model_id == model_id,
+                JobRecord.loss_model_id == model_id,
+                JobRecord.metric_model_id == model_id,
+            )
         )
     if dataset_id is not None:
         query = query.where(JobRecord.dataset_id == dataset_id)

@@ -155,6 +155,10 @@ class JobRecord(Record):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
     initial_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     """The upload that holds the initial weights."""
+    loss_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    """The upload that is the loss."""
+    metric_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
+    """The upload that is the metric."""
     recipe: Mapped[dict[str, Any] | None]
     device: Mapped[str] = mapped_column(String(8), default="auto")
     queue: Mapped[str] = mapped_column(String(8))

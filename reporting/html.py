@@ -17,6 +17,7 @@ from reporting import formatting, plots, tables
 from reporting.controls import control_rows
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
 from reporting.stage_table import stage_rows
+from reporting.target_table import target_rows
 from reporting.tournament_table import contestant_rows, tournament_words
 from reporting.tradeoff import tradeoff_plot, tradeoff_rows
 from reporting.training import drawn, memory_words, point_rows, run_rows, training_plot
@@ -44,6 +45,7 @@ def render(report: Report) -> str:
             tournaments=[
                 (tournament_words(one), contestant_rows(one)) for one in report.tournaments
             ],
+            target_rows=target_rows(report.targets),
             curve_rows=curve_rows(report.curve),
             curve_missing=missing_points(report.curve),
             tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff, metric),

@@ -95,6 +95,8 @@ JOB_QUEUED: dict[str, Any] = {
     "model_id": _MODEL_ID,
     "dataset_id": _DATASET_ID,
     "initial_model_id": None,
+    "loss_model_id": None,
+    "metric_model_id": None,
     "recipe": RECIPE,
     "device": "auto",
     "queue": "cpu",

@@ -42,11 +42,15 @@ def prepare(
         job = session.get_one(JobRecord, held.job_id)
         model = session.get_one(ModelRecord, job.model_id)
         dataset = None if job.dataset_id is None else session.get_one(DatasetRecord, job.dataset_id)
-        initial = (
-            None
-            if job.initial_model_id is None
-            else session.get_one(ModelRecord, job.initial_model_id)
-        )
+        beside = {
+            role: session.get_one(ModelRecord, model_id)
+            for role, model_id in (
+                ("initial", job.initial_model_id),
+                ("loss", job.loss_model_id),
+                ("metric", job.metric_model_id),
+            )
+            if model_id is not None
+        }
         checkpoints = [a.sha256 for a in job.artifacts if a.kind == "checkpoint"]
     if job.device == "cuda" and settings.gpu_device is None:
         raise InputMissing(
@@ -64,10 +68,9 @@ def prepare(
     if dataset is not None:
         dataset_file = scratch.input / f"dataset.{dataset.format}"
         _fetch(store, dataset.sha256, dataset_file, f"dataset {dataset.id}", "dataset_id")
-    initial_file = None
-    if initial is not None:
-        initial_file = scratch.input / "initial.pt"
-        _fetch(store, initial.sha256, initial_file, f"model {initial.id}", "initial_model_id")
+    files = {role: scratch.input / f"{role}.pt" for role in beside}
+    for role, upload in beside.items():
+        _fetch(store, upload.sha256, files[role], f"model {upload.id}", f"{role}_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
     if checkpoints and store.exists(checkpoints[0]):
@@ -78,7 +81,9 @@ def prepare(
         type=_job_type(job.type),
         model=model_file,
         dataset=dataset_file,
-        initial=initial_file,
+        initial=files.get("initial"),
+        loss=files.get("loss"),
+        metric=files.get("metric"),
         checkpoint=checkpoint_file,
         recipe=_recipe(job),
         workdir=scratch.work,

@@ -20,6 +20,10 @@ class Instructions(BaseModel):
     dataset: Path | None
     initial: Path | None = None
     """TorchScript file with the initial weights of the model."""
+    loss: Path | None = None
+    """TorchScript file that is the loss."""
+    metric: Path | None = None
+    """TorchScript file that is the metric."""
     checkpoint: Path | None
     recipe: Recipe | None
     workdir: Path

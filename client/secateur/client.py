@@ -161,6 +161,8 @@ class Secateur:
         *,
         dataset: Dataset | str | None = None,
         initial: Model | str | None = None,
+        loss: Model | str | None = None,
+        metric: Model | str | None = None,
         **options: Any,
     ) -> Job:
         """Queue a job.
@@ -171,6 +173,8 @@ class Secateur:
             dataset: needed for training and for accuracies.
             initial: the same model before it was trained, for schedules that go back to its
                 weights.
+            loss: an uploaded loss, for `objective.loss: module`.
+            metric: an uploaded metric, for `objective.metric: module`.
             options: further fields of `secateur.resources.JobCreate` (`type`, `device`, ...).
         """
         if isinstance(recipe, Recipe):
@@ -181,8 +185,9 @@ class Secateur:
             raise TypeError(f"create_job() got unexpected options: {', '.join(sorted(unknown))}")
         if dataset is not None:
             fields["dataset_id"] = _id(dataset)
-        if initial is not None:
-            fields["initial_model_id"] = _id(initial)
+        for role, given in (("initial", initial), ("loss", loss), ("metric", metric)):
+            if given is not None:
+                fields[f"{role}_model_id"] = _id(given)
         response = self._transport.request(
             "POST", "/v1/jobs", json=fields, headers={"Idempotency-Key": secrets.token_hex(16)}
         )

@@ -7,17 +7,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_target import CostTarget
 
 Scope = Literal["local", "global"]
 Distribution = Literal["erdos_renyi", "sensitivity"]
 
-_WAYS = ("amount", "count", "threshold", "quality")
+_WAYS = ("amount", "count", "threshold", "quality", "target")
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class Allocation(RecipeModel):
-    """How much is removed, and over what the ranking runs: one of `amount`, `count`, `threshold`
-    and `quality`, or `layers` with or without an `amount` for the rest."""
+    """How much is removed, and over what the ranking runs: one of `amount`, `count`, `threshold`,
+    `quality` and `target`, or `layers` with or without an `amount` for the rest."""
 
     scope: Scope = "local"
     """`local`: the same amount from every layer; `global`: one ranking over the whole network."""
@@ -31,15 +32,18 @@ class Allocation(RecipeModel):
     quality: Annotated[float, Field(gt=0, le=100)] | None = None
     """Weights: in each layer those go whose magnitude is below this times the standard deviation
     of the layer's weights."""
+    target: CostTarget | None = None
+    """What the model may cost afterwards; the amount that gets it there is searched for."""
     layers: dict[Pattern, Annotated[float, Field(ge=0, lt=1)]] | None = Field(
         default=None, min_length=1, max_length=256
     )
     """Fraction to remove by glob pattern over layer names, in order; the first that matches
     decides. Layers that none matches lose `amount`, or nothing where there is none."""
     distribution: Distribution | None = None
-    """How `amount` is spread over the layers; left out, `scope` says. `erdos_renyi`: layers with
-    many connections per channel lose more (Evci et al. 2020). `sensitivity`: channels and heads,
-    each layer loses as much as makes the outputs drift equally, by a scan."""
+    """How the amount, given or searched for, is spread over the layers; left out, `scope` says.
+    `erdos_renyi`: layers with many connections per channel lose more (Evci et al. 2020).
+    `sensitivity`: channels and heads, each layer loses as much as makes the outputs drift equally,
+    by a scan."""
     of: Literal["channels", "heads", "layers", "weights"] | None = None
     """What the amount counts; left out, it is what the granularity removes."""
 
@@ -54,8 +58,8 @@ class Allocation(RecipeModel):
         if len(given) > 1 or not (given or self.layers):
             raise ValueError(
                 "give exactly one of `amount` (fraction between 0 and 1), `count` (1 or more), "
-                "`threshold` and `quality`, or `layers` (fractions by layer name)"
-                + (f"; `{'` and `'.join(given)}` are given" if given else "")
+                "`threshold`, `quality` and `target` (a cost), or `layers` (fractions by layer "
+                "name)" + (f"; `{'` and `'.join(given)}` are given" if given else "")
             )
         if self.layers and given not in ([], ["amount"]):
             raise ValueError(
@@ -68,10 +72,11 @@ class Allocation(RecipeModel):
 
     @model_validator(mode="after")
     def _one_way_to_spread(self) -> Self:
-        if self.distribution is not None and (self.amount is None or self.layers):
+        spread = self.amount is not None or self.target is not None
+        if self.distribution is not None and (not spread or self.layers):
             raise ValueError(
                 f"`distribution: {self.distribution}` spreads an `amount` over all layers; give "
-                "`amount`, without `layers`"
+                "`amount` (or a `target`), without `layers`"
             )
         if self.scope == "global" and self.by_layer:
             named = next(

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from secateur.recipe_allocation import Allocation
 from secateur.recipe_criterion import Granularity
+from secateur.recipe_target import target_fault
 
 _MAGNITUDE = ("l1_norm", "l2_norm")
 
@@ -31,8 +32,8 @@ def allocation_or_pattern(allocation: Any, stage: Mapping[str, Any]) -> Any:
         # Of pydantic's own kind, by which the door finds the path of a field that is not there.
         raise PydanticCustomError(
             "missing",
-            "Field required: say how much goes by `amount`, `count`, `threshold`, `quality` or "
-            "`layers`",
+            "Field required: say how much goes by `amount`, `count`, `threshold`, `quality`, "
+            "`layers` or `target`",
         )
     kept, group = stage.get("n"), stage.get("m")
     if kept is None or group is None or kept >= group:
@@ -65,10 +66,13 @@ def check_pattern(
 
 def check_allocation(granularity: Granularity, criterion: str, allocation: Allocation) -> None:
     """Refuse ways to say how much that mean nothing for what is removed."""
+    fault = target_fault(granularity, allocation.target)
+    if fault is not None:
+        raise ValueError(fault)
     if allocation.by_layer and granularity == "layer":
         raise ValueError(
-            "granularity `layer` removes whole branches out of one ranking: give `amount` or "
-            "`count`, without `layers`, `distribution`, `threshold` or `quality`"
+            "granularity `layer` removes whole branches out of one ranking: give `amount`, `count` "
+            "or `target`, without `layers`, `distribution`, `threshold` or `quality`"
         )
     if allocation.distribution == "sensitivity" and granularity not in ("channel", "head"):
         raise ValueError(

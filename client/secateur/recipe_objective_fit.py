@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from secateur.recipe_objective import CLASS_LOSSES, ObjectiveOptions
@@ -20,6 +21,25 @@ def objective_fault(objective: ObjectiveOptions, recipe: Recipe) -> str | None:
         or _training_fault(objective, recipe)
         or _teacher_fault(objective, recipe)
     )
+
+
+def module_faults(recipe: Recipe, given: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the modules that come with a recipe: the role of one, and a message.
+
+    Args:
+        recipe: that says which it needs.
+        given: roles of those that come with it, `loss` and `metric`.
+    """
+    fields = {role: f"objective.{role}" for role in recipe.objective.modules}
+    for field, training in recipe.all_trainings():
+        if training.loss == "module":
+            fields.setdefault("loss", f"{field}.loss")
+    given = set(given)
+    for role in ("loss", "metric"):
+        if role in fields and role not in given:
+            yield role, f"`{fields[role]}: module` needs the module; upload it, as models are"
+        if role in given and role not in fields:
+            yield role, f"nothing uses it: set `objective.{role}: module`, or leave it out"
 
 
 def _accuracy_fault(objective: ObjectiveOptions, recipe: Recipe) -> str | None:

@@ -128,6 +128,12 @@ def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation)
             f"`schedule.initial` ({schedule.initial:g}) must be below the amount "
             f"({allocation.amount:g})"
         )
+    share = None if allocation.target is None else allocation.target.share
+    if share is not None and schedule.initial >= 1 - share:
+        return (
+            f"`schedule.initial` ({schedule.initial:g}) must be below the share that "
+            f"`allocation.target.share: {share:g}` takes away ({1 - share:g})"
+        )
     return (
         _misfit_while_training(schedule)
         if masks_while_training(schedule, granularity)
@@ -143,7 +149,17 @@ def _misfit_of_tickets(
             f"`schedule.kind: {schedule.kind}` rewinds single weights and needs "
             f"`granularity: element`; it is `{granularity}`"
         )
-    if not isinstance(schedule, Supermask) or schedule.mask != "learned":
+    return _misfit_of_masks(schedule, allocation) if isinstance(schedule, Supermask) else None
+
+
+def _misfit_of_masks(schedule: Supermask, allocation: Allocation) -> str | None:
+    if allocation.target is not None and schedule.removed != "zero":
+        return (
+            f"`schedule.removed: {schedule.removed}` leaves removed weights at values that no mask "
+            "holds, and `allocation.target` counts what is not held at zero; use `removed: zero`, "
+            "or an `amount`"
+        )
+    if schedule.mask != "learned":
         return None
     if allocation.by_layer:
         return (

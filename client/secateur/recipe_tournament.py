@@ -51,7 +51,8 @@ class Tournament(RecipeModel):
     the model or the dataset rules out is listed in the report with the reason."""
     macs: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Channels and heads: MACs that every contestant keeps, as a share of those before the stage.
-    Left out, it is what stays when every layer loses the stage's amount. Single weights are
+    Left out, it is what stays when every layer loses the stage's amount, or the stage's own target
+    `of: macs`. Single weights are
     compared at equally many zeros instead, for masks leave MACs as they are."""
     tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.02
     """How far a contestant may be from that, as a share of it. Where single channels are larger
@@ -113,10 +114,32 @@ def tournament_fault(
             f"amount, and `allocation.{given}` has none that means the same to all; give `amount` "
             "or `count`, with `distribution: erdos_renyi` at most"
         )
-    if granularity == "element" and tournament is not None and tournament.macs is not None:
+    return _cost_fault(tournament, granularity, allocation)
+
+
+def _cost_fault(
+    tournament: Tournament | None, granularity: Granularity, allocation: Allocation
+) -> str | None:
+    """Why contestants cannot be brought to the cost that the stage names, or None."""
+    macs = None if tournament is None else tournament.macs
+    target = None if allocation.target is None else allocation.target.of
+    if granularity == "element":
         return (
-            "`tournament.macs`: masks of single weights leave MACs as they are; leave it out, and "
-            "`allocation` says how many weights every contestant loses"
+            None
+            if macs is None
+            else "`tournament.macs`: masks of single weights leave MACs as they are; leave it out, "
+            "and `allocation` says how many weights every contestant loses"
+        )
+    if target == "macs" and macs is not None:
+        return (
+            "`allocation.target` says how many MACs stay, and contestants are compared at those; "
+            "leave `tournament.macs` out"
+        )
+    if target not in (None, "macs") and macs is None:
+        return (
+            f"`criterion: tournament` compares channels and heads at equal MACs, and "
+            f"`allocation.target.of` is `{target}`; say in `tournament.macs` what share of the "
+            "MACs contestants keep"
         )
     return None
 

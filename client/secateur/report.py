@@ -16,6 +16,7 @@ from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
 from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
 from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
+from secateur.report_target import TargetReport as TargetReport  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
 from secateur.report_tradeoff import TradeOffReport
@@ -357,6 +358,8 @@ class Report(ReportModel):
     """One for each stage that looked for a ticket."""
     tournaments: list[TournamentReport] = Field(default=[])
     """One for each stage whose criterion was decided by a tournament."""
+    targets: list[TargetReport] = Field(default=[])
+    """One for each stage that aims at a cost."""
     baselines: list[BaselineReport] = Field(default=[])
     """The controls the recipe asks for."""
     tradeoff: TradeOffReport | None = None

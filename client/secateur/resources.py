@@ -152,6 +152,11 @@ class JobCreate(BaseModel):
     """Another upload of the same model with the weights that training began from, for schedules
     that go back to them (`imp`, `imp_rewind`, `supermask`). Left out, the job trains `model_id`
     itself and keeps its weights of step 0 or k."""
+    loss_model_id: str | None = None
+    """An upload that is no model but a loss, `(outputs, targets) -> scalar`, for
+    `objective.loss: module`."""
+    metric_model_id: str | None = None
+    """The same of a metric, for `objective.metric: module`."""
     recipe: Recipe
     type: Literal["compress", "score", "plan"] = Field(
         default=None, validate_default=True, json_schema_extra=without_default
@@ -207,6 +212,10 @@ class Job(Resource):
     dataset_id: str | None
     initial_model_id: str | None = None
     """Where the initial weights come from; null where the job keeps its own."""
+    loss_model_id: str | None = None
+    """The uploaded loss; null where the loss is a built-in one."""
+    metric_model_id: str | None = None
+    """The uploaded metric; null where there is none."""
     recipe: dict[str, Any] | None
     device: Device
     queue: Literal["cpu", "gpu"]

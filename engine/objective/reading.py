@@ -26,19 +26,21 @@ class Pair:
     Attributes:
         scores: in the family's form; for an uploaded module the output it is given.
         targets: in the family's form; None where the family needs none.
-        counted: boolean, of the targets' shape: those that count; None where all do.
         samples: of the batch.
+        counted: boolean, of the targets' shape: those that count; None where all do.
+        whole: whether a term is a sample, whatever its targets are.
     """
 
     scores: Any
     targets: Any
     samples: int
     counted: Tensor | None = None
+    whole: bool = False
 
     @property
     def terms(self) -> int | Tensor:
         """How many terms a mean over it has; a tensor on the device where some do not count."""
-        if not isinstance(self.targets, Tensor):
+        if self.whole:
             return self.samples
         return self.targets.numel() if self.counted is None else self.counted.sum()
 

@@ -60,7 +60,7 @@ class WholeReader(Reader):
         targets = batch.targets
         if isinstance(targets, tuple) and self.target is not None:
             targets = targets[self.target]
-        return Pair(given, targets, batch.size)
+        return Pair(given, targets, batch.size, whole=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +136,9 @@ class UploadedModule:
         ]
         with torch.enable_grad():
             value = self(pair)
-        if not math.isfinite(float(value)):
+        if not bool(torch.isfinite(value)):
             raise self._invalid(
-                f"returns {float(value)} on the first samples",
+                f"returns {float(value.detach())} on the first samples",
                 "check the module and the dataset for NaN and division by zero",
             )
         if self.role == "metric":

@@ -18,20 +18,22 @@ from secateur.recipe import Allocation, PruneStage
 from engine.calling import copies
 from engine.compaction import compact
 from engine.compaction.conflict import CompactionConflict
+from engine.costs.amounts import STEPS, amounts_of
+from engine.costs.macs import MacsBySelection
+from engine.costs.matching import Cost, matching_amount
 from engine.coupling import couple
 from engine.errors import CriterionDoesNotFit, NothingPruned
 from engine.masks import Masks
 from engine.measure.macs import count_macs
-from engine.pipeline.contest import STEPS, Pruned
-from engine.pipeline.prune import PlannedChannels, compact_masks, frozen_hint
+from engine.pipeline.contest import Pruned
+from engine.pipeline.frozen_hint import frozen_hint
+from engine.pipeline.prune import PlannedChannels, compact_masks
 from engine.pipeline.scoring import evidence_for
 from engine.pipeline.setup import Workbench
 from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
 from engine.selection.units import channel_totals
 from engine.torchscript.program import Program
-from engine.tournament.costs import MacsBySelection
-from engine.tournament.matching import Cost, matching_amount
 
 _MOST_CONFLICTS = 32
 """How often a criterion is tried anew because a removal cannot be expressed in the graph."""
@@ -67,9 +69,9 @@ class ChannelContest:
         self.target = self._target(stage)
 
     def _target(self, stage: PruneStage) -> int:
-        share = None if stage.contest is None else stage.contest.macs
+        share, field = self._share(stage)
         if share is not None:
-            self._check_reachable(stage, share)
+            self._check_reachable(stage, share, field)
             return round(share * self.before)
         # Every layer loses the same share, which no criterion has a say in.
         allocation = stage.allocation
@@ -92,18 +94,33 @@ class ChannelContest:
         except CompactionConflict:
             return round(self._costs.after(removed))
 
-    def _check_reachable(self, stage: PruneStage, share: float) -> None:
+    def _share(self, stage: PruneStage) -> tuple[float | None, str]:
+        """The share of the MACs that the recipe names, and where; None where it names none."""
+        aim = stage.allocation.target
+        if aim is None or aim.of != "macs":
+            return None if stage.contest is None else stage.contest.macs, "tournament.macs"
+        share = aim.share if aim.at_most is None else aim.at_most / self.before
+        if share is not None and share >= 1:
+            raise NothingPruned(
+                f"the plan removes nothing: the model has {self.before:,} MACs as it is, and the "
+                f"target is {aim.at_most:,.0f}",
+                hint="ask for less, or for a `share` of the present cost",
+                where="allocation.target",
+            )
+        return share, "allocation.target"
+
+    def _check_reachable(self, stage: PruneStage, share: float, field: str) -> None:
         """What no criterion can reach is the recipe's fault and not theirs."""
         most, allocation_at = self._amounts(stage.allocation)
         whatever = np.zeros(self._coupling.component_count)
         least = self._costs.after(self._plan(stage, whatever, allocation_at(most)).removed)
         if self._costs.known and least > (1 + self._tolerance) * share * self.before:
             raise CriterionDoesNotFit(
-                f"`tournament.macs: {share:g}` cannot be reached: with all gone that can be "
+                f"`{field}: {share:g}` cannot be reached: with all gone that can be "
                 f"removed, the model keeps {least / self.before:.3g} of its MACs",
-                hint="raise `tournament.macs` above that, or leave it out; "
+                hint=f"raise `{field}` above that, or leave it out; "
                 + frozen_hint(self._coupling.frozen),
-                where="tournament.macs",
+                where=field,
             )
 
     def prune(self, stage: PruneStage, seed: int) -> Pruned:
@@ -183,18 +200,8 @@ class ChannelContest:
 
     def _amounts(self, allocation: Allocation) -> tuple[int, Callable[[int], Allocation]]:
         """How many amounts there are, and the allocation of each from 1."""
-        if allocation.scope == "global":
-            most, fraction = self._originals.total - 1, False
-        elif allocation.count is not None:
-            most, fraction = max(self._originals.by_group.values()) - 1, False
-        else:
-            most, fraction = STEPS - 1, True
-
-        def at(number: int) -> Allocation:
-            given = {"amount": number / STEPS} if fraction else {"amount": None, "count": number}
-            return allocation.model_copy(update=given)
-
-        return max(most, 1), at
+        amounts = amounts_of(allocation, list(self._originals.by_group.values()))
+        return amounts.most, amounts.at
 
     def _plan(
         self, stage: PruneStage, scores: NDArray[np.float64], allocation: Allocation

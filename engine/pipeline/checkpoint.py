@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from secateur.recipe import Allocation
 from secateur.report import (
     BaselineReport,
     Certificate,
@@ -22,6 +23,7 @@ from secateur.report import (
     Masked,
     Measurement,
     StageReport,
+    TargetReport,
     TournamentReport,
     WeightDistribution,
 )
@@ -63,6 +65,9 @@ class JobState:
         warnings: what the verdict must say.
         lottery: of the stages that look for tickets.
         tournaments: outcomes so far, by index of the prune stage.
+        targets: costs that prune stages aim at, by stage index, as their first rounds found them.
+        amounts: what a target amounts to, where that is settled before the stage begins, by stage
+            index.
         baselines: controls that are finished.
         training: of the step that is under way, or None.
         tradeoff: the curves so far.
@@ -87,6 +92,8 @@ class JobState:
     warnings: list[str] = field(default_factory=list)
     lottery: LotteryState = field(default_factory=LotteryState)
     tournaments: dict[int, TournamentReport] = field(default_factory=dict)
+    targets: dict[int, TargetReport] = field(default_factory=dict)
+    amounts: dict[int, Allocation] = field(default_factory=dict)
     baselines: list[BaselineReport] = field(default_factory=list)
     tradeoff: TradeOffState = field(default_factory=TradeOffState)
     training: TrainingState | None = None
@@ -124,6 +131,8 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "tournaments": {
             index: report.model_dump_json() for index, report in state.tournaments.items()
         },
+        "targets": {index: report.model_dump_json() for index, report in state.targets.items()},
+        "amounts": {index: amount.model_dump_json() for index, amount in state.amounts.items()},
         "baselines": [baseline.model_dump_json() for baseline in state.baselines],
         "tradeoff": state.tradeoff.to_plain(),
         "training": None if state.training is None else state.training.to_plain(),
@@ -194,6 +203,14 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
             index: TournamentReport.model_validate_json(text)
             # Checkpoints of older versions have none.
             for index, text in plain.get("tournaments", {}).items()
+        },
+        targets={
+            index: TargetReport.model_validate_json(text)
+            for index, text in plain.get("targets", {}).items()
+        },
+        amounts={
+            index: Allocation.model_validate_json(text)
+            for index, text in plain.get("amounts", {}).items()
         },
         baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
         tradeoff=TradeOffState.from_plain(plain.get("tradeoff")),

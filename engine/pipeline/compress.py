@@ -23,6 +23,7 @@ from engine.measure.latency import compare_latency
 from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
 from engine.pipeline.device_memory import out_of_memory_explained
+from engine.pipeline.element_target import note_masked, with_amount
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
@@ -38,6 +39,7 @@ from engine.pipeline.steps import (
     TrainStep,
     steps_of,
 )
+from engine.pipeline.target_verdict import timed_targets
 from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
 from engine.pipeline.training import train_step
@@ -87,7 +89,7 @@ class _Job:
         steps = steps_of(bench.recipe, initial_given=self._job.initial is not None)
         state = self._begin(bench)
         for position in range(state.next_step, len(steps)):
-            step = steps[position]
+            step = with_amount(bench, state, steps[position])
             if isinstance(step, TournamentStep):
                 self._tournament(bench, state, step)
             else:
@@ -157,6 +159,7 @@ class _Job:
             observer = _Observer(self, bench, state, step, started)
             program, removed = train_step(bench, state, step, observer, self._listener)
             aside = step.aside
+        note_masked(state, step.stage_index)
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
         masked, state.masked = state.masked, None
         # What was measured of the masked model is not the step's own time.
@@ -200,7 +203,8 @@ class _Job:
             Program.as_uploaded(self._job.model, device=self._job.device),
             Program.as_uploaded(model, device=self._job.device),
             bench.inputs,
-            batch_sizes=bench.recipe.measure.batch_sizes,
+            # Targets in milliseconds are measured again at their own batch sizes.
+            batch_sizes=[*bench.recipe.measure.batch_sizes, *timed_targets(bench.recipe)],
             runs=bench.recipe.measure.runs,
         )
         report = build_report(bench, state, comparison, model)

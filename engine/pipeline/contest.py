@@ -10,9 +10,6 @@ from secateur.recipe import PruneStage
 from engine.masks import Masks
 from engine.torchscript.program import Program
 
-STEPS = 10_000
-"""Fractions tried: hundredths of a percent."""
-
 
 @dataclass(frozen=True)
 class Pruned:

@@ -8,13 +8,14 @@ from typing import Literal
 from secateur.recipe import Allocation, PruneStage
 from torch import Tensor
 
+from engine.costs.amounts import STEPS
+from engine.costs.matching import is_matched, matching_amount
 from engine.errors import NothingPruned
 from engine.masks import Masks, maskable, masked_count, prune_elements
-from engine.pipeline.contest import STEPS, Pruned
+from engine.pipeline.contest import Pruned
 from engine.pipeline.scoring import judge_elements
 from engine.pipeline.setup import Workbench
 from engine.torchscript.program import Program
-from engine.tournament.matching import is_matched, matching_amount
 
 
 class ElementContest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,17 @@ from engine.layers.removal import BranchNeeded, Removal, remove_branches
 from engine.layers.scores import branch_scores
 from engine.layers.without import run_without
 from engine.masks import Masks
+from engine.pipeline.layer_search import LayerSearch, remembered
+from engine.pipeline.search import Aim
 from engine.pipeline.setup import Workbench
 from engine.seeds import generator
-from engine.selection.schedule import removed_after
+from engine.selection.schedule import removed_after, removed_of
 from engine.structure import at_batch_size
 from engine.torchscript.program import Program
 
 JUDGED = 32
 """Samples of the dataset that branches are judged on."""
+_STAYS = "what is no residual branch stays"
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class PlannedLayers:
         choice: what goes.
         removal: the smaller program, or None when this round removes nothing.
         frozen: branches that cannot be removed.
+        totals: by name, those that go in the whole stage, where a search has decided on them.
     """
 
     branches: list[Branch]
     choice: Choice
     removal: Removal | None
     frozen: list[Frozen]
+    totals: Mapping[str, int] | None = None
 
 
 def judging_inputs(bench: Workbench, program: Program) -> tuple[Any, ...]:
@@ -79,6 +84,8 @@ def plan_layers(
     gone: int = 0,
     round_number: int = 1,
     rounds: int = 1,
+    aim: Aim | None = None,
+    totals: Mapping[str, int] | None = None,
 ) -> PlannedLayers:
     """Choose the branches of a round and remove them.
 
@@ -88,32 +95,50 @@ def plan_layers(
         seed: for random scores.
         total: branches before the stage; None in its first round.
         gone: branches that earlier rounds removed.
+        aim: the cost that this round, or the whole stage, is to reach; None where the allocation
+            says how many go, or `totals` are known.
+        totals: by name, the branches that go in the whole stage, as its first round found them.
 
     Raises:
+        TargetUnreachable: no removal reaches the aim.
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
     found = find_branches(program, copies(inputs), stage.exclude)
     branches, frozen = list(found.removable), list(found.frozen)
     while True:
         units = len(branches) if total is None else total
-        total_gone = removed_after(stage.allocation, units, round_number, rounds, stage.schedule)
-        count = total_gone - gone
         scores = branch_scores(stage.criterion, program, branches, judged, seed)
-        choice = choose(branches, count, scores)
-        removal = None
-        if choice.chosen:
-            try:
-                removal = remove_branches(program, choice.chosen, copies(inputs))
-            except BranchNeeded as error:
-                # Only the surgery of several branches together can show this.
-                branches = [branch for branch in branches if branch.name != error.where]
-                frozen.append(_frozen(error.where, error.title))
-                continue
-        elif round_number == rounds and gone == 0:
+        decided = totals
+        try:
+            if aim is not None:
+                scores = remembered(scores)
+                search = LayerSearch(
+                    program, inputs, len(branches), frozen, _STAYS, branches=branches, scores=scores
+                )
+                choice = aim.find(search)
+                if aim.whole_stage:
+                    decided = dict.fromkeys(search.units(choice), 1)
+            if decided is not None:
+                going = [branch for branch in branches if branch.name in decided]
+                total_gone = removed_of(len(decided), units, round_number, rounds, stage.schedule)
+                choice = choose(going, total_gone - gone, scores)
+            elif aim is None:
+                allocation, schedule = stage.allocation, stage.schedule
+                total_gone = removed_after(allocation, units, round_number, rounds, schedule)
+                choice = choose(branches, total_gone - gone, scores)
+            removal = (
+                remove_branches(program, choice.chosen, copies(inputs)) if choice.chosen else None
+            )
+        except BranchNeeded as error:
+            # Only the surgery of several branches together can show this.
+            branches = [branch for branch in branches if branch.name != error.where]
+            frozen.append(_frozen(error.where, error.title))
+            continue
+        if removal is None and round_number == rounds and gone == 0:
             raise _nothing(stage, branches, choice, frozen, units)
         failing = "the program gives no finite numbers without it"
         frozen.extend(_frozen(branch.name, failing) for branch in choice.fatal)
-        return PlannedLayers(branches, choice, removal, frozen)
+        return PlannedLayers(branches, choice, removal, frozen, decided)
 
 
 def certified_layers(

@@ -21,12 +21,15 @@ from engine.coupling import Coupling, couple
 from engine.errors import NothingPruned
 from engine.evidence import Evidence
 from engine.masks import Masks
+from engine.pipeline.channel_plans import ChannelPlans
+from engine.pipeline.frozen_hint import frozen_hint
+from engine.pipeline.search import Aim
 from engine.pipeline.sensitivity import scan_channels
 from engine.scores import component_scores, criterion, unscored
 from engine.selection.channels import ChannelPlan, Originals, Target, select_channels
-from engine.selection.schedule import final_count
-from engine.selection.sensitivity import Curves, equal_drift
-from engine.selection.units import channel_totals, nothing_by_layer
+from engine.selection.sensitivity import Curves
+from engine.selection.spread import Spread
+from engine.selection.units import nothing_by_layer
 from engine.torchscript.program import Program
 
 _MOST_CONFLICTS = 32
@@ -68,6 +71,7 @@ def plan_channels(
     totals: Mapping[str, int] | None = None,
     judged: Sequence[Any] | None = None,
     evidence: Evidence | None = None,
+    aim: Aim | None = None,
 ) -> PlannedChannels:
     """Choose the channels of a round and compact the program.
 
@@ -82,9 +86,12 @@ def plan_channels(
 
     Args:
         evidence: what the criterion may look at besides weights.
+        aim: the cost that this round, or the whole stage where `totals` share it out, is to reach;
+            None where the allocation says how much goes, or `totals` are known.
 
     Raises:
         CriterionDoesNotFit: the criterion finds nothing to look at.
+        TargetUnreachable: no removal reaches the aim.
         NothingPruned: the last round is over and the stage removed nothing; says why.
     """
     coupling = couple(
@@ -110,18 +117,23 @@ def plan_channels(
     curves: Curves = {}
     if stage.allocation.distribution == "sensitivity" and totals is None:
         curves = scan_channels(program, coupling, scores, judged or inputs)
-        sizes = list(before.by_group.values())
-        total = final_count(stage.allocation, before.total)
-        totals = equal_drift(curves, sizes, total)
-    elif stage.allocation.by_layer and totals is None:
-        totals = channel_totals(stage.allocation, coupling, tensors, scores)
-    target = Target(stage.allocation, before, round_number, rounds, totals, stage.schedule)
+    plans = ChannelPlans(program, stage, inputs, Spread(coupling, tensors, before, curves))
     frozen = [*coupling.frozen, *unscored(coupling, scores, judge)]
+    if totals is None and aim is None:
+        totals = plans.spread.totals(stage.allocation, scores)
+    if stage.allocation.target is not None and totals is not None:
+        target = plans.target(totals, (round_number, rounds))
+    else:
+        target = Target(stage.allocation, before, round_number, rounds, totals, stage.schedule)
     for _ in range(_MOST_CONFLICTS):
-        plan = select_channels(coupling, scores, target, round_to=stage.round_to)
-        if plan.removed.size == 0:
-            break
         try:
+            if aim is not None:
+                found = plans.totals(aim.find(plans.search(scores, frozen)))
+                totals = found if aim.whole_stage else None
+                target = plans.target(found, (round_number, rounds) if totals else (1, 1))
+            plan = select_channels(coupling, scores, target, round_to=stage.round_to)
+            if plan.removed.size == 0:
+                break
             compacted = compact(program, coupling, plan.removed, copies(inputs))
         except CompactionConflict as conflict:
             free = conflict.components[~np.isnan(scores[conflict.components])]
@@ -261,18 +273,6 @@ def _nothing(
         + ("" if everywhere else f", or use `scope: global` ({sum(sizes)} channels in all)"),
         where="allocation.amount",
     )
-
-
-def frozen_hint(frozen: Sequence[Frozen]) -> str:
-    """What cannot be removed, the largest first, with the reasons."""
-    if not frozen:
-        return "the model has no weights whose channels could be removed"
-    largest = sorted(frozen, key=lambda item: -item.channels)[:5]
-    listed = "; ".join(
-        f"{item.layer} ({item.channels} channels): {item.reason}" for item in largest
-    )
-    more = f"; and {len(frozen) - len(largest)} more" if len(frozen) > len(largest) else ""
-    return f"these cannot be removed: {listed}{more}"
 
 
 def in_stage(error: NothingPruned, field: str) -> NothingPruned:

@@ -8,7 +8,7 @@ from typing import Any
 from secateur.recipe import PruneStage
 from torch import Tensor
 
-from engine.errors import CriterionDoesNotFit, NothingPruned
+from engine.errors import CriterionDoesNotFit, NothingPruned, TargetUnreachable
 from engine.job import Listener
 from engine.masks import prune_elements
 from engine.patterns import pattern_dimensions
@@ -20,8 +20,10 @@ from engine.pipeline.masking import gone_back, score_of
 from engine.pipeline.prune import certified, compact_masks, in_stage, plan_channels
 from engine.pipeline.random_control import count_removed
 from engine.pipeline.scoring import JudgedElements, evidence_for, in_stage_criterion, judge_elements
+from engine.pipeline.search import Aim
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep
+from engine.pipeline.targets import aim_of, in_stage_target, reached
 from engine.seeds import derive
 from engine.selection.channels import Originals
 from engine.selection.sensitivity import RATIOS
@@ -46,6 +48,8 @@ def prune(
         raise in_stage(error, step.field) from error
     except CriterionDoesNotFit as error:
         raise in_stage_criterion(error, step.field) from error
+    except TargetUnreachable as error:
+        raise in_stage_target(error, step.field) from error
 
 
 def _elements(
@@ -135,6 +139,7 @@ def _channels(
     bench: Workbench, state: JobState, step: PruneStep, seed: int, listener: Listener
 ) -> int:
     known = state.originals.get(step.stage_index)
+    aim = _aim(bench, state, step)
     planned = plan_channels(
         state.program,
         step.stage,
@@ -148,7 +153,10 @@ def _channels(
         evidence=evidence_for(
             bench, step.stage, seed, step.field, masks=state.masks, movement=_moved(state, step)
         ),
+        aim=aim,
     )
+    smaller = planned.compacted or state.program
+    reached(bench, smaller, step.stage, step.stage_index, state.targets, aim=aim)
     if planned.curves:
         listener.log(
             f"{step.label}: drift of the outputs by layer when {list(RATIOS)} of it is gone",
@@ -176,6 +184,20 @@ def _channels(
     return int(planned.plan.removed.size)
 
 
+def _aim(bench: Workbench, state: JobState, step: PruneStep) -> Aim | None:
+    """What the round aims at; None where an amount, or an earlier round, has said what goes."""
+    return aim_of(
+        bench,
+        state.program,
+        step.stage,
+        step.stage_index,
+        state.targets,
+        decided=step.stage_index in state.totals,
+        round_number=step.round_number,
+        rounds=step.rounds,
+    )
+
+
 def _judged(bench: Workbench, state: JobState, step: PruneStep) -> tuple[Any, ...] | None:
     """What a sensitivity scan measures on, in the round that needs one."""
     asked = step.stage.allocation.distribution == "sensitivity"
@@ -188,6 +210,7 @@ def _layers(
     bench: Workbench, state: JobState, step: PruneStep, seed: int, listener: Listener
 ) -> tuple[int, list[str]]:
     known = state.originals.get(step.stage_index)
+    aim = _aim(bench, state, step)
     planned = plan_layers(
         state.program,
         step.stage,
@@ -200,7 +223,13 @@ def _layers(
         ),
         round_number=step.round_number,
         rounds=step.rounds,
+        aim=aim,
+        totals=state.totals.get(step.stage_index),
     )
+    smaller = state.program if planned.removal is None else planned.removal.program
+    reached(bench, smaller, step.stage, step.stage_index, state.targets, aim=aim)
+    if planned.totals is not None:
+        state.totals[step.stage_index] = dict(planned.totals)
     if known is None:
         state.originals[step.stage_index] = {branch.name: 1 for branch in planned.branches}
         state.frozen.extend(item for item in planned.frozen if item not in state.frozen)

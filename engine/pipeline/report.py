@@ -23,6 +23,12 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.measuring import with_latency
 from engine.pipeline.prune import merge_certificates
 from engine.pipeline.setup import Workbench, file_sha256
+from engine.pipeline.target_verdict import (
+    exceeded,
+    not_matched,
+    timed_targets,
+    with_final_times,
+)
 from engine.pipeline.verdict import broken_constraints, judge
 
 _MEASURED = set(Measurement.model_fields)
@@ -50,7 +56,13 @@ def build_report(
     limits = weight_range({**dense, **{f"after {name}": w for name, w in small.items()}})
     stages = [stage for stage in bench.recipe.stages if isinstance(stage, PruneStage)]
     patterns = held_patterns(stages, bench.original, state.program, state.masks, bench.inputs)
-    warnings = [*state.warnings, *broken_patterns(patterns), *comparison.warnings]
+    targets = with_final_times(state.targets.values(), comparison.compact)
+    warnings = [
+        *not_matched(targets),
+        *state.warnings,
+        *broken_patterns(patterns),
+        *comparison.warnings,
+    ]
     return Report(
         before=before,
         objective=bench.objective.report(),
@@ -67,6 +79,7 @@ def build_report(
         training=state.curves,
         tickets=list(state.lottery.reports.values()),
         tournaments=list(state.tournaments.values()),
+        targets=targets,
         baselines=state.baselines,
         tradeoff=state.tradeoff.report(bench.recipe.tradeoff),
         verdict=judge(
@@ -74,6 +87,7 @@ def build_report(
             after,
             broken,
             warnings,
+            exceeded=list(exceeded(targets)),
             decides=bench.objective.report().decides,
             nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
         ),
@@ -100,7 +114,8 @@ def provenance(job: JobInput, model: Path) -> Provenance:
         device=torch.cuda.get_device_name() if job.device.startswith("cuda") else job.device,
         threads=job.threads,
         # Some CUDA kernels add in an order that changes from run to run.
-        deterministic=job.device == "cpu",
+        # and a measured time changes from run to run, with what was removed to reach it.
+        deterministic=job.device == "cpu" and not timed_targets(job.recipe),
     )
 
 

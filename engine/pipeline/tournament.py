@@ -17,6 +17,7 @@ from typing import Any
 from secateur.recipe import PruneStage, Tournament, entries
 from secateur.report import Contestant, TournamentReport
 
+from engine.costs.matching import is_matched
 from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned
 from engine.job import Listener
 from engine.measure.macs import count_macs
@@ -31,7 +32,6 @@ from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import PruneStep, TournamentStep
 from engine.seeds import derive
 from engine.torchscript.program import Program
-from engine.tournament.matching import is_matched
 from engine.tournament.ranking import winner
 from engine.training.dropout import rescaled_dropout
 from engine.training.evaluation import Evaluation, evaluate

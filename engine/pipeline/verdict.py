@@ -11,7 +11,7 @@ from secateur.report import Measurement, MetricReport, Verdict
 from secateur.report_base import CLASSIFICATION
 
 _POINT = 0.01
-_NOISE = 0.05
+NOISE = 0.05
 """Medians of turn-by-turn runs on a shared machine scatter by a few percent: a result counts as
 slower when it takes more than this share longer."""
 
@@ -111,20 +111,22 @@ def judge(
     broken: Sequence[BrokenConstraint],
     remarks: Sequence[str],
     *,
+    exceeded: Sequence[str] = (),
     decides: MetricReport = CLASSIFICATION.decides,
     nonzero_macs: int | None = None,
 ) -> Verdict:
     """The verdict; `remarks` are warnings from earlier in the job.
 
     Args:
+        exceeded: targets that the result does not keep.
         decides: the metric that decides.
         nonzero_macs: of the result without zeros in weights, where they could be counted.
     """
     change = accuracy_change(before, after)
     faster = speedups(before, after)
-    warnings = [item.text for item in broken]
+    warnings = [*(item.text for item in broken), *exceeded]
     for size, speedup in faster.items():
-        if speedup < 1 - _NOISE:
+        if speedup < 1 - NOISE:
             warnings.append(
                 f"SLOWER than the original at batch {size}: {1 / speedup:.2f} times the time; "
                 "odd channel counts can be slow, try `round_to: 8`"

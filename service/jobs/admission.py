@@ -5,9 +5,8 @@ Each fault is reported at the field that causes it, and all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
@@ -15,13 +14,14 @@ from secateur.resources import Device, FieldProblem, JobCreate
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
 from service.jobs.initial_weights import initial_faults
+from service.jobs.objective_modules import objective_module_faults
+from service.jobs.objective_targets import target_faults
 from service.jobs.problems import ModelRejected
 from service.problems import RequestInvalid
 
 _UNLABELLED = (
     " Trainings with `distillation: {alpha: 1}` learn from the upload alone and need no targets."
 )
-_CLASS_DTYPES = frozenset({"int64", "int32", "int16", "int8", "uint8"})
 
 
 def choose_queue(device: Device, settings: Settings) -> str:
@@ -38,14 +38,22 @@ def admit(
     model: ModelRecord,
     dataset: DatasetRecord | None,
     initial: ModelRecord | None = None,
+    modules: Sequence[ModelRecord | None] = (),
 ) -> None:
     """Let the job in or say why not.
 
+    Args:
+        request: for the job.
+        model: to compress.
+        dataset: or None.
+        initial: the upload with the initial weights, if any.
+        modules: the uploaded loss and metric, if any.
+
     Raises:
-        ModelRejected: the model, or the one with its initial weights, failed its inspection.
+        ModelRejected: the model, or an upload beside it, failed its inspection.
         RequestInvalid: the recipe does not fit the model, the dataset or the initial weights.
     """
-    for upload in (model, initial):
+    for upload in (model, initial, *modules):
         if upload is not None and upload.status == "rejected":
             error = upload.error or {}
             raise ModelRejected(
@@ -56,6 +64,7 @@ def admit(
         *_dataset_faults(request.recipe, dataset),
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),
+        *objective_module_faults(request),
     ]
     if faults:
         raise RequestInvalid(faults)
@@ -87,8 +96,11 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
         "train/targets": trains,
         "validation/inputs": recipe.needs_validation()
         or recipe.scanned_split("validation", targets=False),
-        "validation/targets": recipe.needs_validation()
-        or recipe.scanned_split("validation", targets=True),
+        "validation/targets": (
+            recipe.needs_validation() or recipe.scanned_split("validation", targets=True)
+        )
+        if recipe.objective.needs_targets
+        else None,
     }
     for role, field in wanted.items():
         if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
@@ -99,17 +111,7 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
                 message=f"`recipe.{field}` needs `{role}/0`, which the dataset `{dataset.id}` "
                 f"does not have.{remedy}",
             )
-    yield from _target_faults(trains or "stages", tensors)
-
-
-def _target_faults(field: str, tensors: dict[str, Any]) -> Iterator[FieldProblem]:
-    for name, tensor in tensors.items():
-        if name.split("/")[1] == "targets" and tensor["dtype"] not in _CLASS_DTYPES:
-            yield FieldProblem(
-                field="dataset_id",
-                message=f"`{name}` is {tensor['dtype']}; the loss cross_entropy of "
-                f"`recipe.{field}` needs class indices, as int64.",
-            )
+    yield from target_faults(recipe, trains or "stages", tensors)
 
 
 def _looks_at_inputs(recipe: Recipe) -> str | None:

@@ -42,6 +42,8 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "model_id": record.model_id,
             "dataset_id": record.dataset_id,
             "initial_model_id": record.initial_model_id,
+            "loss_model_id": record.loss_model_id,
+            "metric_model_id": record.metric_model_id,
             "recipe": record.recipe,
             "device": record.device,
             "queue": record.queue,
@@ -94,7 +96,8 @@ def _create(
                     f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
                     hint="Send the same request as then, or choose a new key.",
                 )
-        wanted = {request.model_id, request.initial_model_id or request.model_id}
+        beside = (request.initial_model_id, request.loss_model_id, request.metric_model_id)
+        wanted = {request.model_id, *(given for given in beside if given is not None)}
         # in one order everywhere, so that two requests with the same models cannot deadlock
         uploads = {
             model_id: _locked_model(session, tenant_id, model_id) for model_id in sorted(wanted)
@@ -105,9 +108,8 @@ def _create(
             dataset = datasets.get_for_update(session, tenant_id, request.dataset_id)
             if dataset is None:
                 raise NotFound("dataset", request.dataset_id, listing="/v1/datasets")
-        given = request.initial_model_id
-        initial = None if given is None else uploads[given]
-        admit(request, model, dataset, initial)
+        initial, *modules = (None if given is None else uploads[given] for given in beside)
+        admit(request, model, dataset, initial, modules)
         record = job_queue.enqueue(
             session,
             tenant_id=tenant_id,
@@ -115,6 +117,8 @@ def _create(
             model_id=request.model_id,
             dataset_id=request.dataset_id,
             initial_model_id=request.initial_model_id,
+            loss_model_id=request.loss_model_id,
+            metric_model_id=request.metric_model_id,
             recipe=request.recipe.model_dump(mode="json"),
             device=request.device,
             queue=choose_queue(request.device, backend.settings),

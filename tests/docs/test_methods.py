@@ -20,7 +20,8 @@ BY_NAME = {method.name: method for method in METHODS}
 
 
 ALONE: dict[str, Any] = {
-    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5}
+    "amount": 0.5, "count": 1, "threshold": 0.5, "quality": 0.5, "layers": {"head": 0.5},
+    "target": {"of": "params", "share": 0.5},
 }  # fmt: skip
 """Allocations that are a field of their own, with a value."""
 

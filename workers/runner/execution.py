@@ -65,6 +65,8 @@ def _run(instructions: Instructions, listener: LineListener) -> dict[str, Any]:
         threads=instructions.threads,
         checkpoint=instructions.checkpoint,
         initial=instructions.initial,
+        loss=instructions.loss,
+        metric=instructions.metric,
     )
     if instructions.type == "plan":
         return plan(job)

@@ -16,6 +16,7 @@ from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
 from secateur.recipe_initial import initial_fault
+from secateur.recipe_objective_fit import module_faults
 from secateur.report import Report
 from secateur.resources import TERMINAL, Job, Model
 from secateur.results import save_failed_report, save_results
@@ -40,6 +41,14 @@ def compress(  # noqa: PLR0917 - the options of a command line
             "back to its weights."
         ),
     ] = None,
+    loss: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript file of the loss, for `objective.loss: module`."),
+    ] = None,
+    metric: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript file of the metric, for `objective.metric: module`."),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Server; by default the one running on this machine.")
     ] = None,
@@ -50,11 +59,12 @@ def compress(  # noqa: PLR0917 - the options of a command line
     Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
     and exits 0 only if the job succeeded.
     """
-    recipe_file = read_inputs(Files(model, data, initial), recipe, out_dir)
+    files = Files(model, data, initial, loss, metric)
+    recipe_file = read_inputs(files, recipe, out_dir)
     if recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages.0.stage": "a scan makes no model: `secateur score`"})
     with Secateur(url) as client:
-        job = run_job(client, Files(model, data, initial), recipe_file, name)
+        job = run_job(client, files, recipe_file, name)
         if job.status != "succeeded":
             explain(client, job, out_dir)
             raise typer.Exit(JOB_FAILED)
@@ -68,11 +78,19 @@ class Files:
     model: Path
     data: Path | None
     initial: Path | None = None
+    loss: Path | None = None
+    metric: Path | None = None
+
+    @property
+    def modules(self) -> dict[str, Path]:
+        """Those that are no model, by what they are."""
+        found = {"loss": self.loss, "metric": self.metric}
+        return {role: path for role, path in found.items() if path is not None}
 
 
 def read_inputs(files: Files, recipe: Path, out_dir: Path) -> RecipeFile:
     """The recipe, once everything that is wrong with the command is ruled out."""
-    for path in (files.model, files.data, files.initial):
+    for path in (files.model, files.data, files.initial, *files.modules.values()):
         if path is not None and not path.is_file():
             raise SecateurError(f"{path} is not a file", hint="check the path")
     if out_dir.exists() and not out_dir.is_dir():
@@ -88,6 +106,8 @@ def read_inputs(files: Files, recipe: Path, out_dir: Path) -> RecipeFile:
     if fault is not None:
         field, message = fault
         raise recipe_file.mistakes({field: f"{message} (--initial)"})
+    for role, message in module_faults(recipe_file.recipe, files.modules):
+        raise recipe_file.mistakes({f"objective.{role}": f"{message} (--{role})"})
     return recipe_file
 
 
@@ -97,6 +117,7 @@ def run_job(client: Secateur, files: Files, recipe_file: RecipeFile, name: str) 
     with ProgressDisplay(err) as display:
         uploaded = _upload(client, display, files.model)
         initial = None if files.initial is None else _upload(client, display, files.initial)
+        modules = {role: _upload(client, display, path) for role, path in files.modules.items()}
         dataset = None
         if data is not None:
             display.start(f"uploading {data.name}")
@@ -109,6 +130,8 @@ def run_job(client: Secateur, files: Files, recipe_file: RecipeFile, name: str) 
                 recipe_file.recipe,
                 dataset=dataset,
                 initial=initial,
+                loss=modules.get("loss"),
+                metric=modules.get("metric"),
                 name=name or files.model.stem,
             )
         except ApiError as error:

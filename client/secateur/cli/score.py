@@ -23,6 +23,14 @@ def score(  # noqa: PLR0917 - the options of a command line
     data: Annotated[
         Path | None, typer.Option(help="Dataset, safetensors or npz; needed for all but a drift.")
     ] = None,
+    loss: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript file of the loss, for `objective.loss: module`."),
+    ] = None,
+    metric: Annotated[
+        Path | None,
+        typer.Option(help="TorchScript file of the metric, for `objective.metric: module`."),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Server; by default the one running on this machine.")
     ] = None,
@@ -33,11 +41,12 @@ def score(  # noqa: PLR0917 - the options of a command line
     Writes report.json, report.html, sensitivity.svg, scores.safetensors and recipe.yaml to the
     output folder, all or none, and exits 0 only if the job succeeded. No model is made.
     """
-    recipe_file = read_inputs(Files(model, data), recipe, out_dir)
+    uploads = Files(model, data, None, loss, metric)
+    recipe_file = read_inputs(uploads, recipe, out_dir)
     if not recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages": "no `stage: score` among them: `secateur compress`"})
     with Secateur(url) as client:
-        job = run_job(client, Files(model, data), recipe_file, name)
+        job = run_job(client, uploads, recipe_file, name)
         if job.status != "succeeded":
             explain(client, job, out_dir)
             raise typer.Exit(JOB_FAILED)

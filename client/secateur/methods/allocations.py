@@ -51,6 +51,29 @@ ALLOCATIONS: list[Method] = [
         schema=schema_of(Allocation, ["count"]),
     ),
     Method(
+        name="target",
+        kind="allocation",
+        summary=(
+            "What the model may cost afterwards, as a share of its cost before the stage or "
+            "outright: parameters, MACs, bytes of the file, or measured milliseconds. The least "
+            "removal that gets there is searched for along the ranking, by bisection over amounts. "
+            "Parameters, MACs and bytes come from the shapes of what survives and are checked on "
+            "the model that is cut; in rounds each round has its own cost to reach, along the "
+            "schedule. Milliseconds are medians of candidates that are really cut and take turns "
+            "with the present model; one is taken when two measurements are within the target, and "
+            "the rounds share out what it removed. Channels, heads and layers by all four, single "
+            "weights by parameters that no mask holds at zero."
+        ),
+        formula="min {t : C(t) <= T}; round k of r ends at C_0 (T / C_0)^(k / r), agp at its ramp",
+        source="Secateur",
+        data="none",
+        cost=(
+            "parameters, MACs, bytes: a model cut twice. Milliseconds: about 2 log2(n) models cut, "
+            "saved and timed, for n amounts"
+        ),
+        schema=schema_of(Allocation, ["target", "scope", "distribution"]),
+    ),
+    Method(
         name="layers",
         kind="allocation",
         summary=(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from engine.costs.matching import is_matched, matching_amount
 from engine.errors import CriterionDoesNotFit
-from engine.tournament.matching import is_matched, matching_amount
 
 COSTS = [95.0, 90.0, 80.0, 80.0, 65.0, 51.0, 49.5, 30.0, 20.0]
 """Of the amounts 1 to 9."""

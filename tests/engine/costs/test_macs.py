@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from engine.calling import copies
 from engine.compaction import compact
+from engine.costs.macs import MacsBySelection
 from engine.coupling import Coupling, couple
 from engine.measure.macs import count_macs
-from engine.tournament.costs import MacsBySelection
 from tests import zoo
 from tests.engine.core.programs import half, scripted, traced, uploaded
 
