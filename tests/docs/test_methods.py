@@ -56,7 +56,8 @@ ACCEPTED: dict[str, set[str]] = {
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
     | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
-    | _literals(recipe.RecalibrateStage, "stage"),
+    | _literals(recipe.RecalibrateStage, "stage")
+    | {"lr_auto"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # Some names are those of other methods.
