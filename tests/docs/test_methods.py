@@ -115,7 +115,7 @@ def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a training where the method's belong."""
     if method.name.startswith("distillation"):
         return {"distillation": fields}
-    return {"optimizer": fields} if "kind" in fields else fields
+    return {"optimizer": fields} if {"kind", "lr"} & set(fields) else fields
 
 
 def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
