@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-accuracy bench-finetune papers zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-accuracy bench-finetune papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ bench-finetune: install ## Speed of fine-tuning against an eager loop (ten minut
 papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.papers
 	$(BIN)/python -m bench.papers.table
+
+recovery: install ## Prune, recover with and without a teacher, six tasks, and write docs/recovery.md (half an hour)
+	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.recovery
+	$(BIN)/python -m bench.recovery.table
 
 zoo: zoo-packages ## Compact every architecture of the zoo and write docs/coverage.md (hours)
 	$(ONE_THREAD) $(BIN)/python -m bench.zoo --results build/zoo.jsonl

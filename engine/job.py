@@ -23,7 +23,8 @@ class JobInput:
         model: the uploaded TorchScript file.
         recipe: validated recipe.
         workdir: an existing empty folder for everything the job writes.
-        dataset: safetensors or npz file, by suffix, or None.
+        dataset: file of samples, its format told by the suffix (see `engine.data.opening`), or
+            None.
         device: `cpu` or `cuda`.
         threads: torch intra-op threads.
         checkpoint: file written by an earlier attempt to resume from, or None.

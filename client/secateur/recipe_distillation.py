@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_features import FeatureMatch
 
 
 class Distillation(RecipeModel):
@@ -27,6 +28,8 @@ class Distillation(RecipeModel):
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T: scores of teacher and student are divided by it before the softmax. The higher, the more
     the unlikely classes count. `soft_targets` only."""
+    features: list[FeatureMatch] = Field(default=[], max_length=50)
+    """Modules whose outputs are compared with the teacher's, beside its scores."""
 
     @model_validator(mode="after")
     def _temperature_is_of_use(self) -> Self:

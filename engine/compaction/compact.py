@@ -52,7 +52,10 @@ def compact(
     Interpreter(fresh, lockstep).run([map_tensors(value, lockstep.place) for value in inputs])
     lockstep.finish()
     fresh.edited()
-    return fresh.alone
+    smaller = fresh.alone
+    if smaller.followed is not None:
+        smaller.followed = smaller.followed.after(coupling.tape, survivors)
+    return smaller
 
 
 class _Lockstep:

@@ -118,6 +118,7 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "fingerprint": fingerprint,
         "program": None if file is None else _as_tensor(file),
         "before": state.before.model_dump_json(),
+        "followed": None if state.program.followed is None else state.program.followed.to_plain(),
         "next_step": state.next_step,
         "masks": state.masks,
         "originals": state.originals,
@@ -186,6 +187,8 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         program = Program.load(plain["program"].numpy().tobytes(), device=original.device)
         # The checkpoint's forward holds its methods' code and calls none.
         program.calls = original.calls
+        if original.followed is not None:
+            program.followed = original.followed.recalled(plain.get("followed"))
     return JobState(
         program=program,
         before=Measurement.model_validate_json(plain["before"]),

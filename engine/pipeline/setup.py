@@ -25,6 +25,7 @@ from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
 from engine.objective.objective import Objective, resolve
+from engine.pipeline.features import follow_features
 from engine.structure import samples_in
 from engine.torchscript.arguments import arguments_of
 from engine.torchscript.precision import comparison_tolerance
@@ -98,6 +99,7 @@ def prepare(job: JobInput) -> Workbench:
     inputs = example_inputs(job.recipe.inputs, dataset, seed=job.recipe.seed, device=job.device)
     if job.recipe.inputs is not None:
         inputs = fit_inputs(arguments_of(original), inputs)
+    follow_features(original, job.recipe, inputs)
     upload = Program.as_uploaded(job.model, device=job.device)
     _check_reading(upload, original, inputs, source_of_examples(job.recipe.inputs, dataset))
     objective = resolve(
@@ -139,6 +141,7 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
         job.dataset,
         [argument.name for argument in arguments],
         without_dataset(arguments, values_of(job.recipe.inputs)),
+        data=job.recipe.data,
         scratch=job.workdir / "dataset",
     )
     arranged = {split.name: arrange_split(arguments, split) for split in opened.splits}

@@ -26,6 +26,7 @@ from engine.pipeline.channel_contest import ChannelContest
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.contest import Contest, Pruned
 from engine.pipeline.element_contest import ElementContest
+from engine.pipeline.features import matched_features
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
@@ -212,6 +213,13 @@ def _recovered(
         dropout=rates,
         stop_step=options.recovery_steps,
         teacher=bench.original,
+        features=matched_features(
+            bench.original,
+            pruned.program,
+            options.recovery.distillation,
+            bench.inputs,
+            field=field,
+        )[0],
         objective=bench.objective,
     )
     return finetune(pruned.program, run, recovery)

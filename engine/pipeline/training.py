@@ -12,6 +12,7 @@ from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.tradeoff import TradeOffStep
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
 from engine.pipeline.pruning import take_out_dead
 from engine.pipeline.random_control import as_recovered, randomly_pruned
@@ -82,6 +83,12 @@ def train_step(
         begun, run = begin_point(bench, state, step, run)
     else:
         begun = program_to_train(bench, state, step)
+    features, left_out = matched_features(
+        bench.original, begun, step.options.distillation, bench.inputs, field=step.field
+    )
+    if left_out:
+        listener.log(f"{step.label}: modules whose features are not compared", modules=left_out)
+    run = replace(run, features=features)
     trained = train(begun, run, observer, resume=state.training)
     if trained.recording is not None:
         state.curves.append(

@@ -17,7 +17,8 @@ import torch
 from engine.torchscript.autocast import show_convolutions
 from engine.torchscript.batch_norms import BATCH_NORMS, batch_norms
 from engine.torchscript.edit import GraphEditor
-from engine.torchscript.instructions import walk
+from engine.torchscript.exposing import Exposed
+from engine.torchscript.instructions import Instruction, walk
 from engine.torchscript.program import Program
 
 DROPOUTS = {
@@ -38,11 +39,18 @@ DROPOUTS = {
 
 
 class TrainingProgram(Program):
-    """A program in training mode; `origin` is the one it was made from."""
+    """A program in training mode; `origin` is the one it was made from, `exposed` what it shows."""
 
-    def __init__(self, module: torch.jit.ScriptModule, device: str, origin: Program) -> None:
+    def __init__(
+        self,
+        module: torch.jit.ScriptModule,
+        device: str,
+        origin: Program,
+        exposed: Exposed | None = None,
+    ) -> None:
         super().__init__(module, device)
         self.origin = origin
+        self.exposed = exposed
 
 
 def training_copy(
@@ -51,6 +59,7 @@ def training_copy(
     batch_norm: Literal["train", "frozen"],
     frozen: Collection[str] = (),
     dropout: Mapping[int, float] = MappingProxyType({}),
+    shown: Mapping[str, tuple[Instruction, int]] = MappingProxyType({}),
     autocast: bool = False,
 ) -> TrainingProgram:
     """A copy in training mode.
@@ -59,9 +68,11 @@ def training_copy(
         batch_norm: `train` uses and updates batch statistics, `frozen` keeps the running ones.
         frozen: layers whose BatchNorm keeps the running ones in any case.
         dropout: other probabilities, by the index of the dropout's instruction.
+        shown: inner values that the copy shows, by name: an instruction and which output of it.
         autocast: all convolutions are to follow autocast.
     """
     fresh = program.copy()
+    exposed = Exposed(fresh, shown) if shown else None
     flags = DROPOUTS | (BATCH_NORMS if batch_norm == "train" else {})
     still = {
         norm.instruction.index
@@ -92,7 +103,7 @@ def training_copy(
         layer = name.rpartition(".")[0]
         if name.endswith("running_mean") and (batch_norm == "frozen" or layer in frozen):
             Program(module, program.device).submodule(layer).eval()
-    return TrainingProgram(module, program.device, program)
+    return TrainingProgram(module, program.device, program, exposed)
 
 
 @torch.no_grad()

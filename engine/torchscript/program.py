@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,6 +39,9 @@ from engine.torchscript.private_methods import (
 from engine.torchscript.refusals import refuse_depth, refuse_odd
 from engine.torchscript.thaw import thaw
 
+if TYPE_CHECKING:
+    from engine.features.followed import Followed
+
 
 @dataclass(frozen=True)
 class ModuleReference:
@@ -54,9 +57,12 @@ class Program:
         device: where its tensors lie.
         calls: what forward gives other exported methods, as far as the upload calls them.
         methods: whose graphs `block` holds; more than one in a `JointProgram`.
+        followed: features of the upload that this program is asked for (see `engine.features`);
+            copies have the same.
     """
 
     methods: tuple[str, ...] = ("forward",)
+    followed: Followed | None = None
 
     def __init__(self, module: Any, device: str, calls: Calls | None = None) -> None:
         """Args: module: a script module, or the `torch._C.ScriptModule` inside one."""
@@ -166,6 +172,7 @@ class Program:
         with self._without_weights(held):
             fresh = Program(_cloned(self._c), self.device, self.calls)
             fresh._attributes.like(self._attributes)
+        fresh.followed = self.followed
         fresh._take(held, clone=not share)
         return fresh
 
@@ -176,7 +183,9 @@ class Program:
             share: over the same weights, for callers that replace them.
         """
         if not share:
-            return Program(copy.deepcopy(self.module), self.device, self.calls)
+            fresh = Program(copy.deepcopy(self.module), self.device, self.calls)
+            fresh.followed = self.followed
+            return fresh
         held = self.attributes()
         with self._without_weights(held):
             fresh = self.twin()
@@ -196,6 +205,7 @@ class Program:
             code = self.to_bytes()
         read = Program(read_archive(code, self.device), self.device, self.calls)
         read._take(held, clone=False)
+        read.followed = self.followed
         return read
 
     @contextmanager

@@ -39,7 +39,9 @@ from torch.nn import functional
 
 from engine.calling import call, describe
 from engine.errors import TrainingRuleUnmet
+from engine.features.matching import Matched
 from engine.objective.objective import Objective
+from engine.torchscript.exposing import Exposed
 from engine.torchscript.program import Program
 from engine.training.state import copy_tensors, snapshot
 
@@ -52,16 +54,32 @@ class Teacher:
     what it would draw alone.
     """
 
-    def __init__(self, program: Program, objective: Objective, *, kind: str, field: str) -> None:
+    def __init__(
+        self,
+        program: Program,
+        objective: Objective,
+        *,
+        kind: str,
+        field: str,
+        features: Sequence[Matched] = (),
+    ) -> None:
         """Args:
         program: in evaluation mode, on the device of the batches; it is not written to.
         objective: that says how outputs are read.
         kind: of the distillation.
         field: path of the training run in the recipe, for errors.
+        features: that it shows besides its scores.
         """
         self._objective = objective
         self._kind = kind
-        self._program = program.shadow()
+        self._exposed = None
+        if features:
+            self._program = program.copy(share=True)
+            self._program.own(list(self._program.buffers()))
+            shown = {str(number): one.teacher for number, one in enumerate(features)}
+            self._exposed = Exposed(self._program, shown)
+        else:
+            self._program = program.shadow()
         self._devices = [] if program.device == "cpu" else [torch.device(program.device)]
         self._field = field
 
@@ -72,6 +90,10 @@ class Teacher:
     def recall(self, memory: Mapping[str, Tensor]) -> None:
         """Go on with these buffers."""
         copy_tensors(memory, self._program.buffers())
+
+    def features(self) -> dict[str, Tensor | None]:
+        """The features of the batch it scored last, by number; it forgets them."""
+        return {} if self._exposed is None else self._exposed.take()
 
     def scores(self, inputs: Sequence[Any], student: Tensor) -> Tensor:
         """What it gives for a batch, in its own float type.

@@ -16,6 +16,7 @@ from engine.data.batches import Batch
 from engine.objective.metrics import Tally
 from engine.structure import map_tensors
 from engine.training.distillation import Teacher, agreeing, positions, taught_loss
+from engine.training.matching import FeatureJudge, Shown
 from engine.training.run import TrainingRun
 
 
@@ -46,16 +47,21 @@ class EpochJudge:
             one.name: one.begin(run.device) for one in self._metrics if one.begin is not None
         }
         self._labelled = False
+        self._features = (
+            FeatureJudge(run.features, field=run.field, device=run.device) if run.features else None
+        )
 
-    def loss(self, output: Any, batch: Batch) -> Tensor:
+    def loss(self, output: Any, batch: Batch, features: Shown | None = None) -> Tensor:
         """What is minimised, a mean over terms; counted in the averages.
 
         Args:
             output: of the student, with gradients.
             batch: it is of.
+            features: of the student, by number, where the run compares any.
 
         Raises:
-            TrainingRuleUnmet: the teacher gives another kind of output than the student.
+            TrainingRuleUnmet: the teacher gives another kind of output than the student, or a
+                feature of it is not like the student's.
             OutputNotFound: the output lacks the tensor that the objective names.
         """
         labelled = batch.targets is not None or not self._objective.needs_targets
@@ -69,6 +75,8 @@ class EpochJudge:
         if self._teacher is not None:
             scores = self._objective.scores(output)
             loss = self._taught(self._teacher, scores, batch, by_targets)
+            if self._features is not None:
+                loss = loss + self._features.loss(features or {}, self._teacher.features())
             if terms is None or batch.labelled is not None:
                 terms = positions(scores, self._objective)
         if loss is None or terms is None:
@@ -86,6 +94,7 @@ class EpochJudge:
             "terms": map_tensors(self._terms, Tensor.clone),
             "compared": self._compared,
             "labelled": self._labelled,
+            "features": {} if self._features is None else self._features.memory(),
             "metrics": {name: tally.memory() for name, tally in self._tallies.items()},
             "teacher": {} if self._teacher is None else self._teacher.memory(),
         }
@@ -99,6 +108,8 @@ class EpochJudge:
         self._compared, self._labelled = memory["compared"], memory["labelled"]
         for name, tally in self._tallies.items():
             tally.recall(memory["metrics"][name])
+        if self._features is not None:
+            self._features.recall(memory["features"])
         if self._teacher is not None:
             self._teacher.recall(memory["teacher"])
 
@@ -152,6 +163,8 @@ class EpochJudge:
             found["train/distillation"] = float(self._soft) / self._compared
             if self._objective.scores_classes:
                 found["train/agreement"] = int(self._agreed) / self._compared
+        if self._features is not None:
+            found |= self._features.averages()
         return found
 
 
@@ -180,4 +193,5 @@ def _teacher_of(run: TrainingRun) -> Teacher | None:
         run.objective.trained_by(run.options),
         kind=run.options.distillation.kind,
         field=run.field,
+        features=run.features,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +12,7 @@ from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.splits import Split
+from engine.features.matching import Matched
 from engine.objective.objective import CLASSIFICATION, Objective
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
@@ -69,6 +70,7 @@ class TrainingRun:
         first_step: optimiser steps that count as taken already.
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
+        features: by which student and teacher are compared besides.
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
     """
@@ -89,6 +91,7 @@ class TrainingRun:
     first_step: int = 0
     stop_step: int | None = None
     teacher: Program | None = None
+    features: Sequence[Matched] = ()
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
 

@@ -38,7 +38,9 @@ def find_gradients(
     student.optimizer.zero_grad(set_to_none=True)
     for part, batch in samples:
         output = student.precision.run(student.program.module, batch.inputs)
-        loss = judge.loss(output, batch)
+        exposed = student.program.exposed
+        features = {} if exposed is None else exposed.take()
+        loss = judge.loss(output, batch, features)
         if student.recording is not None:
             student.recording.batch(loss, batch.size)
         _backward(student.precision.scaled(loss * part.share), run)

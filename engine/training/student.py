@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NothingToTrain
-from engine.torchscript.modes import evaluation_copy, training_copy
+from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
 from engine.training.bit_masks import BitMasks
@@ -48,7 +48,7 @@ class Student:
         recording: of the curves; what a state keeps of them it recalls.
     """
 
-    program: Program
+    program: TrainingProgram
     result: Program
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
@@ -163,6 +163,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
         batch_norm=options.batch_norm,
         frozen=layers,
         dropout=run.dropout,
+        shown={str(number): one.student for number, one in enumerate(run.features)},
         autocast=precision.lowered,
     )
     result = evaluation_copy(student)

@@ -54,12 +54,15 @@ ACCEPTED: dict[str, set[str]] = {
     # `bn_scale` is also a criterion, which has the name.
     | (set(recipe.Penalty.model_fields) - {"bn_scale"} | {"bn_scale_penalty"})
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
+    | {f"distillation_{field}" for field in {"features"} & set(recipe.Distillation.model_fields)}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
     | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
     | _literals(recipe.RecalibrateStage, "stage")
     | {"lr_auto"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
+    # `random` is also a criterion, which has the name.
+    "sampler": _literals(recipe.Search, "sampler") - {"random"} | {"random_search"},
     # Some names are those of other methods.
     "loss": {f"loss_{name}" for name in get_args(recipe_objective.LossName)},
     "metric": {f"metric_{name}" for name in get_args(recipe_objective.MetricName)},
@@ -113,9 +116,19 @@ def _objective(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a training where the method's belong."""
+    if method.name == "distillation_features":
+        return {"distillation": {"features": [{"layer": "layer2"} | fields]}}
     if method.name.startswith("distillation"):
         return {"distillation": fields}
     return {"optimizer": fields} if {"kind", "lr"} & set(fields) else fields
+
+
+def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of a job of another type."""
+    if method.kind == "scan":
+        return {"stages": [{"stage": "score", **fields}]}
+    space = {"stages.0.allocation.amount": [0.25, 0.5]}
+    return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
 
 
 def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
@@ -142,8 +155,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
         finetune.update(_training(method, fields))
-    elif method.kind == "scan":
-        return {"stages": [{"stage": "score", **fields}]}
+    elif method.kind in ("scan", "sampler"):
+        return _of_its_own(method, prune, fields)
     elif method.kind == "baseline":
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import Distillation, FinetuneOptions, Penalty
+from secateur.recipe import Distillation, FeatureMatch, FinetuneOptions, Penalty
 from secateur.resources import Method
 
 TRAINING_RULES: list[Method] = [
@@ -144,5 +144,23 @@ TRAINING_RULES: list[Method] = [
         data="training",
         cost="one run of the upload, without gradients, for every batch",
         schema=schema_of(Distillation, ["alpha"], kind="mse"),
+    ),
+    Method(
+        name="distillation_features",
+        kind="training",
+        summary=(
+            "Outputs of modules in the pruned model are brought to those of the upload, over the "
+            "channels that are left. Written as `distillation: {features: [{layer: ..., weight: "
+            "..., loss: ...}]}`, `layer` a module's path or a glob."
+        ),
+        formula=(
+            "L + sum_l weight_l F_l;  mse: mean (s - t)^2;  cosine: mean_p 1 - cos(s_p, t_p);  "
+            "attention: mean ||Q(s)/||Q(s)|| - Q(t)/||Q(t)||||^2, Q_p = sum_c a_cp^2"
+        ),
+        source="Romero et al. 2015, FitNets: Hints for Thin Deep Nets (ICLR), section 2.2; "
+        "Zagoruyko & Komodakis 2017, Paying More Attention to Attention (ICLR), section 3.1",
+        data="training",
+        cost="a copy of each feature in student and teacher, for every batch",
+        schema=schema_of(FeatureMatch, ["layer", "weight", "loss"]),
     ),
 ]

@@ -1,0 +1,1 @@
+"""What recovery training wins back after pruning, with and without the upload as teacher."""
