@@ -102,6 +102,8 @@ def find_rate(program: Program, run: TrainingRun) -> RateSearch:
             torch.manual_seed(derive(test.seed, test.purpose, "draws", step))
             judge = EpochJudge(test)
             find_gradients(student, test, judge, samples)
+            # Of all processes of the run, so that all of them end the test at the same step.
+            judge.recall(test.world.summed(judge.memory()))
             loss = judge.averages()["train/loss"]
             if not isfinite(loss):
                 break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ class Student:
 
     Attributes:
         program: in training mode; its weights move.
+        forward: of the program, as the processes of the run share it.
         result: in evaluation mode; takes over the weights after every epoch.
         optimizer: of the parameters that are not frozen.
         masks: on the device.
@@ -49,6 +51,7 @@ class Student:
     """
 
     program: TrainingProgram
+    forward: Callable[..., Any]
     result: Program
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
@@ -182,6 +185,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
     stopping = options.early_stopping
     started = Student(
         program=student,
+        forward=run.world.joined(student),
         result=result,
         optimizer=optimizer,
         masks=placed(run.masks, run.device),
