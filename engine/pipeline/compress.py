@@ -118,7 +118,8 @@ class _Job:
             )
         if bench.validation is None:
             state.warnings.append(
-                "no validation split with targets: the accuracy of the result is unknown"
+                "no validation split with targets: the "
+                f"{_judged_by(bench)} of the result is unknown"
             )
         for remark in bench.remarks:
             state.warnings.append(remark)
@@ -273,6 +274,11 @@ class _Job:
     def say(self, method: str, *arguments: Any) -> None:
         """Pass something on to the listener."""
         getattr(self._listener, method)(*arguments)
+
+
+def _judged_by(bench: Workbench) -> str:
+    decides = bench.objective.report().decides
+    return "accuracy" if decides.name == "accuracy" else decides.title
 
 
 class _Observer:
