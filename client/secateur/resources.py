@@ -20,7 +20,15 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expire
 ModelStatus = Literal["uploaded", "ready", "rejected"]
 Device = Literal["auto", "cpu", "cuda"]
 ArtifactKind = Literal[
-    "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", "checkpoint"
+    "model",
+    "report_json",
+    "report_html",
+    "recipe",
+    "masks",
+    "scores",
+    "plot",
+    "checkpoint",
+    "training_state",
 ]
 
 
