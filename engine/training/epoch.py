@@ -32,6 +32,9 @@ from engine.training.validation import check_finite
 
 _REPORT_SECONDS = 1.0
 
+Samples = Iterator[tuple[MicroBatch, Batch]]
+"""Of a step, in micro-batches."""
+
 
 def train_epoch(
     student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver
@@ -49,12 +52,12 @@ def train_epoch(
     if begun is not None:
         judge.recall(run.world.own(begun.sums))
         steps = range(begun.step, steps.stop)
-    samples = _samples(run, epoch, first=steps.start - epoch * per_epoch)
+    samples = samples_of_steps(run, epoch, first=steps.start - epoch * per_epoch)
     reported = time.monotonic()
     for step in steps:
         torch.manual_seed(seed_of_draws(run, step))
         if run.world.size == 1:
-            again = partial(_samples, run, epoch, first=step - epoch * per_epoch)
+            again = partial(samples_of_steps, run, epoch, first=step - epoch * per_epoch)
             relief = Relief(student, run, judge, observer)
             samples = relief.find_gradients(step, samples, again)
         else:
@@ -95,9 +98,7 @@ def _pause(student: Student) -> None:
         student.recording.pause()
 
 
-def _samples(
-    run: TrainingRun, epoch: int, *, first: int
-) -> Generator[Iterator[tuple[MicroBatch, Batch]]]:
+def samples_of_steps(run: TrainingRun, epoch: int, *, first: int) -> Generator[Samples]:
     """The micro-batches of every step of an epoch from step `first` (of the epoch) on."""
     options, split, device = run.options, run.train, run.device
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))

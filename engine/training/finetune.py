@@ -19,6 +19,7 @@ from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
 from engine.training.divergence import check_weights
 from engine.training.epoch import train_epoch
+from engine.training.lr_finder import with_rate
 from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import TrainingState
@@ -49,13 +50,16 @@ def train(
     Raises:
         NothingToTrain: the program has no floating-point parameters, or all are frozen.
         PatternMatchesNothing: a pattern of `freeze` matches no layer.
-        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run.
+        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run; or no learning
+            rate is found where the recipe asks for one.
         TrainingDiverged: the loss or a weight is no longer finite, or the loss is far too high
             for too long, before there was an epoch to keep (see `engine.training.divergence`).
         InputsDoNotFit: the program refuses the batch size.
     """
+    run, search = with_rate(program, run, observer, resume)
     student = begin(program, run)
     student.recording = heard = Recording(run, observer)
+    heard.search = search
     if resume is not None:
         student.recall(resume, run)
     if run.sparsity is not None:
