@@ -64,7 +64,7 @@ def test_cli_with_one_slot(
         str(files / "small.pt"), "--recipe", "search.yaml",
         "--data", str(files / "good.safetensors"), "--out", "out",
     )  # fmt: skip
-    done = secateur("search", *command)
+    done = secateur("search", *command, timeout=280)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == RESULTS
