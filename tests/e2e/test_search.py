@@ -70,7 +70,7 @@ def test_cli_with_one_slot(
     assert sorted(path.name for path in out.iterdir()) == RESULTS
     report = SearchReport.model_validate_json((out / "report.json").read_bytes())
     assert report.summary in done.stdout.replace("\n", " ")
-    assert "4/4 trials" in done.stderr
+    assert "trial 3 succeeded: accuracy" in done.stderr
 
     # every point of the grid once, with the channels that its values leave
     assert [(t.state, t.parameters[FIRST], t.parameters[SECOND]) for t in report.trials] == [
