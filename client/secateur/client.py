@@ -101,7 +101,8 @@ class Secateur:
     def upload_dataset(
         self, path: str | os.PathLike[str], *, name: str = "", progress: Progress | None = None
     ) -> Dataset:
-        """Upload a safetensors or npz file with `train/...` and `validation/...` tensors."""
+        """Upload a dataset: tensors (safetensors, npz), images in folders or WebDataset shards
+        (zip, tar), or a table (Parquet, Arrow). The content tells which."""
         return self._upload("/v1/datasets", Dataset, path, name, progress)
 
     def model(self, model_id: str) -> Model:

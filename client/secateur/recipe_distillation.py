@@ -30,6 +30,9 @@ class Distillation(RecipeModel):
     the unlikely classes count. `soft_targets` only."""
     features: list[FeatureMatch] = Field(default=[], max_length=50)
     """Modules whose outputs are compared with the teacher's, beside its scores."""
+    unlabelled: bool = True
+    """Whether the teacher also teaches on the dataset's split `unlabelled`, where there is one. Its
+    samples and those of `train` are drawn in one order; labels count where there are any."""
 
     @model_validator(mode="after")
     def _temperature_is_of_use(self) -> Self:
@@ -40,6 +43,11 @@ class Distillation(RecipeModel):
                 "none; leave it out"
             )
         return self
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether samples without labels would teach anything."""
+        return self.unlabelled and (self.alpha > 0 or bool(self.features))
 
     @property
     def needs_targets(self) -> bool:

@@ -20,7 +20,15 @@ TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expire
 ModelStatus = Literal["uploaded", "ready", "rejected"]
 Device = Literal["auto", "cpu", "cuda"]
 ArtifactKind = Literal[
-    "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", "checkpoint"
+    "model",
+    "report_json",
+    "report_html",
+    "recipe",
+    "masks",
+    "scores",
+    "plot",
+    "checkpoint",
+    "training_state",
 ]
 
 
@@ -103,20 +111,25 @@ class TensorInfo(Resource):
 
     name: str
     dtype: str
-    shape: list[int]
+    shape: list[int | None]
+    """Samples first; null stands for sizes that differ between images, or need the recipe."""
+    classes: list[str] | None = None
+    """Targets of an image folder: the names of the classes, by index."""
 
 
 class Dataset(Resource):
-    """Uploaded tensors, named `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ..."""
+    """Uploaded samples: tensors named `train/inputs/0`, `train/targets/0`, ..., or files that give
+    such tensors."""
 
     id: str
     name: str
     sha256: str
     bytes: int
-    format: Literal["safetensors", "npz"]
+    format: Literal["safetensors", "npz", "zip", "tar", "parquet", "arrow"]
     tensors: list[TensorInfo]
+    """Empty where only a job can tell: tables, and shards whose columns the recipe names."""
     splits: dict[str, int]
-    """Samples per split."""
+    """Samples per split; tokens, where a split is a stream of them."""
     created_at: datetime
 
 

@@ -127,7 +127,8 @@ class EpochJudge:
         if self._objective.scores_classes:
             self._agreed += agreeing(scores.detach(), taught)
         if by_targets is None:
-            return soft
+            # A batch without labels among others with some: the teacher has its share there too.
+            return soft if not self._options.needs_targets else alpha * soft
         # Without a share it is left out of the sum: the targets' loss then keeps its bits.
         return by_targets if alpha == 0 else (1 - alpha) * by_targets + alpha * soft
 

@@ -18,6 +18,7 @@ from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+from engine.training.world import Alone, World
 
 if TYPE_CHECKING:
     from engine.training.recording import Recording
@@ -73,6 +74,7 @@ class TrainingRun:
         features: by which student and teacher are compared besides.
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
+        world: the processes that share the run.
     """
 
     options: FinetuneOptions
@@ -94,6 +96,7 @@ class TrainingRun:
     features: Sequence[Matched] = ()
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
+    world: World = dataclasses.field(default_factory=Alone)
 
     @property
     def per_epoch(self) -> int:
