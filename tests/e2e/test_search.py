@@ -79,7 +79,8 @@ def test_cli_with_one_slot(
     ]  # fmt: skip
 
     def parameters(first: int, second: int) -> int:
-        return 9 * first + first + 2 * first + 9 * first * second + second + 3 * second + 3
+        # those that are not zero: the shift of an untrained BatchNorm is
+        return 9 * first + first + first + 9 * first * second + second + 3 * second + 3
 
     assert [trial.values["params"] for trial in report.trials] == [
         parameters(6, 12), parameters(6, 8), parameters(2, 12), parameters(2, 8),
@@ -97,10 +98,10 @@ def test_cli_with_one_slot(
     assert torch.jit.load(str(out / "compact.pt"))(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     recipe = yaml.safe_load((out / "recipe.yaml").read_text())
     assert recipe["stages"][0]["allocation"]["layers"]["first"] == chosen.parameters[FIRST]
-    assert recipe["search"] is None
+    assert recipe.get("search") is None
 
     # all models are reachable through the artifacts of the trials
-    [job] = client.jobs(type="search")
+    job = next(client.jobs(type="search"))  # the newest; the API's tour makes one too
     trials = {one.trial.number: one for one in client.jobs(parent=job) if one.trial}
     assert sorted(trials) == [0, 1, 2, 3]
     for trial in report.trials:
