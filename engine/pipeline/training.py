@@ -11,6 +11,7 @@ from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.tradeoff import TradeOffStep
+from engine.pipeline.caching import cached_teacher
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
@@ -80,12 +81,7 @@ def train_step(
         begun, run = begin_point(bench, state, step, run)
     else:
         begun = program_to_train(bench, state, step)
-    features, left_out = matched_features(
-        bench.original, begun, step.options.distillation, bench.inputs, field=step.field
-    )
-    if left_out:
-        listener.log(f"{step.label}: modules whose features are not compared", modules=left_out)
-    run = replace(run, features=features)
+    run = _beside_the_teacher(bench, state, step, run, begun=begun, listener=listener)
     trained = train(begun, run, observer, resume=state.training)
     if trained.recording is not None:
         state.curves.append(
@@ -103,6 +99,28 @@ def train_step(
         numbered = step.stage_index, step.changing
         take_out_dead(bench, state, numbered, step.label, listener)
     return (trained.program if step.aside else state.program), removed
+
+
+def _beside_the_teacher(
+    bench: Workbench,
+    state: JobState,
+    step: TrainStep,
+    run: TrainingRun,
+    *,
+    begun: Program,
+    listener: Listener,
+) -> TrainingRun:
+    """The run with what it compares with its teacher, and what is kept of that."""
+    features, left_out = matched_features(
+        bench.original, begun, step.options.distillation, bench.inputs, field=step.field
+    )
+    if left_out:
+        listener.log(f"{step.label}: modules whose features are not compared", modules=left_out)
+    run = replace(run, features=features)
+    kept = cached_teacher(bench, run, state.kept, listener, label=step.label)
+    if kept is not None:
+        state.kept, run = kept, replace(run, cache=kept.cache)
+    return run
 
 
 def _dead_go(stage: PruneStage) -> bool:
