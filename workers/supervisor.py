@@ -146,7 +146,7 @@ class Supervisor:
         while not runner.silent and time.monotonic() < deadline:
             if not self._hear(runner, recorder):
                 return False
-        return recorder.flush()
+        return recorder.flush(last=True)
 
     def _reason_to_stop(self, lease: LeaseKeeper, started: float) -> Ending | None:
         if lease.lost:

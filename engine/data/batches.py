@@ -68,6 +68,7 @@ def batches(
     merge_last: bool = True,
     draw: Draw | None = None,
     first: int = 0,
+    own: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> Generator[Batch]:
     """The split, batch by batch; targets keep their dtype.
 
@@ -82,11 +83,14 @@ def batches(
         merge_last: see `bounds`.
         draw: decides the random transforms of training; None applies none.
         first: batches that are left out at the start, unread.
+        own: of the samples start .. stop of a batch those that are read; None reads all.
 
     Raises:
         DatasetInvalid: a sample cannot be read; names it.
     """
     ranges = bounds(split.samples, batch_size, merge_last=merge_last)[first:]
+    if own is not None:
+        ranges = [own(start, stop) for start, stop in ranges]
     made = _made(split, ranges, order, draw, pinned=device.startswith("cuda"))
     if len(ranges) > 1 and _worth_a_thread(split, batch_size, device):
         made = prefetched(made)

@@ -11,6 +11,8 @@ a step.
 
 from __future__ import annotations
 
+from functools import partial
+
 from engine.calling import plain_execution
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
@@ -62,10 +64,10 @@ def train(
         with flushed_denormals(), plain_execution():
             train_epoch(student, run, epoch, heard)
         student.settle()
-        measured = validate(student.result, run, epoch, heard)
+        measured = run.world.told(partial(validate, student.result, run, epoch, heard))
         if measured is not None and may_be_kept(run, student.average, epoch):
             student.judge(measured, run, epoch)
         student.finished = epoch + 1
-        if run.pace is None or run.pace.due_after_epoch():
+        if run.world.agree(run.pace is None or run.pace.due_after_epoch()):
             observer.epoch_finished(student.state(run))
     return student.trained(run)

@@ -19,6 +19,7 @@ from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
 from engine.training.teacher_cache import TeacherCache
+from engine.training.world import Alone, World
 
 if TYPE_CHECKING:
     from engine.training.recording import Recording
@@ -75,6 +76,7 @@ class TrainingRun:
         cache: of what the teacher says of each sample; None where it is asked for every batch.
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
+        world: the processes that share the run.
     """
 
     options: FinetuneOptions
@@ -97,6 +99,7 @@ class TrainingRun:
     cache: TeacherCache | None = None
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
+    world: World = dataclasses.field(default_factory=Alone)
 
     @property
     def per_epoch(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -36,14 +37,19 @@ def find_gradients(
         samples: of the step, in micro-batches.
     """
     student.optimizer.zero_grad(set_to_none=True)
+    world = run.world
     for part, batch in samples:
-        output = student.precision.run(student.program.module, batch.inputs)
-        exposed = student.program.exposed
-        features = {} if exposed is None else exposed.take()
-        loss = judge.loss(output, batch, features)
-        if student.recording is not None:
-            student.recording.batch(loss, batch.size)
-        _backward(student.precision.scaled(loss * part.share), run)
+        with nullcontext() if part.last else world.apart(student.forward):
+            before = None if part.counted else judge.memory()
+            output = student.precision.run(student.forward, batch.inputs)
+            exposed = student.program.exposed
+            features = {} if exposed is None else exposed.take()
+            loss = judge.loss(output, batch, features)
+            if student.recording is not None and part.counted:
+                student.recording.batch(loss, batch.size)
+            _backward(student.precision.scaled(loss * part.share), run)
+        if before is not None:
+            judge.recall(before)
 
 
 @dataclass(frozen=True)

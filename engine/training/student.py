@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class Student:
 
     Attributes:
         program: in training mode; its weights move.
+        forward: of the program, as the processes of the run share it.
         result: in evaluation mode; takes over the weights after every epoch.
         optimizer: of the parameters that are not frozen.
         masks: on the device.
@@ -45,6 +47,7 @@ class Student:
     """
 
     program: TrainingProgram
+    forward: Callable[..., Any]
     result: Program
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
@@ -175,6 +178,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
     stopping = options.early_stopping
     return Student(
         program=student,
+        forward=run.world.joined(student),
         result=result,
         optimizer=optimizer,
         masks=placed(run.masks, run.device),

@@ -17,6 +17,8 @@ from persistence.job_queue.tokens import Claim
 from persistence.records import ArtifactRecord, JobRecord, ModelRecord
 
 Outcome = Literal["succeeded", "failed", "canceled"]
+RESUMED_FROM = ("checkpoint", "training_state")
+"""Kinds of artifacts that only an interrupted job needs."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ArtifactFile:
 
 def attach(session: Session, job_id: str, tenant_id: str, file: ArtifactFile) -> None:
     """Write the artifact's row; the caller holds the job's row."""
-    _remove_artifact(session, job_id, file.kind)
+    _remove_artifacts(session, job_id, file.kind)
     session.add(
         ArtifactRecord(
             tenant_id=tenant_id,
@@ -50,13 +52,16 @@ def add_artifact(
 ) -> bool:
     """Attach a stored file to the job, in place of an earlier one of the same kind.
 
-    A checkpoint is told as an event at once; the other kinds are seen when the job ends.
+    A checkpoint is told as an event at once; the other kinds are seen when the job ends. It goes
+    further than the training state that was beside the one before.
     """
     if not holds(session, held):
         return False
+    if kind == "checkpoint":
+        _remove_artifacts(session, held.job_id, "training_state")
     file = ArtifactFile(kind=kind, name=name, media_type=media_type, blob=blob)
     attach(session, held.job_id, held.tenant_id, file)
-    if kind == "checkpoint":
+    if kind in RESUMED_FROM:
         data = {"attempt": held.attempt, "sha256": blob.sha256, "bytes": blob.bytes}
         return append_event(session, held, "checkpoint", data)
     return True
@@ -96,7 +101,7 @@ def settle(
     """Write the terminal state; the caller holds the job's row."""
     if status == "succeeded" or (status == "failed" and not (error or {}).get("retryable")):
         # nothing is left to resume, or going on from there would fail the same way again
-        _remove_artifact(session, job_id, "checkpoint")
+        _remove_artifacts(session, job_id, *RESUMED_FROM)
     close_stages(session, job_id, status)
     append_event(session, job_id, status, {"error": dict(error)} if error else {})
     row = session.execute(
@@ -121,11 +126,11 @@ def settle(
         poke(session, row.parent_id, row.queue)  # the search that this was a trial of goes on
 
 
-def _remove_artifact(session: Session, job_id: str, kind: str) -> None:
+def _remove_artifacts(session: Session, job_id: str, *kinds: str) -> None:
     session.flush()
     session.execute(
         delete(ArtifactRecord)
-        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind == kind)
+        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind.in_(kinds))
         .execution_options(synchronize_session=False)
     )
 
