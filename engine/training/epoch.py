@@ -30,6 +30,9 @@ from engine.training.validation import check_finite
 
 _REPORT_SECONDS = 1.0
 
+Samples = Iterator[tuple[MicroBatch, Batch]]
+"""Of a step, in micro-batches."""
+
 
 def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver) -> None:
     """Take the steps of an epoch (from 0) that are not taken yet, and tell its averages."""
@@ -41,7 +44,7 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     if begun is not None:
         judge.recall(run.world.own(begun.sums))
         steps = range(begun.step, steps.stop)
-    samples = _samples(run, epoch, first=steps.start - epoch * per_epoch)
+    samples = samples_of_steps(run, epoch, first=steps.start - epoch * per_epoch)
     reported = time.monotonic()
     for step in steps:
         torch.manual_seed(_seed_of_draws(run, step))
@@ -85,9 +88,7 @@ def _pause(student: Student) -> None:
         student.recording.pause()
 
 
-def _samples(
-    run: TrainingRun, epoch: int, *, first: int
-) -> Iterator[Iterator[tuple[MicroBatch, Batch]]]:
+def samples_of_steps(run: TrainingRun, epoch: int, *, first: int) -> Iterator[Samples]:
     """The micro-batches of every step of an epoch from step `first` (of the epoch) on."""
     options, split, device = run.options, run.train, run.device
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from secateur.report_training import (
+    RateSearch,
     TrainingCurves,
     TrainingEpoch,
     TrainingPace,
@@ -66,6 +67,7 @@ class Recording:
         steps: optimiser steps of the run's schedule.
         stride: between two points.
         points, epochs, pace: so far.
+        search: of the learning rate, where the recipe asked for one.
     """
 
     def __init__(self, run: TrainingRun, observer: TrainingObserver) -> None:
@@ -74,6 +76,7 @@ class Recording:
         self.points: list[TrainingPoint] = []
         self.epochs: dict[int, dict[str, float]] = {}
         self.pace = TrainingPace(memory=memory_kind(run.device))
+        self.search: RateSearch | None = None
         self._device = run.device
         self._world = run.world
         self._observer = observer
@@ -142,6 +145,7 @@ class Recording:
             "points": [point.model_dump() for point in self.points],
             "epochs": {epoch: dict(values) for epoch, values in self.epochs.items()},
             "pace": self.pace.model_dump(),
+            "search": None if self.search is None else self.search.model_dump(),
             **self._world.summed(
                 {
                     "sum": float(self._sum),
@@ -181,6 +185,7 @@ class Recording:
                 for epoch, values in sorted(self.epochs.items())
             ],
             pace=self.pace,
+            rate_search=self.search,
         )
 
     def _add_point(self, taken: int, lr: float, norm: Tensor | None) -> None:
