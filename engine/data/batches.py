@@ -30,12 +30,14 @@ class Batch:
             None where the split has none.
         size: samples.
         labelled: which samples have targets, bool [size]; None where all have, or none.
+        rows: positions of the samples in the split, int64 [size], in main memory.
     """
 
     inputs: tuple[Any, ...]
     targets: Targets[Tensor]
     size: int
     labelled: Tensor | None = None
+    rows: Tensor | None = None
 
     def cut(self, largest: int) -> list[Batch]:
         """The batch in as few parts of at most so many samples as possible, as even as possible."""
@@ -130,7 +132,8 @@ def _made(
         inputs, targets, labelled = (
             split.span(start, stop, draw) if rows is None else split.rows(rows, draw)
         )
-        batch = Batch(inputs, targets, stop - start, labelled)
+        placed = torch.arange(start, stop) if rows is None else rows
+        batch = Batch(inputs, targets, stop - start, labelled, placed)
         yield _each(batch, Tensor.pin_memory) if pinned else batch
 
 
@@ -154,4 +157,5 @@ def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         targets=map_tensors(batch.targets, change),
         size=batch.size,
         labelled=map_tensors(batch.labelled, change),
+        rows=batch.rows,
     )
