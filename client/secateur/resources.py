@@ -297,7 +297,8 @@ class Metric(Resource):
 
     seq: int
     name: str
-    """`train/loss`, `train/accuracy`, `validation/loss`, `validation/accuracy`, `lr`; with
+    """`train/loss`, `validation/loss`, `lr`, and by the metrics of the objective
+    `train/accuracy`, `validation/accuracy`, `validation/perplexity` and so on; with
     distillation `train/distillation` and `train/agreement`; ... At the end of an epoch, whose
     number is `step`. While training goes on also `live/loss`, `live/lr`, `live/gradient_norm`,
     `live/samples_per_second` and `live/memory_bytes`, with optimiser steps in `step`."""

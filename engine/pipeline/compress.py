@@ -116,11 +116,15 @@ class _Job:
             )
         if bench.validation is None:
             state.warnings.append(
-                "no validation split with targets: the accuracy of the result is unknown"
+                "no validation split with targets: the "
+                f"{_judged_by(bench)} of the result is unknown"
             )
         for remark in bench.remarks:
             state.warnings.append(remark)
             self._listener.log(remark)
+        if bench.dataset is not None and bench.dataset.classes:
+            named = ", ".join(bench.dataset.classes)
+            self._listener.log(f"classes of the dataset, numbered from 0: {named}")
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state
@@ -278,3 +282,8 @@ class _Job:
         # The upload itself is at hand whenever a job resumes.
         file = None if state.program is bench.original else self._file_of(state.program)
         self._checkpoints.step_ended(state, file)
+
+
+def _judged_by(bench: Workbench) -> str:
+    decides = bench.objective.report().decides
+    return "accuracy" if decides.name == "accuracy" else decides.title

@@ -10,6 +10,7 @@ from secateur.recipe_objective import FITTING, LossName, ObjectiveOptions
 from engine.data.batches import Batch
 from engine.objective.losses import LOSSES
 from engine.objective.objective import CLASSIFICATION, resolve
+from engine.objective.uploaded import ObjectiveModuleInvalid
 
 SCORES, TARGETS = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
 BATCH = Batch((), TARGETS, 6)
@@ -62,6 +63,15 @@ def test_one_of_several_targets():
     )
     with pytest.raises(TypeError):
         CLASSIFICATION.mean_loss(SCORES, Batch((), None, 6))
+
+
+@pytest.mark.parametrize("role", ["loss", "metric"])
+def test_a_module_that_did_not_come_is_named(role):
+    options = {"loss": "module"} if role == "loss" else {"metric": "module"}
+    direction = {} if role == "loss" else {"higher_is_better": True}
+    with pytest.raises(ObjectiveModuleInvalid, match=f"asks for `{role}: module`") as caught:
+        resolve(ObjectiveOptions.model_validate(options | direction))
+    assert caught.value.where == f"{role}_model_id"
 
 
 def test_the_output_by_a_number_in_the_recipe():
