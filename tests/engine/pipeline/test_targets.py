@@ -71,7 +71,7 @@ def test_a_report_says_what_was_asked_and_reached(run, tiny):
     assert (found.measured, found.final, found.batch_size) == (0, None, None)
     [said] = [text for text in report.verdict.warnings if "NOT MATCHED" in text]
     assert "970 MACs was asked for and 597 MACs reached, 38.4% less" in said
-    assert report.verdict.ok
+    assert not [text for text in report.verdict.warnings if "NOT MET" in text]
     assert report.provenance.deterministic
     assert report.certificate.passed
 
@@ -221,7 +221,7 @@ def test_a_resumed_job_keeps_what_the_clock_decided(make_job, tiny, images, cloc
 
 
 def test_milliseconds_by_the_watch(run, tmp_path):
-    model = save_scripted(Tiny(4000).eval(), tmp_path / "wide.pt")
+    model = save_scripted(Tiny(100_000).eval(), tmp_path / "wide.pt")
     target = {"of": "latency_ms", "share": 0.99, "batch_size": 3}
     report = run(model, recipe(target)).result.report
     [found] = report.targets

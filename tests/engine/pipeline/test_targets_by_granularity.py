@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from secateur.report import Latency
 from torch import nn
 
 from engine.errors import CriterionDoesNotFit, NothingPruned, TargetUnreachable
 from engine.masks import masked_count
-from engine.pipeline import compress
+from engine.measure.latency import LatencyComparison
+from engine.measure.size import parameter_count, weights_of
+from engine.pipeline import compress, timed_aim
 from engine.planning import plan
 from tests.engine.digits import Recorder, save_scripted
 from tests.engine.pipeline.conftest import prune
@@ -148,7 +151,7 @@ def test_layers_go_until_the_cost_is_met(make_job, blocks, target, gone, reached
     assert planned["predicted"][kind] == reached
 
 
-def test_layers_in_rounds_and_by_the_watch(run, make_job, blocks):
+def test_layers_in_rounds(make_job, blocks):
     in_rounds = layers({"of": "params", "share": 0.5}, schedule=IN_ROUNDS)
     state = until_the_end(make_job(blocks, in_rounds), 3)
     # Of 262 parameters at most 208, 165 and 131.
@@ -157,11 +160,24 @@ def test_layers_in_rounds_and_by_the_watch(run, make_job, blocks):
     with pytest.raises(TargetUnreachable, match="down to 32 MACs") as caught:
         plan(make_job(blocks, layers({"of": "macs", "at_most": 31})))
     assert "what is no residual branch stays" in caught.value.hint
-    report = run(blocks, layers({"of": "latency_ms", "share": 0.9})).result.report
-    [found] = report.targets
-    assert 0 < found.reached <= found.asked
-    assert 1 <= len(report.stages[0].removed_layers) <= 3
-    assert not report.provenance.deterministic
+
+
+def test_layers_by_a_clock_of_ours(make_job, blocks, monkeypatch):
+    def compare(present, candidate, inputs, *, batch_sizes, **_):
+        """A millisecond for every parameter."""
+        times = [
+            Latency(batch_size=batch_sizes[0], p50=t, p90=t, p99=t, runs=5)
+            for t in (parameter_count(weights_of(one)) for one in (present, candidate))
+        ]
+        return LatencyComparison(times[:1], times[1:], [])
+
+    monkeypatch.setattr(timed_aim, "compare_latency", compare)
+    in_rounds = layers({"of": "latency_ms", "share": 0.7}, schedule=IN_ROUNDS | {"rounds": 2})
+    state = until_the_end(make_job(blocks, in_rounds), 2)
+    # 183.4 of 262 ms are allowed: two branches of 32 and 64 go, one in every round.
+    assert list(state.totals[0].values()) == [1, 1]
+    assert [report.removed for report in state.reports] == [1, 1]
+    assert (state.targets[0].before, state.targets[0].reached) == (262, 166)
 
 
 def test_the_contestants_of_a_tournament_follow_the_target(make_job, tiny, images):
