@@ -84,7 +84,7 @@ def won_back(task: Task, runs: Runs, variant: str) -> dict[int, float]:
 def verdict(task: Task, runs: Runs, a: str, b: str) -> str:
     """A minus B in points of the share won back, and what that says."""
     one, other = won_back(task, runs, a), won_back(task, runs, b)
-    if not one.keys() & other.keys():
+    if len(one.keys() & other.keys()) < FEWEST_SEEDS:
         return ""
     return f"{100 * difference(one, other).mean:+.1f}, {_word(one, other)}"
 
@@ -92,7 +92,7 @@ def verdict(task: Task, runs: Runs, a: str, b: str) -> str:
 def loss_verdict(runs: Runs, a: str, b: str) -> str:
     """Loss of A minus that of B, and what that says: lower is better."""
     one, other = figure_of(runs, a, "loss"), figure_of(runs, b, "loss")
-    if not one.keys() & other.keys():
+    if len(one.keys() & other.keys()) < FEWEST_SEEDS:
         return ""
     return f"{difference(one, other).mean:+.4f}, {_word(other, one)}"
 
@@ -166,7 +166,7 @@ def _section(task: Task, runs: Runs) -> list[str]:
     words = {"dense": "dense"} | {item.name: item.words for item in variants_of(task)}
     for name, heading in words.items():
         those = runs.get(name, {})
-        if those:
+        if len(those) >= FEWEST_SEEDS:
             losses = summary([figures["loss"] for figures in those.values()])
             seconds = summary([figures["training_seconds"] for figures in those.values()])
             epochs = next(iter(those.values()))["epochs"]
@@ -203,7 +203,10 @@ def _studied(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
     lines = ["| share won back | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---:|" * len(studied))
     for variant in (*(item for item in MAIN if item.trains), *STUDY, COOL):
-        cells = [_shares(won_back(task, runs[task.name], variant.name)) for task in studied]
+        cells = [
+            _shares(shares) if len(shares) >= FEWEST_SEEDS else ""
+            for shares in (won_back(task, runs[task.name], variant.name) for task in studied)
+        ]
         lines.append(f"| {variant.words} | {' | '.join(cells)} |")
     lines += ["", "| in pairs, points | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---|" * len(studied))

@@ -19,7 +19,7 @@ TASKS: dict[str, Task] = {
 }
 STUDIED = (digits.RESNET.name, regression.TASK.name)
 """Tasks on which the further variants are tried."""
-COOLED = (digits.RESNET.name, segmentation.TASK.name, language.TASK.name)
+COOLED = (digits.RESNET.name, segmentation.TASK.name)
 """Tasks on which another temperature is tried."""
 
 
