@@ -21,7 +21,7 @@ from bench.papers.statistics import difference, summary
 from bench.recovery.records import Record, load
 from bench.recovery.task import Measure, Task
 from bench.recovery.tasks import TASKS, variants_of
-from bench.recovery.variants import COOL, MAIN, STUDY, Variant
+from bench.recovery.variants import COOL, LONG, MAIN, STUDY, Variant
 from bench.recovery.words import ADVICE, COMPARED, INTRO
 
 PAGE = Path(__file__).parents[2] / "docs" / "recovery.md"
@@ -48,7 +48,7 @@ def page(records: Iterable[Record], tasks: Mapping[str, Task] = TASKS) -> str:
     lines += ["", *_teachers(tasks, runs)]
     for task in tasks.values():
         lines += ["", *_section(task, runs[task.name])]
-    further = (*STUDY, COOL)
+    further = (*STUDY, LONG, COOL)
     studied = {
         name: task
         for name, task in tasks.items()
@@ -202,7 +202,7 @@ def _studied(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
     studied = list(tasks.values())
     lines = ["| share won back | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---:|" * len(studied))
-    for variant in (*(item for item in MAIN if item.trains), *STUDY, COOL):
+    for variant in (*(item for item in MAIN if item.trains), *STUDY, LONG, COOL):
         cells = [
             _shares(shares) if len(shares) >= FEWEST_SEEDS else ""
             for shares in (won_back(task, runs[task.name], variant.name) for task in studied)

@@ -27,6 +27,7 @@ to zero, without weight decay, and the last epoch is kept. `make recovery` runs 
 """
 
 COMPARED: dict[str, tuple[str, str]] = {
+    "three times the epochs": ("labels_long", "labels"),
     "a quarter of the epochs, against all": ("labels_short", "labels"),
     "the same with the teacher beside labels": ("mixed_short", "mixed"),
     "teacher beside labels against labels, a quarter of the epochs": (

@@ -15,10 +15,10 @@ from bench.recovery.dense import judged, trained
 from bench.recovery.jobs import hold_against_report
 from bench.recovery.records import Record, append, load
 from bench.recovery.task import Task, Training
-from bench.recovery.tasks import COOLED, STUDIED, TASKS, variants_of
-from bench.recovery.variants import COOL, MAIN, PRUNE, STUDY, Variant
+from bench.recovery.tasks import TASKS, variants_of
+from bench.recovery.variants import COOL, LONG, MAIN, PRUNE, STUDY, Variant
 
-VARIANTS = {variant.name: variant for variant in (*MAIN, *STUDY, COOL)}
+VARIANTS = {variant.name: variant for variant in (*MAIN, *STUDY, LONG, COOL)}
 
 
 def toy(task: Task, samples: int = 64) -> Task:
@@ -85,10 +85,10 @@ def test_variants_say_what_they_train_by() -> None:
     assert short.epochs(task) == max(1, round(task.recovery.epochs / 4))
     taught = VARIANTS["mixed_cool"].stages(digits.RESNET)[1]["distillation"]
     assert taught == {"alpha": 0.9, "temperature": 1.0}
-    assert len(VARIANTS) == len(MAIN + STUDY) + 1
-    assert all(set(MAIN + STUDY) <= set(variants_of(TASKS[name])) for name in STUDIED)
-    assert all(COOL in variants_of(TASKS[name]) for name in COOLED)
+    assert VARIANTS["labels_long"].epochs(task) == 3 * task.recovery.epochs
+    assert len(VARIANTS) == len(MAIN + STUDY) + 2
     assert variants_of(digits.VGG) == MAIN
+    assert variants_of(digits.RESNET) == (*MAIN, *STUDY, COOL)
 
 
 def test_figures_by_hand() -> None:
