@@ -43,6 +43,12 @@ SECTIONS = {
         "What a scan measures",
         "`measure` of a score stage, which prunes one layer at a time and makes no model.",
     ),
+    "sampler": (
+        "How a search finds values",
+        "`sampler` of a recipe's [search](recipe.md#search), which tries the recipe with many "
+        "values and keeps the best. All samplers are deterministic by `seed` and the trials before "
+        "them, and none tries the same values twice.",
+    ),
     "loss": (
         "What is minimised",
         "`loss` of the recipe's [objective](recipe.md#objectiveoptions), or of a training. In a "

@@ -25,7 +25,8 @@ def values(schema: dict[str, Any]) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    parts = schema.get("items") or schema.get("additionalProperties")
+    named = next(iter(schema.get("patternProperties", {}).values()), None)
+    parts = schema.get("items") or named or schema.get("additionalProperties")
     if parts:
         return f"{_GROUPS[schema['type']]} of {values(parts)}"
     bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS if key in schema]

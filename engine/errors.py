@@ -118,6 +118,13 @@ class OutOfMemory(EngineError):
     type = "out-of-memory"
 
 
+class DiskFull(EngineError):
+    """There is no room for a file that the job cannot do without."""
+
+    type = "disk-full"
+    retryable = True
+
+
 class CriterionDoesNotFit(EngineError):
     """The model has nothing that the criterion looks at."""
 

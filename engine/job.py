@@ -23,10 +23,12 @@ class JobInput:
         model: the uploaded TorchScript file.
         recipe: validated recipe.
         workdir: an existing empty folder for everything the job writes.
-        dataset: safetensors or npz file, by suffix, or None.
+        dataset: file of samples, its format told by the suffix (see `engine.data.opening`), or
+            None.
         device: `cpu` or `cuda`.
         threads: torch intra-op threads.
-        checkpoint: file written by an earlier attempt to resume from, or None.
+        checkpoint: file written by an earlier attempt to resume from, or None; the file of its
+            training may lie beside it (see `engine.pipeline.checkpoint`).
         initial: the model before it was trained, a TorchScript file or a safetensors state dict
             by the model's names, for schedules that rewind; None lets the job train the upload
             and keep its weights.
@@ -73,5 +75,10 @@ class Listener(Protocol):
     def log(self, message: str, **data: Any) -> None:
         """A remark worth keeping."""
 
-    def checkpoint(self, path: Path) -> None:
-        """A complete checkpoint lies at `path`; an interrupted job can resume from it."""
+    def checkpoint(self, path: Path, training: Path | None = None) -> None:
+        """A complete checkpoint lies at `path`; an interrupted job can resume from it.
+
+        Args:
+            path: of the checkpoint; where `training` is given it is the same as the last time.
+            training: a second file beside it that takes the job further; None where there is none.
+        """

@@ -9,9 +9,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from persistence.paging import Slice, page
-from persistence.records import JobRecord
-
-LIVE = ("queued", "running", "canceling")
+from persistence.records import LIVE, JobRecord
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,15 @@ def list_page(
     type: str | None = None,
     model_id: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    parent_id: str | None = None,
 ) -> Slice[JobRecord]:
-    """The tenant's jobs, newest first, that match every given filter."""
+    """The tenant's jobs, newest first, that match every given filter.
+
+    The trials of a search are listed with its id as `parent_id`, and only then.
+    """
     query = (
         select(JobRecord)
-        .where(JobRecord.tenant_id == tenant_id)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.parent_id == parent_id)
         .options(selectinload(JobRecord.artifacts))
     )
     if status:

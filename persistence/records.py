@@ -29,6 +29,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from persistence.identifiers import new_id
 
+LIVE = ("queued", "running", "canceling")
+"""Status of jobs that have not ended."""
+SEARCH = "search"
+"""The type of jobs that no worker runs: their trials are jobs of their own."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime on every database (SQLite drops the zone; this puts it back)."""
@@ -155,6 +160,13 @@ class JobRecord(Record):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
     initial_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     """The upload that holds the initial weights."""
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    """The search that this job is a trial of."""
+    trial_number: Mapped[int | None] = mapped_column(Integer)
+    """From 0, within the search; no search can have two of a number."""
+    trial: Mapped[dict[str, Any] | None]
+    """`parameters` by path, `sampler` (what it wants to remember), and once the search has seen the
+    end of the trial its `outcome`."""
     loss_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     """The upload that is the loss."""
     metric_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
@@ -185,6 +197,7 @@ class JobRecord(Record):
     __table_args__ = (
         Index(None, "tenant_id", "id"),
         Index(None, "tenant_id", "idempotency_key", unique=True),
+        Index(None, "parent_id", "trial_number", unique=True),
         Index(None, "status", "queue", "id"),
         Index(None, "status", "lease_expires_at"),
     )

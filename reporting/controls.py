@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.report import Accuracy, Report
+from secateur.report import MetricReport, Report
 
-from reporting import formatting
-from reporting.formatting import MISSING, percent
+from reporting import formatting, metric
+from reporting.formatting import MISSING
 
 _MEANING = {
     "scratch_e": "the result's architecture, trained from new weights for as many epochs",
@@ -32,10 +32,15 @@ def control_rows(report: Report) -> list[ControlRow]:
     """The result first, then every control with its distance from it; empty without controls."""
     if not report.baselines:
         return []
-    result = report.after
+    result, decides = report.after, report.objective.decides
     rows = [
         ControlRow(
-            "result", "", MISSING, formatting.loss(result.loss), _shown(result.accuracy), MISSING
+            "result",
+            "",
+            MISSING,
+            formatting.loss(result.loss),
+            metric.shown(decides, result.deciding, result.accuracy),
+            MISSING,
         )
     ]
     for control in report.baselines:
@@ -45,20 +50,20 @@ def control_rows(report: Report) -> list[ControlRow]:
                 _MEANING.get(control.kind, ""),
                 f"{control.epochs:,}",
                 formatting.loss(control.loss),
-                _shown(control.accuracy),
-                _difference(control.accuracy, result.accuracy),
+                metric.shown(decides, control.metric, control.accuracy),
+                _difference(
+                    decides,
+                    metric.height(decides, control.metric, control.accuracy),
+                    metric.height(decides, result.deciding, result.accuracy),
+                ),
             )
         )
     return rows
 
 
-def _shown(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return MISSING
-    return f"{accuracy.correct:,} / {accuracy.total:,} = {percent(accuracy.top1, 2)}"
-
-
-def _difference(control: Accuracy | None, result: Accuracy | None) -> str:
+def _difference(decides: MetricReport, control: float | None, result: float | None) -> str:
     if control is None or result is None:
         return MISSING
-    return f"{(control.top1 - result.top1) * 100:+.2f} points"
+    if decides.fraction:
+        return f"{(control - result) * 100:+.2f} points"
+    return f"{control - result:+.4g}"

@@ -1,4 +1,4 @@
-"""Accuracy against size: right after pruning, and after the training that followed."""
+"""The metric against size: right after pruning, and after the training that followed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
-from secateur.report import Accuracy, CurvePoint, Measurement
+from secateur.report import CurvePoint, Measurement, MetricReport
+from secateur.report_base import CLASSIFICATION
 
 from reporting import formatting
 from reporting.formatting import MISSING, percent
+from reporting.metric import height, shown, title
 from reporting.svg import AFTER, BEFORE, FULL_WIDTH, MUTED, figure_style, inline, legend_above
 
 LEAST_POINTS = 2
@@ -32,31 +34,32 @@ class CurveRow:
     retrained: str
 
 
-def curve_rows(points: list[CurvePoint]) -> list[CurveRow]:
-    """The numbers of the curve."""
+def curve_rows(
+    points: list[CurvePoint], metric: MetricReport = CLASSIFICATION.decides
+) -> list[CurveRow]:
+    """The numbers of the curve, of the metric that decides."""
     return [
         CurveRow(
             point.label,
             percent(point.kept_fraction),
             formatting.ratio(1 / point.kept_fraction) if point.kept_fraction else MISSING,
-            _shown(point.pruned),
-            _shown(point.retrained),
+            shown(metric, point.pruned_metric, point.pruned),
+            shown(metric, point.retrained_metric, point.retrained),
         )
         for point in points
     ]
 
 
-def _shown(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return MISSING
-    return f"{accuracy.correct:,} / {accuracy.total:,} = {percent(accuracy.top1, 2)}"
-
-
-def missing_points(points: list[CurvePoint]) -> str:
+def missing_points(points: list[CurvePoint], metric: MetricReport = CLASSIFICATION.decides) -> str:
     """Which points the curves do not have, in a sentence; empty where none is missing."""
-    if all(point.pruned is None for point in points):
-        return "The job had no validation split with targets, so no accuracy was measured."
-    untrained = [point.label for point in points if point.retrained is None]
+    pruned = [height(metric, point.pruned_metric, point.pruned) for point in points]
+    if all(value is None for value in pruned):
+        return "The job had no validation split with targets, so nothing was measured on it."
+    untrained = [
+        point.label
+        for point in points
+        if height(metric, point.retrained_metric, point.retrained) is None
+    ]
     if len(untrained) == len(points):
         return "No round was followed by training, so there is no curve after training."
     if not untrained:
@@ -66,44 +69,60 @@ def missing_points(points: list[CurvePoint]) -> str:
     return f"Not followed by training, and without a point after it: {named}{more}."
 
 
-def curve_plot(before: Measurement, points: list[CurvePoint]) -> Markup | None:
+def curve_plot(
+    before: Measurement, points: list[CurvePoint], metric: MetricReport = CLASSIFICATION.decides
+) -> Markup | None:
     """Both curves over the kept fraction, which shrinks to the right on a logarithmic axis."""
-    drawn = [point for point in points if point.pruned is not None and point.kept_fraction > 0]
+    drawn = [
+        point
+        for point in points
+        if height(metric, point.pruned_metric, point.pruned) is not None and point.kept_fraction > 0
+    ]
     if len(drawn) < LEAST_POINTS:
         return None
     with figure_style():
         figure = Figure(figsize=(FULL_WIDTH, 2.9), layout="constrained")
         axes = figure.subplots()
         for name, colour, dashes, values in (
-            ("after pruning", BEFORE, (4, 2), [(p.kept_fraction, p.pruned) for p in drawn]),
-            ("after training", AFTER, (), [(p.kept_fraction, p.retrained) for p in drawn]),
+            (
+                "after pruning",
+                BEFORE,
+                (4, 2),
+                [(p.kept_fraction, height(metric, p.pruned_metric, p.pruned)) for p in drawn],
+            ),
+            (
+                "after training",
+                AFTER,
+                (),
+                [(p.kept_fraction, height(metric, p.retrained_metric, p.retrained)) for p in drawn],
+            ),
         ):
-            line = [(kept, accuracy.top1) for kept, accuracy in values if accuracy is not None]
+            line = [(kept, value) for kept, value in values if value is not None]
             if line:
                 (curve,) = axes.plot(
                     *zip(*line, strict=True), color=colour, label=name, marker="o", markersize=4
                 )
                 if dashes:
                     curve.set_dashes(dashes)
-        if before.accuracy is not None:
-            axes.axhline(
-                before.accuracy.top1, color=MUTED, linewidth=0.9, linestyle=":", label="original"
-            )
+        original = height(metric, before.deciding, before.accuracy)
+        if original is not None:
+            axes.axhline(original, color=MUTED, linewidth=0.9, linestyle=":", label="original")
         axes.set_xscale("log")
         axes.set_xticks(_ticks([point.kept_fraction for point in drawn]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        if metric.fraction:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         axes.invert_xaxis()
         axes.margins(y=0.15)
         axes.grid(axis="y")
         axes.set_xlabel("non-zero parameters left, as a share of the original's (logarithmic)")
-        axes.set_title("Top-1 accuracy")
+        axes.set_title(title(metric))
         legend_above(axes)
         return inline(
             figure,
             name="curve",
-            label="Accuracy against the share of parameters kept, after pruning and after "
+            label=f"{title(metric)} against the share of parameters kept, after pruning and after "
             "training; the numbers are in the table below.",
         )
 

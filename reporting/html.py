@@ -16,6 +16,7 @@ from secateur.report import Report
 from reporting import formatting, plots, tables
 from reporting.controls import control_rows
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
+from reporting.metric import column, title
 from reporting.stage_table import stage_rows
 from reporting.target_table import target_rows
 from reporting.tournament_table import contestant_rows, tournament_words
@@ -36,20 +37,23 @@ def render(report: Report) -> str:
         .render(
             report=report,
             tiles=tables.tiles(report),
-            rows=tables.comparison(report.before, report.after),
+            metric=metric,
+            metric_column=column(metric),
+            metric_title=title(metric),
+            rows=tables.comparison(report.before, report.after, report.objective),
             latencies=tables.latencies(report.before, report.after),
             frozen=tables.frozen(report.frozen),
             layers=[tables.layer(row) for row in report.layers],
             stage_rows=stage_rows(report),
             has_masked=any(stage.masked is not None for stage in report.stages),
             tournaments=[
-                (tournament_words(one), contestant_rows(one)) for one in report.tournaments
+                (tournament_words(one), contestant_rows(one, metric)) for one in report.tournaments
             ],
             target_rows=target_rows(report.targets),
-            curve_rows=curve_rows(report.curve),
-            curve_missing=missing_points(report.curve),
+            curve_rows=curve_rows(report.curve, metric),
+            curve_missing=missing_points(report.curve, metric),
             tradeoff_rows=[] if report.tradeoff is None else tradeoff_rows(report.tradeoff, metric),
-            run_rows=run_rows(report.training),
+            run_rows=run_rows(report.training, metric),
             memory_words=memory_words(report.training),
             training_points=[(run.label, point_rows(run)) for run in drawn(report.training)],
             control_rows=control_rows(report),
@@ -61,7 +65,7 @@ def render(report: Report) -> str:
                 "latency": plots.latency(report.before, report.after),
                 "stages": plots.stages(report),
                 "layers": plots.layers(report.layers),
-                "curve": curve_plot(report.before, report.curve),
+                "curve": curve_plot(report.before, report.curve, metric),
                 "tradeoff": None
                 if report.tradeoff is None
                 else tradeoff_plot(report.tradeoff, metric),

@@ -19,6 +19,23 @@ def shown(metric: MetricReport, value: float | None, accuracy: Accuracy | None) 
     return percent(value, 2) if metric.fraction else number(value)
 
 
+def column(metric: MetricReport) -> str:
+    """Head of a column: `Accuracy, n / N (%)` where right answers are counted."""
+    return "Accuracy, n / N (%)" if metric.name == "accuracy" else title(metric)
+
+
+def better(metric: MetricReport, before: float, after: float, *, lost: float) -> bool | None:
+    """Whether a change is a gain, a loss, or neither.
+
+    Args:
+        lost: a share that falls by no more than this is neither; for other metrics a change by no
+            more than this share of what it was.
+    """
+    moved = after - before if metric.higher_is_better else before - after
+    least = lost if metric.fraction else lost * abs(before)
+    return True if moved > 0 else False if moved < -least else None
+
+
 def number(value: float) -> str:
     """Four significant digits."""
     return f"{value:.4g}".replace("-", formatting.MINUS)

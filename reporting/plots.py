@@ -15,6 +15,7 @@ from matplotlib.ticker import (
 )
 from secateur.report import Histogram, Latency, LayerReport, Measurement, Report
 
+from reporting import metric
 from reporting.formatting import milliseconds, short
 from reporting.svg import (
     AFTER,
@@ -90,17 +91,15 @@ def _latency_panel(axes: Axes, original: Latency | None, compact: Latency | None
 
 
 def stages(report: Report) -> Markup | None:
-    """Accuracy, and size as a share of the original, over the steps of the job."""
+    """The metric, and size as a share of the original, over the steps of the job."""
     if not report.stages:
         return None
     states: list[Measurement] = [report.before, *report.stages]
     labels = ["before", *(stage.label for stage in report.stages)]
     positions = list(range(len(states)))
-    scored = [
-        (x, state.accuracy.top1)
-        for x, state in zip(positions, states, strict=True)
-        if state.accuracy is not None
-    ]
+    decides = report.objective.decides
+    heights = [metric.height(decides, state.deciding, state.accuracy) for state in states]
+    scored = [(x, y) for x, y in zip(positions, heights, strict=True) if y is not None]
     with figure_style():
         rows = 2 if scored else 1
         figure = Figure(figsize=(FULL_WIDTH, 0.9 + 1.45 * rows), layout="constrained")
@@ -108,8 +107,9 @@ def stages(report: Report) -> Markup | None:
         if scored:
             top = panels[0]
             top.plot(*zip(*scored, strict=True), color=AFTER, marker="o", markersize=4)
-            top.set_title("Top-1 accuracy on the validation split")
-            top.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+            top.set_title(f"{metric.title(decides)} on the validation split")
+            if decides.fraction:
+                top.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
             top.margins(y=0.25)
             top.grid(axis="y")
         bottom = panels[-1]
@@ -135,7 +135,8 @@ def stages(report: Report) -> Markup | None:
         return inline(
             figure,
             name="stages",
-            label="Accuracy and size after every step; the numbers are in the table below.",
+            label=f"{metric.title(decides)} and size after every step; the numbers are in the "
+            "table below.",
         )
 
 

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 
 import yaml
 from markupsafe import Markup
-from secateur.report import Accuracy
-from secateur.report_score import LayerScan, Scan, ScanPoint, ScoreReport
+from secateur.report import MetricReport
+from secateur.report_score import LayerScan, Scan, ScoreReport
 
 from reporting import formatting, tables
 from reporting.formatting import MISSING
 from reporting.html import MAX_OPEN_ROWS, environment
-from reporting.sensitivity_plot import MOST_PANELS, NAMES, sensitivity_plot
+from reporting.sensitivity_plot import (
+    MOST_PANELS,
+    is_fraction,
+    name_of,
+    quantity,
+    sensitivity_plot,
+    whole,
+)
 
 _UNITS = {"channel": "channels", "head": "heads", "element": "weights"}
 _SENSITIVITY = {
@@ -59,7 +66,7 @@ def render(report: ScoreReport) -> str:
         .get_template("score.html.j2")
         .render(
             report=report,
-            parts=[_part(scan) for scan in report.scans],
+            parts=[_part(scan, report.objective.decides) for scan in report.scans],
             max_open_rows=MAX_OPEN_ROWS,
             recipe=yaml.safe_dump(
                 report.provenance.recipe,
@@ -72,26 +79,26 @@ def render(report: ScoreReport) -> str:
     )
 
 
-def _part(scan: Scan) -> ScanPart:
+def _part(scan: Scan, metric: MetricReport) -> ScanPart:
     samples = f"{formatting.integer(scan.samples)} sample{'' if scan.samples == 1 else 's'}"
     return ScanPart(
         scan=scan,
-        title=f"{NAMES[scan.measure].capitalize()} by {_UNITS[scan.granularity]} removed",
+        title=f"{title(name_of(scan, metric))} by {_UNITS[scan.granularity]} removed",
         measured_on=f"the example ({samples})"
         if scan.split == "example"
         else f"{samples} of the {scan.split} split",
-        whole=_cell(scan, scan.loss, scan.accuracy, None) if scan.measure != "drift" else "",
+        whole=_cell(whole(scan), metric, scan) if scan.measure != "drift" else "",
         units=_UNITS[scan.granularity],
-        sensitivity=_SENSITIVITY[scan.measure],
+        sensitivity=_SENSITIVITY.get(scan.measure, f"Mean loss of {metric.title}"),
         ratios=[formatting.percent(ratio) for ratio in scan.ratios],
-        rows=[_row(scan, layer) for layer in scan.layers],
+        rows=[_row(scan, layer, metric) for layer in scan.layers],
         frozen=tables.frozen(scan.frozen),
-        plot=sensitivity_plot(scan),
+        plot=sensitivity_plot(scan, metric),
         undrawn=max(len(scan.layers) - MOST_PANELS, 0),
     )
 
 
-def _row(scan: Scan, layer: LayerScan) -> LayerRow:
+def _row(scan: Scan, layer: LayerScan, metric: MetricReport) -> LayerRow:
     others = [name for name in layer.members if name != layer.name]
     more = len(others) - tables.MAX_NAMED_LAYERS
     named = ", ".join(others[: tables.MAX_NAMED_LAYERS]) + (f" and {more} more" if more > 0 else "")
@@ -100,24 +107,24 @@ def _row(scan: Scan, layer: LayerScan) -> LayerRow:
         members=named,
         units=formatting.integer(layer.units),
         removable=formatting.integer(layer.removable),
-        sensitivity=_sensitivity(scan, layer.sensitivity),
-        cells=[_point(scan, point) for point in layer.points],
+        sensitivity=_sensitivity(scan, layer.sensitivity, metric),
+        cells=[_cell(quantity(scan, point), metric, scan) for point in layer.points],
         removed=[formatting.integer(point.removed) for point in layer.points],
     )
 
 
-def _sensitivity(scan: Scan, value: float | None) -> str:
+def _sensitivity(scan: Scan, value: float | None, metric: MetricReport) -> str:
     if value is None:
         return MISSING
-    return formatting.points(value) if scan.measure == "accuracy" else f"{value:.4f}"
+    return formatting.points(value) if is_fraction(scan, metric) else f"{value:.4f}"
 
 
-def _point(scan: Scan, point: ScanPoint) -> str:
-    return _cell(scan, point.loss, point.accuracy, point.drift)
+def _cell(value: float | None, metric: MetricReport, scan: Scan) -> str:
+    if value is None:
+        return MISSING
+    return formatting.percent(value, 2) if is_fraction(scan, metric) else f"{value:.4f}"
 
 
-def _cell(scan: Scan, loss: float | None, accuracy: Accuracy | None, drift: float | None) -> str:
-    if scan.measure == "accuracy":
-        return MISSING if accuracy is None else formatting.percent(accuracy.top1, 2)
-    value = drift if scan.measure == "drift" else loss
-    return MISSING if value is None else f"{value:.4f}"
+def title(words: str) -> str:
+    """With a capital; `IoU` keeps its own."""
+    return words[:1].upper() + words[1:]

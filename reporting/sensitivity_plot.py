@@ -12,6 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from secateur.report import MetricReport
+from secateur.report_base import CLASSIFICATION
 from secateur.report_score import LayerScan, Scan, ScanPoint, ScoreReport
 
 from reporting.standalone_svg import standalone
@@ -26,6 +28,7 @@ NAMES = {
     "accuracy": "top-1 accuracy",
     "drift": "drift of the outputs",
     "loss": "average loss",
+    "metric": "metric",
 }
 
 
@@ -33,6 +36,8 @@ def quantity(scan: Scan, point: ScanPoint) -> float | None:
     """What a scan measures, at one point."""
     if scan.measure == "accuracy":
         return None if point.accuracy is None else point.accuracy.top1
+    if scan.measure == "metric":
+        return point.metric
     return point.drift if scan.measure == "drift" else point.loss
 
 
@@ -40,6 +45,8 @@ def whole(scan: Scan) -> float | None:
     """The same of the model with everything in it."""
     if scan.measure == "accuracy":
         return None if scan.accuracy is None else scan.accuracy.top1
+    if scan.measure == "metric":
+        return scan.metric
     return 0.0 if scan.measure == "drift" else scan.loss
 
 
@@ -53,25 +60,35 @@ def drawn_layers(scan: Scan) -> list[LayerScan]:
     return [layer for layer in scan.layers if layer.name in chosen]
 
 
-def sensitivity_plot(scan: Scan) -> Markup:
+def name_of(scan: Scan, metric: MetricReport = CLASSIFICATION.decides) -> str:
+    """What a scan measures, in words; `metric` is the job's."""
+    return metric.title if scan.measure == "metric" else NAMES[scan.measure]
+
+
+def is_fraction(scan: Scan, metric: MetricReport = CLASSIFICATION.decides) -> bool:
+    """Whether what it measures is a share, shown in per cent."""
+    return scan.measure == "accuracy" or (scan.measure == "metric" and metric.fraction)
+
+
+def sensitivity_plot(scan: Scan, metric: MetricReport = CLASSIFICATION.decides) -> Markup:
     """The panels of one scan, as part of a page."""
-    return _plot([scan], name=f"sensitivity-{scan.stage_index}")
+    return _plot([scan], metric, name=f"sensitivity-{scan.stage_index}")
 
 
 def sensitivity_figure(report: ScoreReport) -> str:
     """All scans of a job as one SVG file."""
-    return standalone(_plot(report.scans, name="sensitivity"))
+    return standalone(_plot(report.scans, report.objective.decides, name="sensitivity"))
 
 
-def _plot(scans: Sequence[Scan], *, name: str) -> Markup:
+def _plot(scans: Sequence[Scan], metric: MetricReport, *, name: str) -> Markup:
     heights = [0.75 + 1.3 * -(-len(drawn_layers(scan)) // _COLUMNS) for scan in scans]
     with figure_style():
         figure = Figure(figsize=(FULL_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(scans), 1, squeeze=False, height_ratios=heights)[:, 0]
         for part, scan in zip(parts, scans, strict=True):
-            _panels(part, scan)
+            _panels(part, scan, metric)
         said = "; ".join(
-            f"{NAMES[scan.measure]} of {len(drawn_layers(scan))} layers" for scan in scans
+            f"{name_of(scan, metric)} of {len(drawn_layers(scan))} layers" for scan in scans
         )
         return inline(
             figure,
@@ -81,7 +98,7 @@ def _plot(scans: Sequence[Scan], *, name: str) -> Markup:
         )
 
 
-def _panels(figure: Figure, scan: Scan) -> None:
+def _panels(figure: Figure, scan: Scan, metric: MetricReport) -> None:
     layers = drawn_layers(scan)
     rows = -(-len(layers) // _COLUMNS)
     panels: list[Axes] = list(
@@ -97,7 +114,7 @@ def _panels(figure: Figure, scan: Scan) -> None:
     panels[0].set_xticks([0, 0.25, 0.5, 0.75], minor=False)
     panels[0].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     panels[0].yaxis.set_major_locator(MaxNLocator(4))
-    if scan.measure == "accuracy":
+    if is_fraction(scan, metric):
         panels[0].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     else:
         panels[0].set_ylim(bottom=0)
@@ -105,7 +122,7 @@ def _panels(figure: Figure, scan: Scan) -> None:
     figure.supxlabel(
         f"share of the layer's {units} removed, by {scan.criterion}", fontsize=8.5, color=MUTED
     )
-    figure.supylabel(NAMES[scan.measure], fontsize=8.5, color=MUTED)
+    figure.supylabel(name_of(scan, metric), fontsize=8.5, color=MUTED)
 
 
 def _curve(axes: Axes, scan: Scan, layer: LayerScan) -> None:

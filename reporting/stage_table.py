@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.report import Measurement, Report
+from secateur.report import Measurement, MetricReport, Report
 
 from reporting import formatting
 from reporting.formatting import MISSING
+from reporting.metric import shown
 
 _STATES = {
     "permanent": "made permanent",
@@ -20,7 +21,8 @@ _FORMS = {"mask_beside_weight": "masked: masks beside weights", "zeroed_slices":
 
 @dataclass(frozen=True)
 class StageRow:
-    """One state. `took` is the time of the step, `evaluated` that of the evaluation within."""
+    """One state. `metric` is the one that decides, `took` the time of the step, `evaluated` that of
+    the evaluation within."""
 
     step: str
     state: str
@@ -32,6 +34,7 @@ class StageRow:
     loss: str
     correct: str
     accuracy: str
+    metric: str
     evaluated: str
     removed: str
     took: str
@@ -39,7 +42,8 @@ class StageRow:
 
 def stage_rows(report: Report) -> list[StageRow]:
     """Original, then for each step what was masked, where that was measured, and what it made."""
-    rows = [_row("before", "original", report.before)]
+    decides = report.objective.decides
+    rows = [_row("before", "original", report.before, decides)]
     for stage in report.stages:
         if stage.masked is not None:
             rows.append(
@@ -47,6 +51,7 @@ def stage_rows(report: Report) -> list[StageRow]:
                     stage.label,
                     _FORMS[stage.masked.form],
                     stage.masked,
+                    decides,
                     took=formatting.elapsed(stage.masked.elapsed_ms),
                 )
             )
@@ -55,6 +60,7 @@ def stage_rows(report: Report) -> list[StageRow]:
                 stage.label,
                 _STATES.get(stage.state or "", MISSING),
                 stage,
+                decides,
                 removed=formatting.integer(stage.removed) if stage.removed else "",
                 took=formatting.elapsed(stage.elapsed_ms),
             )
@@ -63,7 +69,13 @@ def stage_rows(report: Report) -> list[StageRow]:
 
 
 def _row(
-    step: str, state: str, measured: Measurement, *, removed: str = "", took: str = ""
+    step: str,
+    state: str,
+    measured: Measurement,
+    decides: MetricReport,
+    *,
+    removed: str = "",
+    took: str = "",
 ) -> StageRow:
     accuracy, elapsed = measured.accuracy, measured.evaluation_ms
     return StageRow(
@@ -77,6 +89,7 @@ def _row(
         loss=formatting.loss(measured.loss),
         correct=MISSING if accuracy is None else f"{accuracy.correct:,} / {accuracy.total:,}",
         accuracy=MISSING if accuracy is None else formatting.percent(accuracy.top1, 2),
+        metric=shown(decides, measured.deciding, accuracy),
         evaluated=MISSING if elapsed is None else formatting.elapsed(elapsed),
         removed=removed,
         took=took,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from secateur.report import Frozen, LayerReport, Measurement, Report
+from secateur.report import Frozen, LayerReport, Measurement, ObjectiveReport, Report
+from secateur.report_base import CLASSIFICATION
 
-from reporting import formatting
+from reporting import formatting, metric
 from reporting.formatting import MISSING
 
 MAX_NAMED_LAYERS = 6
@@ -138,7 +140,39 @@ def tiles(report: Report) -> list[Tile]:
                 _gained(moved),
             )
         )
+    found.extend(_metric_tile(report))
     return found
+
+
+def _metric_tile(report: Report) -> Iterator[Tile]:
+    """The metric that decides, where that is not accuracy."""
+    decides = report.objective.decides
+    old, new = report.before.deciding, report.after.deciding
+    if decides.name == "accuracy" or old is None or new is None:
+        return
+    moved = metric.difference(decides, old, new).rsplit(" ", 1)
+    yield Tile(
+        metric.title(decides),
+        moved[0],
+        moved[1] if len(moved) > 1 else "",
+        f"{metric.shown(decides, old, None)} → {metric.shown(decides, new, None)}",
+        metric.better(decides, old, new, lost=LOST),
+    )
+
+
+def _metric_rows(before: Measurement, after: Measurement, known: ObjectiveReport) -> Iterator[Row]:
+    """Every metric but accuracy, which has its counts, and the loss, which has a row."""
+    for one in known.metrics:
+        old, new = before.metrics.get(one.name), after.metrics.get(one.name)
+        if one.name in ("accuracy", "loss") or old is None or new is None:
+            continue
+        yield Row(
+            metric.title(one),
+            metric.shown(one, old, None),
+            metric.shown(one, new, None),
+            metric.difference(one, old, new),
+            metric.better(one, old, new, lost=LOST),
+        )
 
 
 def _falling(name: str, before: float, after: float, shown: tuple[str, str]) -> Row:
@@ -147,8 +181,10 @@ def _falling(name: str, before: float, after: float, shown: tuple[str, str]) -> 
     return Row(name, *shown, formatting.change(before, after), better)
 
 
-def comparison(before: Measurement, after: Measurement) -> list[Row]:
-    """The before/after table."""
+def comparison(
+    before: Measurement, after: Measurement, known: ObjectiveReport = CLASSIFICATION
+) -> list[Row]:
+    """The before/after table, with every metric of the objective."""
     rows = [
         _falling(
             "File size (bytes)",
@@ -201,6 +237,7 @@ def comparison(before: Measurement, after: Measurement) -> list[Row]:
                 _gained(moved),
             )
         )
+    rows.extend(_metric_rows(before, after, known))
     compact = {row.batch_size: row for row in after.latency_ms}
     for row in before.latency_ms:
         if row.batch_size in compact:

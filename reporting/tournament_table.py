@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.report import Accuracy, TournamentReport
+from secateur.report import MetricReport, TournamentReport
+from secateur.report_base import CLASSIFICATION
 
 from reporting import formatting
 from reporting.formatting import MISSING
+from reporting.metric import shown
 
 _UNITS = {"macs": "MACs", "nonzero_parameters": "weights that are not masked"}
 
@@ -30,7 +32,9 @@ class ContestantRow:
     took: str = MISSING
 
 
-def contestant_rows(report: TournamentReport) -> list[ContestantRow]:
+def contestant_rows(
+    report: TournamentReport, metric: MetricReport = CLASSIFICATION.decides
+) -> list[ContestantRow]:
     """In the order of the recipe, as the ties are broken."""
     rows = []
     for one in report.contestants:
@@ -47,9 +51,9 @@ def contestant_rows(report: TournamentReport) -> list[ContestantRow]:
                 parameters=formatting.short(one.parameters),
                 nonzero=formatting.short(one.nonzero_parameters or 0),
                 loss_before=formatting.loss(one.loss_before),
-                before=_share(one.accuracy_before),
+                before=shown(metric, one.metric_before, one.accuracy_before),
                 loss=formatting.loss(one.loss),
-                after=_share(one.accuracy),
+                after=shown(metric, one.metric, one.accuracy),
                 took=formatting.elapsed((one.seconds or 0.0) * 1000),
             )
         )
@@ -71,9 +75,3 @@ def tournament_words(report: TournamentReport) -> str:
         f"{recovery}. The best one judges in stage {report.stage_index + 1}, which prunes by its "
         "own amount."
     )
-
-
-def _share(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return MISSING
-    return f"{accuracy.correct:,} / {accuracy.total:,} = {formatting.percent(accuracy.top1, 2)}"

@@ -9,6 +9,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from secateur.report import MetricReport
+from secateur.report_base import CLASSIFICATION
 from secateur.report_training import TrainingCurves
 
 from reporting.formatting import MISSING, integer, loss, percent, size
@@ -35,7 +37,7 @@ class RunRow:
     epochs: str
     loss: str
     validation: str
-    accuracy: str
+    metric: str
     speed: str
     memory: str
 
@@ -52,14 +54,16 @@ class PointRow:
     memory: str
 
 
-def run_rows(runs: list[TrainingCurves]) -> list[RunRow]:
-    """What each run ended with."""
-    return [_run_row(run) for run in runs]
+def run_rows(
+    runs: list[TrainingCurves], metric: MetricReport = CLASSIFICATION.decides
+) -> list[RunRow]:
+    """What each run ended with, by loss and by the metric that decides."""
+    return [_run_row(run, metric) for run in runs]
 
 
-def _run_row(run: TrainingCurves) -> RunRow:
+def _run_row(run: TrainingCurves, metric: MetricReport) -> RunRow:
     last = run.epochs[-1].values if run.epochs else {}
-    accuracy = last.get("validation/accuracy")
+    value = last.get(f"validation/{metric.name}")
     pace = run.pace
     return RunRow(
         name=run.label,
@@ -67,7 +71,7 @@ def _run_row(run: TrainingCurves) -> RunRow:
         epochs=integer(len(run.epochs)),
         loss=loss(last.get("train/loss")),
         validation=loss(last.get("validation/loss")),
-        accuracy=MISSING if accuracy is None else percent(accuracy, 2),
+        metric=MISSING if value is None else percent(value, 2) if metric.fraction else loss(value),
         speed=f"{median(pace.samples_per_second):,.0f}" if pace.samples_per_second else MISSING,
         memory=size(max(pace.memory_bytes)) if pace.memory_bytes else MISSING,
     )

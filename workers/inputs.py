@@ -19,6 +19,9 @@ from workers.endings import Ending
 from workers.instructions import Instructions
 from workers.scratch import Scratch
 
+TRAINING_STATE = "checkpoint.training.pt"
+"""Where the engine looks for it, beside a file named `checkpoint`; it is not imported here."""
+
 _JOB_TYPE: TypeAdapter[JobType] = TypeAdapter(JobType)
 
 
@@ -51,7 +54,7 @@ def prepare(
             )
             if model_id is not None
         }
-        checkpoints = [a.sha256 for a in job.artifacts if a.kind == "checkpoint"]
+        kept = {a.kind: a.sha256 for a in job.artifacts}
     if job.device == "cuda" and settings.gpu_device is None:
         raise InputMissing(
             endings.failed(
@@ -73,9 +76,11 @@ def prepare(
         _fetch(store, upload.sha256, files[role], f"model {upload.id}", f"{role}_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
-    if checkpoints and store.exists(checkpoints[0]):
+    if "checkpoint" in kept and store.exists(kept["checkpoint"]):
         checkpoint_file = scratch.input / "checkpoint"
-        fetch_file(store, checkpoints[0], checkpoint_file)
+        fetch_file(store, kept["checkpoint"], checkpoint_file)
+        if "training_state" in kept and store.exists(kept["training_state"]):
+            fetch_file(store, kept["training_state"], scratch.input / TRAINING_STATE)
     use_cuda = settings.gpu_device is not None and job.device != "cpu"
     instructions = Instructions(
         type=_job_type(job.type),

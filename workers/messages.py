@@ -84,6 +84,13 @@ class Checkpoint(Message):
     path: FileName
 
 
+class TrainingState(Message):
+    """The file at `path` takes the last checkpoint further; it replaces an earlier one."""
+
+    kind: Literal["training_state"] = "training_state"
+    path: FileName
+
+
 class Produced(Message):
     """A finished file lies at `path`, relative to the work folder."""
 
@@ -122,6 +129,7 @@ AnyMessage = Annotated[
     | Metric
     | Log
     | Checkpoint
+    | TrainingState
     | Produced
     | Result
     | Failure,

@@ -1,13 +1,15 @@
 """From the runner's messages to the database, in batches and in bounds.
 
 A runner may say as much as it likes; what is kept of one attempt is limited, and the history says
-where it was cut.
+where it was cut. Checkpoints are stored no more often than takes a tenth of the time: the newest
+waits, and an attempt that ends without a result stores it at its end.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -40,6 +42,7 @@ from workers.messages import (
     Result,
     StageFinished,
     StageStarted,
+    TrainingState,
     storable_text,
 )
 from workers.scratch import Scratch
@@ -52,6 +55,8 @@ MAX_LOG_CHARACTERS = 4 << 20
 FLUSH_SECONDS = 0.25
 FLUSH_WRITES = 500
 _PROGRESS_EVENT_SECONDS = 1.0
+_CHECKPOINT_SECONDS = 1.0
+_CHECKPOINT_SHARE = 0.1
 
 Write = Callable[[Session], bool]
 
@@ -74,9 +79,10 @@ class Recorder:
         self._scratch = scratch
         self._pending: list[Write] = []
         self._text: list[str] = []
-        self._checkpoints: list[str] = []
+        self._checkpoints: dict[str, list[str]] = {"checkpoint": [], "training_state": []}
         self._progress: Progress | None = None
-        self._checkpoint: Checkpoint | None = None
+        self._waiting: dict[str, str] = {}
+        self._next_checkpoint = float("-inf")
         self._room = {"event": MAX_EVENTS, "metric": MAX_METRICS, "log": MAX_LOG_CHARACTERS}
         self._flushed = time.monotonic()
         self._progress_told = float("-inf")
@@ -118,8 +124,11 @@ class Recorder:
                 case Log(message=remark, data=data):
                     event = {"message": remark, "data": data}
                     self._add("event", lambda s, e=event: append_event(s, held, "log", e))
-                case Checkpoint():
-                    self._checkpoint = message
+                case Checkpoint(path=path):
+                    # it goes further than any training state before it
+                    self._waiting = {"checkpoint": path}
+                case TrainingState(path=path):
+                    self._waiting["training_state"] = path
                 case Produced(artifact=kind):
                     self.produced[kind] = message
                 case Result(result=result):
@@ -129,8 +138,11 @@ class Recorder:
         if text:
             self._take_text(storable_text(text))
 
-    def flush(self) -> bool:
+    def flush(self, *, last: bool = False) -> bool:
         """Write what was noted, in one transaction.
+
+        Args:
+            last: the runner has ended, and will not say more.
 
         Returns:
             False when the claim is stale; nothing was written. When the database does not answer
@@ -142,7 +154,8 @@ class Recorder:
             self._text = []
             self._pending.append(lambda s: append_log(s, self._held, text))
         self._settle_progress()
-        self._store_checkpoint()
+        if time.monotonic() >= self._next_checkpoint or (last and self.result is None):
+            self._store_checkpoint()
         if not self._pending:
             return True
         try:
@@ -157,7 +170,7 @@ class Recorder:
 
     def remove_checkpoints(self) -> None:
         """Remove the files of checkpoints unless a job still has them."""
-        for sha256 in self._checkpoints:
+        for sha256 in {one for stored in self._checkpoints.values() for one in stored}:
             remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
 
     def write(self, session: Session) -> bool:
@@ -172,8 +185,7 @@ class Recorder:
             self._tell_cut(f"too many {budget}s: the rest is not kept")
 
     def _tell_cut(self, message: str) -> None:
-        event = {"message": message, "data": {}}
-        self._pending.append(lambda s: append_event(s, self._held, "log", event))
+        self._pending.append(lambda s: self._remark(s, message))
 
     def _take_text(self, text: str) -> None:
         room = self._room["log"]
@@ -197,33 +209,52 @@ class Recorder:
         self._pending.append(lambda s: set_progress(s, self._held, progress, event=event))
 
     def _store_checkpoint(self) -> None:
-        """Of several checkpoints since the last flush the newest is stored."""
-        if self._checkpoint is None:
+        """Of several checkpoints since the last time the newest is stored."""
+        if not self._waiting:
             return
-        path = self._checkpoint.path
-        self._checkpoint = None
-        with self._scratch.open_produced(path) as source:
-            blob = store_file(self._store, source)
-        self._pending.append(lambda s: self._attach_checkpoint(s, blob))
+        began = time.monotonic()
+        for kind in list(self._waiting):
+            path = self._waiting.pop(kind)
+            with self._scratch.open_produced(path) as source:
+                try:
+                    blob = store_file(self._store, source)
+                except OSError as error:
+                    self._tell_not_stored(error)
+                    self._waiting = {kind: path, **self._waiting}  # tried again when one is due
+                    break
+            self._pending.append(partial(self._attach_checkpoint, kind=kind, blob=blob))
+        now = time.monotonic()
+        self._next_checkpoint = now + max(_CHECKPOINT_SECONDS, (now - began) / _CHECKPOINT_SHARE)
 
-    def _attach_checkpoint(self, session: Session, blob: StoredBlob) -> bool:
+    def _tell_not_stored(self, error: OSError) -> None:
+        log.warning("checkpoint not stored", job=self._held.job_id, error=str(error))
+        remark = (
+            f"a checkpoint could not be stored ({error.strerror or type(error).__name__}); the job "
+            "goes on, and would resume from the last one that was"
+        )
+        self._add("event", lambda s: self._remark(s, remark))
+
+    def _remark(self, session: Session, message: str) -> bool:
+        return append_event(session, self._held, "log", {"message": message, "data": {}})
+
+    def _attach_checkpoint(self, session: Session, *, kind: str, blob: StoredBlob) -> bool:
         blobs.lock(session, blob.sha256)
         if not self._store.exists(blob.sha256):
             return holds(session, self._held)  # deleted as unneeded meanwhile; the next one counts
         attached = add_artifact(
             session,
             self._held,
-            kind="checkpoint",
-            name="checkpoint",
+            kind=kind,
+            name=kind,
             media_type="application/octet-stream",
             blob=blob,
         )
         if attached:
-            self._checkpoints.append(blob.sha256)
+            self._checkpoints[kind].append(blob.sha256)
         return attached
 
     def _remove_replaced_checkpoints(self) -> None:
-        *replaced, last = self._checkpoints or [""]
-        for sha256 in {sha256 for sha256 in replaced if sha256 != last}:
+        kept = {stored[-1] for stored in self._checkpoints.values() if stored}
+        for sha256 in {one for stored in self._checkpoints.values() for one in stored} - kept:
             remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
-        self._checkpoints = [last] if last else []
+        self._checkpoints = {kind: stored[-1:] for kind, stored in self._checkpoints.items()}

@@ -30,10 +30,13 @@ from workers.messages import Malformed, Produced
 from workers.recording import Recorder
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
 from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
+from workers.search.coordinator import advance
 
 log = structlog.get_logger()
 
-Outcome = Literal["succeeded", "failed", "canceled", "released", "lost", "not claimed"]
+Outcome = Literal[
+    "succeeded", "failed", "canceled", "released", "lost", "not claimed", "search advanced"
+]
 
 _LISTEN_SECONDS = 0.1
 _DRAIN_PIPES_SECONDS = 5.0
@@ -63,7 +66,8 @@ class Supervisor:
     grace_seconds: float = 3.0
 
     def run(self, job_id: str) -> Outcome:
-        """Run a job if it still waits; returns how the attempt ended."""
+        """Run a job if it still waits; returns how the attempt ended. A search is carried on by as
+        many steps as can be taken now."""
         if self.drain.requested:
             with self.database.session() as session:
                 poke_again(session, job_id)  # this worker took the poke and will not use it
@@ -71,7 +75,8 @@ class Supervisor:
         with self.database.session() as session:
             held = claim(session, job_id, self.owner, self.settings.lease_seconds)
         if held is None:
-            return "not claimed"
+            step = advance(self.database, self.store, job_id)
+            return "not claimed" if step == "not a search" else "search advanced"
         log.info("job claimed", job=job_id, attempt=held.attempt)
         # a worker beside this one may have been killed, and none may start here for long
         sweep(self.settings.resolved_scratch_dir)
@@ -141,7 +146,7 @@ class Supervisor:
         while not runner.silent and time.monotonic() < deadline:
             if not self._hear(runner, recorder):
                 return False
-        return recorder.flush()
+        return recorder.flush(last=True)
 
     def _reason_to_stop(self, lease: LeaseKeeper, started: float) -> Ending | None:
         if lease.lost:

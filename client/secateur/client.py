@@ -27,6 +27,7 @@ from secateur.errors import UnexpectedAnswer
 from secateur.recipe import Recipe
 from secateur.report import Report
 from secateur.report_score import ScoreReport
+from secateur.report_search import SearchReport
 from secateur.resources import (
     TERMINAL,
     Artifact,
@@ -100,7 +101,8 @@ class Secateur:
     def upload_dataset(
         self, path: str | os.PathLike[str], *, name: str = "", progress: Progress | None = None
     ) -> Dataset:
-        """Upload a safetensors or npz file with `train/...` and `validation/...` tensors."""
+        """Upload a dataset: tensors (safetensors, npz), images in folders or WebDataset shards
+        (zip, tar), or a table (Parquet, Arrow). The content tells which."""
         return self._upload("/v1/datasets", Dataset, path, name, progress)
 
     def model(self, model_id: str) -> Model:
@@ -178,7 +180,12 @@ class Secateur:
             options: further fields of `secateur.resources.JobCreate` (`type`, `device`, ...).
         """
         if isinstance(recipe, Recipe):
-            recipe = recipe.model_dump(mode="json", exclude_unset=True)
+            searched = recipe.search is not None
+            recipe = (
+                recipe.as_written
+                if searched
+                else recipe.model_dump(mode="json", exclude_unset=True)
+            )
         fields = {"model_id": _id(model), "recipe": recipe, **options}
         unknown = fields.keys() - JobCreate.model_fields.keys()
         if unknown:
@@ -206,12 +213,13 @@ class Secateur:
         status: JobStatus | None = None,
         type: JobType | None = None,
         model_id: str | None = None,
+        parent: Job | str | None = None,
         **filters: Any,
     ) -> Iterator[Job]:
-        """All jobs that match, newest first."""
-        return self._pages(
-            "/v1/jobs", Job, {"status": status, "type": type, "model_id": model_id, **filters}
-        )
+        """All jobs that match, newest first; the trials of a search with it as `parent` only."""
+        parent_id = None if parent is None else _id(parent)
+        given = {"status": status, "type": type, "model_id": model_id, "parent_id": parent_id}
+        return self._pages("/v1/jobs", Job, {**given, **filters})
 
     def cancel(self, job: Job | str) -> Job:
         """Ask for a job to stop; a finished one stays as it is."""
@@ -272,6 +280,10 @@ class Secateur:
     def score_report(self, job: Job | str) -> ScoreReport:
         """The report of a finished score job: how sensitive every layer is."""
         return self._get(f"/v1/jobs/{_id(job)}/report", ScoreReport)
+
+    def search_report(self, job: Job | str) -> SearchReport:
+        """The report of a finished search: every trial, the front and the result."""
+        return self._get(f"/v1/jobs/{_id(job)}/report", SearchReport)
 
     def report_html(self, job: Job | str) -> str:
         """The report as one self-contained HTML page."""

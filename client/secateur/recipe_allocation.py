@@ -10,7 +10,7 @@ from secateur.recipe_base import RecipeModel
 from secateur.recipe_target import CostTarget
 
 Scope = Literal["local", "global"]
-Distribution = Literal["erdos_renyi", "sensitivity"]
+Distribution = Literal["erdos_renyi", "erdos_renyi_plain", "sensitivity"]
 
 _WAYS = ("amount", "count", "threshold", "quality", "target")
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
@@ -41,7 +41,8 @@ class Allocation(RecipeModel):
     decides. Layers that none matches lose `amount`, or nothing where there is none."""
     distribution: Distribution | None = None
     """How the amount, given or searched for, is spread over the layers; left out, `scope` says.
-    `erdos_renyi`: layers with many connections per channel lose more (Evci et al. 2020).
+    `erdos_renyi`: layers with many connections per channel lose more (Evci et al. 2020);
+    `erdos_renyi_plain`: the same without the size of kernels (Mocanu et al. 2018).
     `sensitivity`: channels and heads, each layer loses as much as makes the outputs drift equally,
     by a scan."""
     of: Literal["channels", "heads", "layers", "weights"] | None = None

@@ -112,7 +112,7 @@ def tournament_fault(
         return (
             f"`criterion: tournament` brings every criterion to the same cost by changing the "
             f"amount, and `allocation.{given}` has none that means the same to all; give `amount` "
-            "or `count`, with `distribution: erdos_renyi` at most"
+            "or `count`, with `distribution: erdos_renyi` (or the plain one) at most"
         )
     return _cost_fault(tournament, granularity, allocation)
 

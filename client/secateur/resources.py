@@ -14,13 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from secateur.recipe import Recipe
 from secateur.recipe_granularity import without_default
 
-JobType = Literal["compress", "inspect", "plan", "score"]
+JobType = Literal["compress", "inspect", "plan", "score", "search"]
 JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 ModelStatus = Literal["uploaded", "ready", "rejected"]
 Device = Literal["auto", "cpu", "cuda"]
 ArtifactKind = Literal[
-    "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", "checkpoint"
+    "model",
+    "report_json",
+    "report_html",
+    "recipe",
+    "masks",
+    "scores",
+    "plot",
+    "checkpoint",
+    "training_state",
 ]
 
 
@@ -103,20 +111,25 @@ class TensorInfo(Resource):
 
     name: str
     dtype: str
-    shape: list[int]
+    shape: list[int | None]
+    """Samples first; null stands for sizes that differ between images, or need the recipe."""
+    classes: list[str] | None = None
+    """Targets of an image folder: the names of the classes, by index."""
 
 
 class Dataset(Resource):
-    """Uploaded tensors, named `train/inputs/0`, `train/targets/0`, `validation/inputs/0`, ..."""
+    """Uploaded samples: tensors named `train/inputs/0`, `train/targets/0`, ..., or files that give
+    such tensors."""
 
     id: str
     name: str
     sha256: str
     bytes: int
-    format: Literal["safetensors", "npz"]
+    format: Literal["safetensors", "npz", "zip", "tar", "parquet", "arrow"]
     tensors: list[TensorInfo]
+    """Empty where only a job can tell: tables, and shards whose columns the recipe names."""
     splits: dict[str, int]
-    """Samples per split."""
+    """Samples per split; tokens, where a split is a stream of them."""
     created_at: datetime
 
 
@@ -158,10 +171,11 @@ class JobCreate(BaseModel):
     metric_model_id: str | None = None
     """The same of a metric, for `objective.metric: module`."""
     recipe: Recipe
-    type: Literal["compress", "score", "plan"] = Field(
+    type: Literal["compress", "score", "search", "plan"] = Field(
         default=None, validate_default=True, json_schema_extra=without_default
     )
-    """Left out, the recipe says: `score` where its stages only score, `compress` otherwise."""
+    """Left out, the recipe says: `score` where its stages only score, `search` where it has a
+    `search`, `compress` otherwise."""
     device: Device = "auto"
     name: str = Field(default="", max_length=200)
     metadata: dict[str, str] = Field(default={}, max_length=32)
@@ -172,20 +186,35 @@ class JobCreate(BaseModel):
         if type is not None:
             return type
         recipe = info.data.get("recipe")
-        return "score" if recipe is not None and recipe.scans else "compress"
+        return "compress" if recipe is None else _type_of(recipe) or "compress"
 
     @field_validator("type")
     @classmethod
     def _type_fits_the_recipe(cls, type: str, info: ValidationInfo) -> str:
         recipe = info.data.get("recipe")
-        if recipe is None or bool(recipe.scans) == (type == "score"):
+        only = None if recipe is None else _type_of(recipe)
+        if recipe is None or type == only or (only is None and type in ("compress", "plan")):
             return type
+        if only == "search":
+            raise ValueError(
+                f"`type: {type}` carries out one recipe, and this one has a `search`; leave `type` "
+                "out, or take the search out of the recipe"
+            )
+        if type == "search":
+            raise ValueError("`type: search` needs a recipe with a `search`; leave `type` out")
         raise ValueError(
             f"`type: {type}` needs a recipe that prunes, and this one only scores; leave `type` out"
-            if recipe.scans
+            if only == "score"
             else "`type: score` needs a recipe whose stages are all `stage: score`; leave `type` "
             "out, or send the scan as a recipe of its own"
         )
+
+
+def _type_of(recipe: Recipe) -> str | None:
+    """The one type of job that the recipe can make; None where there are several."""
+    if recipe.search is not None:
+        return "search"
+    return "score" if recipe.scans else None
 
 
 class Artifact(Resource):
@@ -201,6 +230,19 @@ class Artifact(Resource):
     created_at: datetime
 
 
+class Trial(Resource):
+    """What a job tries on behalf of a search."""
+
+    number: int
+    """From 0, in the order in which the search started them."""
+    parameters: dict[str, Any]
+    """Its values, by the paths of the search's space."""
+    state: Literal["succeeded", "infeasible", "failed", "canceled"] | None
+    """What the search made of its end; null until then."""
+    values: dict[str, float]
+    """What the search compares: `accuracy`, `loss`, `macs`, `params`, ...; empty until then."""
+
+
 class Job(Resource):
     """A job. `status` tells where it is in its life, `stage` what it is doing."""
 
@@ -212,6 +254,10 @@ class Job(Resource):
     dataset_id: str | None
     initial_model_id: str | None = None
     """Where the initial weights come from; null where the job keeps its own."""
+    parent_id: str | None = None
+    """The search that this job is a trial of."""
+    trial: Trial | None = None
+    """Null for jobs that belong to no search."""
     loss_model_id: str | None = None
     """The uploaded loss; null where the loss is a built-in one."""
     metric_model_id: str | None = None
@@ -227,7 +273,7 @@ class Job(Resource):
     error: JobError | None
     result: dict[str, Any] | None = None
     """Short result: the verdict of a compress job, the plan of a plan job, the layers of a score
-    job, most sensitive first."""
+    job, most sensitive first, the chosen trial and the front of a search."""
     metadata: dict[str, str]
     artifacts: list[Artifact] = []
     created_at: datetime
@@ -251,7 +297,8 @@ class Metric(Resource):
 
     seq: int
     name: str
-    """`train/loss`, `train/accuracy`, `validation/loss`, `validation/accuracy`, `lr`; with
+    """`train/loss`, `validation/loss`, `lr`, and by the metrics of the objective
+    `train/accuracy`, `validation/accuracy`, `validation/perplexity` and so on; with
     distillation `train/distillation` and `train/agreement`; ... At the end of an epoch, whose
     number is `step`. While training goes on also `live/loss`, `live/lr`, `live/gradient_norm`,
     `live/samples_per_second` and `live/memory_bytes`, with optimiser steps in `step`."""
@@ -274,6 +321,7 @@ class Method(Resource):
         "training",
         "baseline",
         "scan",
+        "sampler",
         "loss",
         "metric",
     ]

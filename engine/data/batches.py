@@ -30,12 +30,14 @@ class Batch:
             None where the split has none.
         size: samples.
         labelled: which samples have targets, bool [size]; None where all have, or none.
+        rows: positions of the samples in the split, int64 [size], in main memory.
     """
 
     inputs: tuple[Any, ...]
     targets: Targets[Tensor]
     size: int
     labelled: Tensor | None = None
+    rows: Tensor | None = None
 
 
 def bounds(samples: int, batch_size: int, *, merge_last: bool = True) -> list[tuple[int, int]]:
@@ -66,6 +68,7 @@ def batches(
     merge_last: bool = True,
     draw: Draw | None = None,
     first: int = 0,
+    own: Callable[[int, int], tuple[int, int]] | None = None,
 ) -> Generator[Batch]:
     """The split, batch by batch; targets keep their dtype.
 
@@ -80,11 +83,14 @@ def batches(
         merge_last: see `bounds`.
         draw: decides the random transforms of training; None applies none.
         first: batches that are left out at the start, unread.
+        own: of the samples start .. stop of a batch those that are read; None reads all.
 
     Raises:
         DatasetInvalid: a sample cannot be read; names it.
     """
     ranges = bounds(split.samples, batch_size, merge_last=merge_last)[first:]
+    if own is not None:
+        ranges = [own(start, stop) for start, stop in ranges]
     made = _made(split, ranges, order, draw, pinned=device.startswith("cuda"))
     if len(ranges) > 1 and _worth_a_thread(split, batch_size, device):
         made = prefetched(made)
@@ -106,7 +112,8 @@ def _made(
         inputs, targets, labelled = (
             split.span(start, stop, draw) if rows is None else split.rows(rows, draw)
         )
-        batch = Batch(inputs, targets, stop - start, labelled)
+        placed = torch.arange(start, stop) if rows is None else rows
+        batch = Batch(inputs, targets, stop - start, labelled, placed)
         yield _each(batch, Tensor.pin_memory) if pinned else batch
 
 
@@ -130,4 +137,5 @@ def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         targets=map_tensors(batch.targets, change),
         size=batch.size,
         labelled=map_tensors(batch.labelled, change),
+        rows=batch.rows,
     )

@@ -22,6 +22,11 @@ class Column(ABC):
     """Rows that are made when asked for. Rows may be asked for from any thread."""
 
     @property
+    def are_images(self) -> bool:
+        """Whether rows are decoded from image files."""
+        return False
+
+    @property
     @abstractmethod
     def samples(self) -> int:
         """How many rows it has."""
@@ -46,6 +51,10 @@ class Column(ABC):
     def take_each(self, rows: Tensor, draw: Draw | None = None) -> list[Tensor]:
         """The same rows one by one, which may differ in shape."""
         return list(self.take(rows, draw))
+
+    def described(self, row: int) -> str:
+        """A row in words, for errors."""
+        return f"row {row}"
 
 
 Leaf = Tensor | Column
@@ -108,6 +117,11 @@ class Chosen(Column):
     chosen: Tensor
 
     @property
+    def are_images(self) -> bool:
+        """See `Column`."""
+        return self.whole.are_images
+
+    @property
     def samples(self) -> int:
         """How many rows were chosen."""
         return len(self.chosen)
@@ -120,6 +134,10 @@ class Chosen(Column):
     def take(self, rows: Tensor, draw: Draw | None = None) -> Tensor:
         """See `Column`."""
         return self.whole.take(self.chosen.index_select(0, rows), draw)
+
+    def described(self, row: int) -> str:
+        """See `Column`."""
+        return self.whole.described(int(self.chosen[row]))
 
 
 def chosen(column: Leaf, rows: Tensor) -> Leaf:

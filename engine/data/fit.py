@@ -7,7 +7,7 @@ the shape of what came out: a dataset may be larger than memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from engine.calling import call, describe, plain_execution
 from engine.data.batches import Batch, batches
+from engine.data.columns import Column, Leaf, map_columns
 from engine.data.numbers import NumberCheck
 from engine.data.splits import Split
 from engine.errors import DatasetInvalid
 from engine.objective.objective import CLASSIFICATION, Objective
 from engine.objective.reading import Reader
-from engine.structure import at_batch_size
+from engine.structure import at_batch_size, tensors_in
 
 _ROWS = 1024
-"""Samples that are read at a time."""
+_BYTES = 1 << 25
+"""Samples that are read at a time, and their size; at least one is."""
 _NAMED = 8
 """Missing classes that are named before the rest is only counted."""
 
@@ -85,11 +87,25 @@ def _first(
 
 
 def _rows(split: Split) -> Iterator[tuple[int, Batch]]:
-    """All samples, some at a time, each with the number of the first."""
+    """All samples, some at a time, each with the number of the first.
+
+    Image files hold no number that could be wrong, and decoding all of them would take as long as
+    an epoch: they are left out.
+    """
+    known = replace(split, inputs=tuple(map_columns(one, _unless_images) for one in split.inputs))
+    inputs, targets, _ = known.span(0, 1)
+    size = sum(one.numel() * one.element_size() for one in tensors_in([inputs, targets]))
+    at_a_time = max(1, min(_ROWS, _BYTES // max(size, 1)))
     start = 0
-    for batch in batches(split, _ROWS, device="cpu", merge_last=False):
+    for batch in batches(known, at_a_time, device="cpu", merge_last=False):
         yield start, batch
         start += batch.size
+
+
+def _unless_images(column: Leaf) -> Leaf:
+    if isinstance(column, Column) and column.are_images:
+        return torch.empty(column.samples, 0)
+    return column
 
 
 @dataclass

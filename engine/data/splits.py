@@ -99,17 +99,16 @@ class Split:
     def with_unlabelled(self, more: Split) -> Split:
         """These samples and then those of another split, which have no targets.
 
-        Targets of the latter read as zeros; `labelled` of a batch tells which they are.
+        Targets of the latter read as zeros; `labelled` of a batch tells which they are. Where
+        these samples have no targets either, nobody asks.
         """
-        if self.targets is None:
-            raise ValueError("a split without targets needs no second one")
         fronts, backs = list(columns_in(self.inputs)), list(columns_in(more.inputs))
         joined = iter([Joined(one, other) for one, other in zip(fronts, backs, strict=True)])
         return replace(
             self,
             inputs=tuple(map_columns(value, lambda _: next(joined)) for value in self.inputs),
             targets=map_columns(self.targets, lambda column: Joined(column, _absent(column, more))),
-            labelled=self.samples,
+            labelled=None if self.targets is None else self.samples,
         )
 
     def _read(self, read: Callable[[Leaf], Tensor], labelled: Tensor | None) -> Rows:

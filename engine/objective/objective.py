@@ -21,7 +21,13 @@ from engine.objective.loss import Loss
 from engine.objective.losses import LOSSES, path_of, reader_of
 from engine.objective.metrics import Metric, metric
 from engine.objective.reading import Pair, Reader
-from engine.objective.uploaded import UploadedLoss, UploadedModule, UploadedTally, WholeReader
+from engine.objective.uploaded import (
+    UploadedLoss,
+    UploadedModule,
+    UploadedTally,
+    WholeReader,
+    lacking,
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,7 @@ def resolve(
 
     Raises:
         NotTorchScript: an uploaded module is no TorchScript program.
+        ObjectiveModuleInvalid: a module that the recipe asks for is missing.
     """
     module = None if loss is None else UploadedModule.load(loss, "loss", device=device)
     own = _loss(options, module)
@@ -172,7 +179,7 @@ def _loss(options: ObjectiveOptions, module: UploadedModule | None) -> Loss:
     if options.loss != "module":
         return LOSSES[options.loss](options)
     if module is None:
-        raise ValueError("`loss: module` without a module; the job is refused before")
+        raise lacking("loss")
     return UploadedLoss(WholeReader(path_of(options), options.target), module)
 
 
@@ -181,7 +188,7 @@ def _metric(
 ) -> Metric:
     if name == "module":
         if module is None:
-            raise ValueError("`metric: module` without a module; the job is refused before")
+            raise lacking("metric")
         reader = WholeReader(path_of(options), options.target)
         begin = partial(UploadedTally, module)
         return Metric(name, bool(options.higher_is_better), reader, begin)

@@ -163,6 +163,15 @@ class UploadedModule:
         )
 
 
+def lacking(role: Role) -> ObjectiveModuleInvalid:
+    """The error that a recipe asks for a module and none came with the job."""
+    return ObjectiveModuleInvalid(
+        f"the recipe asks for `{role}: module`, and no module came with the job",
+        hint=f"upload it and give its id as `{role}_model_id`",
+        where=f"{role}_model_id",
+    )
+
+
 @dataclass(frozen=True)
 class UploadedLoss(Loss):
     """Mean over samples of whatever the module returns for a batch."""

@@ -1,13 +1,16 @@
-"""Where a job stands, as one file.
+"""Where a job stands, as a file; and beside it, where the training of its next step stands.
 
-The file is written beside its place and renamed, so that it is either the old checkpoint or the
-new one, never half of one. It holds plain data and tensors only and is read with
-`weights_only=True`: a checkpoint cannot run code.
+The first is written after every step and holds the model, masks, reports and all that later steps
+look back to. Training only adds to it: what moves while a step trains goes into a second file,
+which names the step it belongs to, so that the model is not written again with every checkpoint.
+A second file of another step is left alone: the first is a complete checkpoint by itself.
+
+Both are whole at any time (see `engine.pipeline.durable`). They hold plain data and tensors only
+and are read with `weights_only=True`: a checkpoint cannot run code.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from dataclasses import dataclass, field
@@ -33,8 +36,10 @@ from engine.errors import EngineError
 from engine.lottery.state import LotteryState
 from engine.masks import Masks
 from engine.measure.tradeoff import TradeOffState
+from engine.pipeline.durable import replaced
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
+from engine.training.teacher_cache import KeptCache
 
 _FORMAT = 2
 
@@ -76,6 +81,7 @@ class JobState:
         movement: of weights in the training before the next round of a prune stage that is judged
             by it, by stage index.
         curves: of the training runs that are finished.
+        kept: the teacher's scores in a file of this attempt; not kept.
         masked: what the prune step under way measured before it took effect; not kept.
     """
 
@@ -101,17 +107,21 @@ class JobState:
     weights: WeightDistribution | None = None
     movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     curves: list[TrainingCurves] = field(default_factory=list)
+    kept: KeptCache | None = None
     masked: Masked | None = None
 
 
 def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerprint: str) -> None:
-    """Write the state.
+    """Write the state, but for the training of its next step.
 
     Args:
         state: where the job stands.
         path: of the checkpoint.
         file: of the state's program; None while it is the upload.
         fingerprint: names the job's inputs.
+
+    Raises:
+        NotWritten: there is no room, or the disk refuses; the last checkpoint is untouched.
     """
     plain: dict[str, Any] = {
         "format": _FORMAT,
@@ -136,52 +146,68 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "amounts": {index: amount.model_dump_json() for index, amount in state.amounts.items()},
         "baselines": [baseline.model_dump_json() for baseline in state.baselines],
         "tradeoff": state.tradeoff.to_plain(),
-        "training": None if state.training is None else state.training.to_plain(),
-        "elapsed_ms": state.elapsed_ms,
+        "elapsed_ms": 0.0,
         "weights": None if state.weights is None else state.weights.model_dump_json(),
         "movement": state.movement,
         "curves": [curves.model_dump_json() for curves in state.curves],
     }
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as target:
+    with replaced(path) as target:
         torch.save(plain, target)
-        target.flush()
-        os.fsync(target.fileno())
-    partial.replace(path)
+
+
+def save_training(state: JobState, path: Path, *, fingerprint: str) -> None:
+    """Write the training of the next step, beside the checkpoint that was saved before that step.
+
+    Args:
+        state: where the job stands.
+        path: of that checkpoint.
+        fingerprint: names the job's inputs.
+
+    Raises:
+        NotWritten: there is no room, or the disk refuses; the last file is untouched.
+    """
+    plain: dict[str, Any] = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint,
+        "next_step": state.next_step,
+        "training": None if state.training is None else state.training.to_plain(),
+        "elapsed_ms": state.elapsed_ms,
+    }
+    with replaced(training_file(path)) as target:
+        torch.save(plain, target)
+
+
+def training_file(path: Path) -> Path:
+    """Where the training lies that belongs to a checkpoint."""
+    return path.with_name(f"{path.stem}.training.pt")
 
 
 def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobState:
     """Read the state of a job with the same inputs.
 
     Args:
-        path: of the checkpoint.
+        path: of the checkpoint; the file of its training may lie beside it.
         original: the upload; its device is where the state's program goes.
         fingerprint: names the job's inputs.
 
     Raises:
         CheckpointUnusable: damaged, of another version, or of other inputs.
     """
-    try:
-        plain = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointUnusable(
-            f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
-            hint="start the job anew, without the checkpoint",
-            where=path.name,
-        ) from error
-    if not isinstance(plain, dict) or plain.get("format") != _FORMAT:
-        raise CheckpointUnusable(
-            "the checkpoint was written by another version",
-            hint="start the job anew, without the checkpoint",
-            where=path.name,
-        )
+    plain = _read(path)
     if plain["fingerprint"] != fingerprint:
         raise CheckpointUnusable(
             "the checkpoint belongs to another model, dataset or recipe",
             hint="resume with the inputs of the job that wrote it, or start anew",
             where=path.name,
         )
-    training, weights = plain["training"], plain.get("weights")
+    # Checkpoints of older versions hold the training themselves.
+    training, elapsed_ms = plain.get("training"), plain["elapsed_ms"]
+    beside = training_file(path)
+    if beside.exists():
+        found = _read(beside)
+        if (found["fingerprint"], found["next_step"]) == (fingerprint, plain["next_step"]):
+            training, elapsed_ms = found["training"], found["elapsed_ms"]
+    weights = plain.get("weights")
     program = original
     if plain["program"] is not None:
         program = Program.load(plain["program"].numpy().tobytes(), device=original.device)
@@ -218,11 +244,29 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         baselines=[BaselineReport.model_validate_json(text) for text in plain["baselines"]],
         tradeoff=TradeOffState.from_plain(plain.get("tradeoff")),
         training=None if training is None else TrainingState.from_plain(training),
-        elapsed_ms=plain["elapsed_ms"],
+        elapsed_ms=elapsed_ms,
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),
         movement=plain.get("movement", {}),
         curves=[TrainingCurves.model_validate_json(text) for text in plain.get("curves", [])],
     )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        plain = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointUnusable(
+            f"the checkpoint cannot be read: {str(error).splitlines()[0]}",
+            hint="start the job anew, without the checkpoint",
+            where=path.name,
+        ) from error
+    if not isinstance(plain, dict) or plain.get("format") != _FORMAT:
+        raise CheckpointUnusable(
+            "the checkpoint was written by another version",
+            hint="start the job anew, without the checkpoint",
+            where=path.name,
+        )
+    return plain
 
 
 def _as_tensor(file: bytes) -> torch.Tensor:

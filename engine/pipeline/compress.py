@@ -1,6 +1,6 @@
 """Run a recipe on an upload: prune, fine-tune, certify, measure, report.
 
-After every step, and after every epoch of training, a checkpoint says where the job stands; a
+After every step, and while training as often as pays, a checkpoint says where the job stands; a
 job that starts from it goes on as if it had never stopped, to the bit on a CPU. The result exists
 only when every certificate passed and the saved file computed the same in a fresh process.
 """
@@ -8,10 +8,10 @@ only when every certificate passed and the saved file computed the same in a fre
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from secateur.report import Report, StageReport
 
@@ -21,8 +21,11 @@ from engine.masks import save_masks
 from engine.measure.distribution import start_distribution
 from engine.measure.latency import compare_latency
 from engine.measure.size import weights_of
-from engine.pipeline.checkpoint import JobState, load_checkpoint, save_checkpoint
+from engine.pipeline.checkpoint import JobState, load_checkpoint
+from engine.pipeline.checkpointing import CheckpointWriter, TrainingNotes
 from engine.pipeline.device_memory import out_of_memory_explained
+from engine.pipeline.distributed import train_together
+from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.element_target import note_masked, with_amount
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
@@ -42,10 +45,9 @@ from engine.pipeline.steps import (
 from engine.pipeline.target_verdict import timed_targets
 from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
-from engine.pipeline.training import train_step
+from engine.pipeline.training import Together, train_step
 from engine.pipeline.verdict import broken_constraints
 from engine.torchscript.program import Program
-from engine.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def compress(job: JobInput, listener: Listener) -> CompressResult:
         EngineError: anything the user can act on.
         ResultBreaksConstraint: the result is there, in `artifacts`, and breaks the recipe's limits.
     """
-    with out_of_memory_explained():
+    with out_of_memory_explained(), full_disk_explained(job.workdir):
         return _Job(job, listener).run()
 
 
@@ -80,8 +82,8 @@ class _Job:
     def __init__(self, job: JobInput, listener: Listener) -> None:
         self._job = job
         self._listener = listener
-        self._checkpoint = job.workdir / "checkpoint.pt"
         self._fingerprint = fingerprint_of(job)
+        self._checkpoints = CheckpointWriter(job, listener, self._fingerprint)
         self._written: tuple[Program, bytes] | None = None
 
     def run(self) -> CompressResult:
@@ -101,11 +103,7 @@ class _Job:
             state = load_checkpoint(
                 self._job.checkpoint, bench.original, fingerprint=self._fingerprint
             )
-            self._listener.log(
-                "resumed from a checkpoint",
-                finished_steps=state.next_step,
-                finished_epochs=0 if state.training is None else state.training.epoch,
-            )
+            self._checkpoints.resume(self._job.checkpoint, state)
             return state
         self._listener.stage_started(0, "measure the original")
         before = measure(bench, bench.original, file_bytes=self._job.model.stat().st_size)
@@ -118,11 +116,15 @@ class _Job:
             )
         if bench.validation is None:
             state.warnings.append(
-                "no validation split with targets: the accuracy of the result is unknown"
+                "no validation split with targets: the "
+                f"{_judged_by(bench)} of the result is unknown"
             )
         for remark in bench.remarks:
             state.warnings.append(remark)
             self._listener.log(remark)
+        if bench.dataset is not None and bench.dataset.classes:
+            named = ", ".join(bench.dataset.classes)
+            self._listener.log(f"classes of the dataset, numbered from 0: {named}")
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state
@@ -156,8 +158,19 @@ class _Job:
         elif isinstance(step, RecalibrateStep):
             program = recalibrate_step(bench, state, step, self._listener)
         else:
-            observer = _Observer(self, bench, state, step, started)
-            program, removed = train_step(bench, state, step, observer, self._listener)
+            notes = TrainingNotes(
+                self._checkpoints,
+                self._listener,
+                state,
+                step.label,
+                started=started,
+                save_step=partial(self._save, bench, state),
+            )
+            program, removed = train_step(
+                *(bench, state, step, notes, self._listener),
+                pace=self._checkpoints.pace,
+                together=self._together(bench, state, position),
+            )
             aside = step.aside
         note_masked(state, step.stage_index)
         measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
@@ -224,6 +237,15 @@ class _Job:
             )
         return result
 
+    def _together(self, bench: Workbench, state: JobState, position: int) -> Together | None:
+        """Training by several processes, where the recipe asks for it."""
+        if bench.recipe.devices == 1:
+            return None
+        # They begin with what the checkpoint says, whatever it stood at.
+        self._save(bench, state)
+        job = replace(self._job, checkpoint=self._checkpoints.path)
+        return partial(train_together, job=job, position=position)
+
     def _write(self, state: JobState, report: Report, model: Path) -> list[ProducedArtifact]:
         folder = self._job.workdir
         report_file, recipe_file = folder / "report.json", folder / "recipe.yaml"
@@ -259,42 +281,9 @@ class _Job:
     def _save(self, bench: Workbench, state: JobState) -> None:
         # The upload itself is at hand whenever a job resumes.
         file = None if state.program is bench.original else self._file_of(state.program)
-        save_checkpoint(state, self._checkpoint, file=file, fingerprint=self._fingerprint)
-        self._listener.checkpoint(self._checkpoint)
-
-    def save_training(
-        self, bench: Workbench, state: JobState, training: TrainingState, started: float
-    ) -> None:
-        """Keep the step's program and what training needs to go on from where it is."""
-        state.training = training
-        state.elapsed_ms = (time.monotonic() - started) * 1000
-        self._save(bench, state)
-
-    def say(self, method: str, *arguments: Any) -> None:
-        """Pass something on to the listener."""
-        getattr(self._listener, method)(*arguments)
+        self._checkpoints.step_ended(state, file)
 
 
-class _Observer:
-    """Passes on what a training run says, with the name of its step."""
-
-    def __init__(
-        self, job: _Job, bench: Workbench, state: JobState, step: TrainStep, started: float
-    ) -> None:
-        self._job = job
-        self._bench = bench
-        self._state = state
-        self._step = step
-        self._started = started
-
-    def progress(self, current: int, total: int, unit: str) -> None:
-        self._job.say("progress", current, total, unit)
-
-    def metric(self, name: str, value: float, step: int) -> None:
-        self._job.say("metric", name, value, step, self._step.label)
-
-    def step_finished(self, state: TrainingState) -> None:
-        self._job.save_training(self._bench, self._state, state, self._started)
-
-    def epoch_finished(self, state: TrainingState) -> None:
-        self._job.save_training(self._bench, self._state, state, self._started)
+def _judged_by(bench: Workbench) -> str:
+    decides = bench.objective.report().decides
+    return "accuracy" if decides.name == "accuracy" else decides.title

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from engine.costs.amounts import amounts_of
 from engine.costs.reach import least_amount
-from engine.errors import TargetUnreachable
+from engine.errors import CriterionDoesNotFit, NothingPruned, TargetUnreachable
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.size import parameter_count, weights_of
 from engine.pipeline.checkpoint import JobState
-from engine.pipeline.scoring import judge_elements
+from engine.pipeline.prune import in_stage
+from engine.pipeline.scoring import in_stage_criterion, judge_elements
 from engine.pipeline.search import amount_of
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import FinetuneStep, PruneStep, Step, TournamentStep
@@ -58,7 +59,14 @@ def with_amount(bench: Workbench, state: JobState, step: Step) -> Step:
     if index not in state.amounts:
         frozen = step.options.freeze if isinstance(step, FinetuneStep) else []
         judging = stage.model_copy(update={"exclude": [*stage.exclude, *frozen]})
-        found = settle(bench, state.program, state.masks, judging, index)
+        try:
+            found = settle(bench, state.program, state.masks, judging, index)
+        except NothingPruned as error:
+            raise in_stage(error, f"recipe.stages.{index}") from error
+        except CriterionDoesNotFit as error:
+            raise in_stage_criterion(error, f"recipe.stages.{index}") from error
+        except TargetUnreachable as error:
+            raise in_stage_target(error, f"recipe.stages.{index}") from error
         state.targets[index], state.amounts[index] = found
     settled = stage.model_copy(update={"allocation": state.amounts[index]})
     if isinstance(step, FinetuneStep):
@@ -77,8 +85,9 @@ def settle(
         masks: that hold in it.
         stage: of the recipe, with all excluded that it may not mask.
         index: of the stage.
+
+    Raises: as `with_amount`, with fields of the stage.
     """
-    field = f"recipe.stages.{index}"
     report = begun(bench, program, stage, index, masked=masked_count(masks))
     weights = maskable(program, stage.exclude)
     names = _judged(bench, program, masks, stage, index)
@@ -95,14 +104,13 @@ def settle(
     amount = least_amount(left, amounts.most, report.asked)
     if amount is None:
         least = amount_of("params", left(amounts.most))
-        error = TargetUnreachable(
+        raise TargetUnreachable(
             f"the target cannot be reached: masks can bring the model down to {least} and no "
             f"further, and {amount_of('params', report.asked)} is asked for",
             hint=f"ask for {least} or more; biases, scales, one weight of every layer and what is "
             "excluded or cannot be judged are never masked",
             where="allocation.target",
         )
-        raise in_stage_target(error, field)
     return report, amounts.at(amount)
 
 

@@ -120,7 +120,11 @@ def provenance(job: JobInput, model: Path) -> Provenance:
 
 
 def fingerprint_of(job: JobInput) -> str:
-    """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe."""
+    """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe.
+
+    Of the recipe, what differs from its defaults: fields that later versions add are not among it.
+    How often a job notes where it stands is no part of what it does.
+    """
     parts = [
         file_sha256(job.model),
         "" if job.dataset is None else file_sha256(job.dataset),
@@ -129,7 +133,9 @@ def fingerprint_of(job: JobInput) -> str:
             for file in (job.initial, job.loss, job.metric)
         ),
         # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
-        json.dumps(job.recipe.model_dump(mode="json")),
+        json.dumps(
+            job.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint"})
+        ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -20,6 +20,7 @@ from engine.data.splits import Split
 from engine.errors import CriterionDoesNotFit
 from engine.job import JobInput, Listener, ProducedArtifact
 from engine.pipeline.device_memory import out_of_memory_explained
+from engine.pipeline.durable import NotWritten, full_disk_explained
 from engine.pipeline.report import fingerprint_of, provenance, write_recipe
 from engine.pipeline.scanned import Scanned, samples_of, scanned
 from engine.pipeline.score_checkpoint import ScanState, Whole, load_scan, save_scan
@@ -43,7 +44,7 @@ def score(job: JobInput, listener: Listener) -> ScoreResult:
     Raises:
         EngineError: anything the user can act on.
     """
-    with out_of_memory_explained():
+    with out_of_memory_explained(), full_disk_explained(job.workdir):
         return _Job(job, listener).run()
 
 
@@ -179,8 +180,12 @@ class _Job:
         else:
             self._listener.metric(f"scan/{stage.measure}", value, done[0], name)
         self._listener.progress(*done, "points")
-        save_scan(self._state, self._checkpoint)
-        self._listener.checkpoint(self._checkpoint)
+        try:
+            save_scan(self._state, self._checkpoint)
+        except NotWritten as error:
+            self._listener.log(f"no checkpoint: {error.strerror}; the job goes on")
+        else:
+            self._listener.checkpoint(self._checkpoint)
 
     def _write(
         self, bench: Workbench, scans: list[Scan], scores: dict[str, torch.Tensor]

@@ -5,7 +5,6 @@ Scores are not kept. They are worked out again from the same seed and samples, t
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +12,7 @@ from secateur.report import Accuracy
 from secateur.report_score import ScanPoint
 
 from engine.pipeline.checkpoint import CheckpointUnusable
+from engine.pipeline.durable import replaced
 
 
 class Whole(BaseModel):
@@ -41,13 +41,13 @@ class ScanState(BaseModel):
 
 
 def save_scan(state: ScanState, path: Path) -> None:
-    """Write the state beside its place and put it there at once."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as target:
-        target.write(state.model_dump_json())
-        target.flush()
-        os.fsync(target.fileno())
-    partial.replace(path)
+    """Write the state beside its place and put it there at once.
+
+    Raises:
+        NotWritten: there is no room, or the disk refuses; the last checkpoint is untouched.
+    """
+    with replaced(path) as target:
+        target.write(state.model_dump_json().encode())
 
 
 def load_scan(path: Path, *, fingerprint: str) -> ScanState:

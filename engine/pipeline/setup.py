@@ -85,7 +85,7 @@ def prepare(job: JobInput) -> Workbench:
     Raises:
         EngineError: any of the faults of the inputs, naming the field, layer or tensor.
     """
-    _check_device(job.device)
+    _check_device(job.device, job.recipe.devices)
     torch.set_num_threads(job.threads)
     original = Program.load(job.model, device=job.device)
     _check_patterns(job.recipe, original.layer_names())
@@ -141,6 +141,7 @@ def _dataset_for(program: Program, job: JobInput) -> Dataset | None:
         job.dataset,
         [argument.name for argument in arguments],
         without_dataset(arguments, values_of(job.recipe.inputs)),
+        data=job.recipe.data,
         scratch=job.workdir / "dataset",
     )
     arranged = {split.name: arrange_split(arguments, split) for split in opened.splits}
@@ -189,13 +190,22 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, devices: int) -> None:
     wanted = torch.device(device)
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+    if wanted.type != "cuda":
+        return
+    there = torch.cuda.device_count()
+    if (wanted.index or 0) >= there:
         raise DeviceUnavailable(
-            f"the job asks for `{device}`, and there are {torch.cuda.device_count()} CUDA devices",
+            f"the job asks for `{device}`, and there are {there} CUDA devices",
             hint="choose `device: cpu` or `auto`, or run on a GPU worker",
             where="device",
+        )
+    if devices > there:
+        raise DeviceUnavailable(
+            f"the recipe asks for {devices} devices, and the worker has {there}",
+            hint="lower `devices`, or run on a worker with more GPUs",
+            where="recipe.devices",
         )
 
 
@@ -218,7 +228,8 @@ def _check_splits(recipe: Recipe, dataset: Dataset | None) -> None:
     if labelled is not None:
         dataset.require("train", labelled)
     elif trains is not None:
-        dataset.require_inputs("train", trains)
+        if dataset.unlabelled is None:  # a teacher can do with that alone
+            dataset.require_inputs("train", trains)
     elif recipe.scans:
         pass  # each scan asks for its own
     elif needing != recipe.needs_validation():

@@ -96,7 +96,12 @@ class TimedAim:
             return self._held(times)
 
         found = within_time(
-            lambda amount: units(search.plan(amount)), aligned, measure, search.most, self._limit
+            lambda amount: units(search.plan(amount)),
+            aligned,
+            measure,
+            search.most,
+            self._limit,
+            tolerance=self._target.tolerance,
         )
         if found.candidate is None:
             nothing = self._times(search, present, search.program) if not taken else None

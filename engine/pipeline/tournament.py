@@ -27,6 +27,7 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.contest import Contest, Pruned
 from engine.pipeline.element_contest import ElementContest
 from engine.pipeline.features import matched_features
+from engine.pipeline.learnt import learnt_from
 from engine.pipeline.prune import in_stage
 from engine.pipeline.scoring import in_stage_criterion
 from engine.pipeline.setup import Workbench
@@ -199,9 +200,7 @@ def _recovered(
     )
     run = TrainingRun(
         options=options.recovery,
-        train=bench.dataset.require(
-            "train", field, targets=options.recovery.learns_from_targets(bench.recipe.objective)
-        ),
+        train=learnt_from(bench.dataset, options.recovery, bench.recipe, field=field),
         validation=bench.validation,
         masks=pruned.masks,
         seed=bench.recipe.seed,

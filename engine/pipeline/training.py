@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
 from secateur.recipe import Agp, PruneStage, Rigl
 
@@ -11,9 +13,11 @@ from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.tradeoff import TradeOffStep
+from engine.pipeline.caching import cached_teacher
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
+from engine.pipeline.learnt import learnt_from
 from engine.pipeline.pruning import take_out_dead
 from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.scoring import not_judged
@@ -27,8 +31,18 @@ from engine.training.finetune import train
 from engine.training.gradual import GradualPruning, Ramp
 from engine.training.movement import MovementPruning, MovementRecord
 from engine.training.rigl import RiggedLottery
-from engine.training.run import TrainingObserver, TrainingRun
+from engine.training.run import Pace, Trained, TrainingObserver, TrainingRun
 from engine.training.sparsity import SparsityRule
+
+Together = Callable[[Program, TrainingRun, TrainingObserver], Trained]
+"""Carries out a run in several processes (see `engine.pipeline.distributed`)."""
+
+
+class Log(Protocol):
+    """Hears remarks worth keeping."""
+
+    def log(self, message: str, **data: Any) -> None:
+        """See `Listener`."""
 
 
 def train_step(
@@ -37,13 +51,57 @@ def train_step(
     step: TrainStep,
     observer: TrainingObserver,
     listener: Listener,
+    *,
+    pace: Pace,
+    together: Together | None = None,
 ) -> tuple[Program, int]:
     """Train; the program that came out, and how many weights went while it trained.
 
     It becomes the program of the state, unless the step is one aside.
 
+    Args:
+        pace: of checkpoints, where this process trains.
+        together: trains in several processes; None trains in this one.
+
     Raises:
         EngineError: the run cannot be, or its schedule removes nothing.
+    """
+    begun, run = begin_training(bench, state, step, listener)
+    if together is None:
+        kept = cached_teacher(bench, run, state.kept, listener, label=step.label)
+        if kept is not None:
+            state.kept, run = kept, replace(run, cache=kept.cache)
+        trained = train(begun, replace(run, pace=pace), observer, resume=state.training)
+    else:
+        trained = together(begun, run, observer)
+    if trained.recording is not None:
+        state.curves.append(
+            trained.recording.curves(stage_index=step.stage_index, label=step.label)
+        )
+    if trained.stopped is not None:
+        listener.log(f"{step.label}: stopped early {trained.stopped}")
+    removed = 0
+    if run.sparsity is not None:
+        removed = masked_count(trained.masks) - masked_count(state.masks)
+        state.masks = trained.masks
+    _note_movement(state, step, run.sparsity)
+    keep_trained(bench, state, step, trained.program)
+    if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
+        numbered = step.stage_index, step.changing
+        take_out_dead(bench, state, numbered, step.label, listener)
+    return (trained.program if step.aside else state.program), removed
+
+
+def begin_training(
+    bench: Workbench, state: JobState, step: TrainStep, listener: Log
+) -> tuple[Program, TrainingRun]:
+    """The program a training step begins with, and its run by the rules of the recipe.
+
+    Nothing but the arguments decides them, so every process that has the job's files and a
+    checkpoint comes to the same.
+
+    Raises:
+        EngineError: the run cannot be.
     """
     dataset = bench.dataset
     if dataset is None:
@@ -54,11 +112,7 @@ def train_step(
         )
     run = TrainingRun(
         options=step.options,
-        train=dataset.require(
-            "train",
-            step.field,
-            targets=step.options.learns_from_targets(bench.recipe.objective),
-        ),
+        train=learnt_from(dataset, step.options, bench.recipe, field=step.field),
         validation=bench.validation,
         masks=state.masks,
         seed=bench.recipe.seed,
@@ -88,24 +142,7 @@ def train_step(
     )
     if left_out:
         listener.log(f"{step.label}: modules whose features are not compared", modules=left_out)
-    run = replace(run, features=features)
-    trained = train(begun, run, observer, resume=state.training)
-    if trained.recording is not None:
-        state.curves.append(
-            trained.recording.curves(stage_index=step.stage_index, label=step.label)
-        )
-    if trained.stopped is not None:
-        listener.log(f"{step.label}: stopped early {trained.stopped}")
-    removed = 0
-    if run.sparsity is not None:
-        removed = masked_count(trained.masks) - masked_count(state.masks)
-        state.masks = trained.masks
-    _note_movement(state, step, run.sparsity)
-    keep_trained(bench, state, step, trained.program)
-    if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
-        numbered = step.stage_index, step.changing
-        take_out_dead(bench, state, numbered, step.label, listener)
-    return (trained.program if step.aside else state.program), removed
+    return begun, replace(run, features=features)
 
 
 def _dead_go(stage: PruneStage) -> bool:
@@ -113,9 +150,7 @@ def _dead_go(stage: PruneStage) -> bool:
     return stage.remove_dead and isinstance(stage.schedule, Agp)
 
 
-def _dropout(
-    bench: Workbench, state: JobState, step: TrainStep, listener: Listener
-) -> dict[int, float]:
+def _dropout(bench: Workbench, state: JobState, step: TrainStep, listener: Log) -> dict[int, float]:
     if step.options.dropout == "keep":
         return {}
     rates = rescaled_dropout(

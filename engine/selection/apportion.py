@@ -9,6 +9,8 @@ counts along (Evci et al. 2020, "Rigging the Lottery", ERK):
 .. math:: d_l = \min(1, \epsilon r_l), \qquad
     r_l = \frac{n_{in} + n_{out} + k_h + k_w}{n_{in} n_{out} k_h k_w}
 
+The plain form leaves the kernel out, :math:`r_l = (n_{in} + n_{out}) / (n_{in} n_{out})`.
+
 One :math:`\epsilon` serves all layers and is what makes the total right,
 :math:`\sum_l d_l u_l = K` for :math:`u_l` units in layer l and K units to keep. Layers whose
 density would pass 1 stay whole and the rest is spread over the others, again and again until none
@@ -30,6 +32,11 @@ from numpy.typing import NDArray
 def kernel_ratio(shapes: Sequence[Sequence[int]]) -> float:
     """The r of a layer, or of layers that share their channels: sum of dimensions / elements."""
     return float(sum(map(sum, shapes)) / sum(int(np.prod(shape)) for shape in shapes))
+
+
+def plain_ratio(shapes: Sequence[Sequence[int]]) -> float:
+    """The same without kernels: of outputs and inputs alone."""
+    return kernel_ratio([shape[:2] for shape in shapes])
 
 
 def kept_by_ratio(ratios: Sequence[float], units: Sequence[int], keep: int) -> list[int]:

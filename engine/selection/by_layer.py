@@ -10,7 +10,7 @@ exactly what one shot would.
 - `quality` q: n_l = #{w in l : |w| < q sigma_l}, sigma_l the standard deviation (population) of
   the layer's weights that are not masked (Han et al. 2015: "the pruning threshold is chosen as a
   quality parameter multiplied by the standard deviation of a layer's weights").
-- `distribution: erdos_renyi`: see `engine.selection.apportion`.
+- `distribution: erdos_renyi` and `erdos_renyi_plain`: see `engine.selection.apportion`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from secateur.recipe import Allocation
 
 from engine.errors import NothingPruned, PatternMatchesNothing
-from engine.selection.apportion import kept_by_ratio, kernel_ratio
+from engine.selection.apportion import kept_by_ratio, kernel_ratio, plain_ratio
 from engine.selection.schedule import final_count, share_of
 
 
@@ -142,5 +142,6 @@ def _none_empty(
 def _erdos_renyi(allocation: Allocation, units: Sequence[Unit]) -> dict[str, int]:
     sizes = [unit.size for unit in units]
     keep = sum(sizes) - final_count(allocation, sum(sizes))
-    kept = kept_by_ratio([kernel_ratio(unit.shapes) for unit in units], sizes, keep)
+    ratio = plain_ratio if allocation.distribution == "erdos_renyi_plain" else kernel_ratio
+    kept = kept_by_ratio([ratio(unit.shapes) for unit in units], sizes, keep)
     return {unit.name: unit.size - left for unit, left in zip(units, kept, strict=True)}

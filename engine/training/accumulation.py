@@ -26,13 +26,16 @@ class MicroBatch:
         step: of the optimiser that it belongs to, from 0 in the epoch.
         first: whether the step begins with it.
         last: whether the step is taken after it.
-        share: of the samples of the step.
+        share: of the samples of the step; where several processes train, times the weight of
+            what this one takes of it (see `engine.training.world`).
+        counted: whether this process counts its loss.
     """
 
     step: int
     first: bool
     last: bool
     share: float
+    counted: bool = True
 
 
 def steps_of_an_epoch(options: FinetuneOptions, samples: int) -> int:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 
 import torch
 
-from engine.data.batches import Batch, batches, shuffled
+from engine.data.batches import Batch, batches, bounds, shuffled
 from engine.data.draws import Draw
 from engine.seeds import derive, generator
 from engine.training.accumulation import MicroBatch, micro_batches
@@ -29,6 +30,9 @@ from engine.training.validation import check_finite
 
 _REPORT_SECONDS = 1.0
 
+Samples = Iterator[tuple[MicroBatch, Batch]]
+"""Of a step, in micro-batches."""
+
 
 def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver) -> None:
     """Take the steps of an epoch (from 0) that are not taken yet, and tell its averages."""
@@ -38,12 +42,12 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     steps = run.steps_of(epoch)
     begun, student.under_way = student.under_way, None
     if begun is not None:
-        judge.recall(begun.sums)
+        judge.recall(run.world.own(begun.sums))
         steps = range(begun.step, steps.stop)
-    samples = _samples(run, epoch, first=steps.start - epoch * per_epoch)
+    samples = samples_of_steps(run, epoch, first=steps.start - epoch * per_epoch)
     reported = time.monotonic()
     for step in steps:
-        torch.manual_seed(derive(run.seed, run.purpose, "draws", step))
+        torch.manual_seed(_seed_of_draws(run, step))
         find_gradients(student, run, judge, next(samples))
         taken = take_step(student, run, step)
         if student.recording is not None:
@@ -52,12 +56,14 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
             check_finite(judge.total, run, epoch)
             observer.progress(step + 1, total, "steps")
             reported = time.monotonic()
-        if step + 1 < steps.stop and run.pace is not None and run.pace.due_after_step():
+        if step + 1 < steps.stop and _state_is_due(run):
             check_finite(judge.total, run, epoch)
             _pause(student)
-            observer.step_finished(student.state(run, UnderWay(step + 1, judge.memory())))
+            sums = run.world.summed(judge.memory())
+            observer.step_finished(student.state(run, UnderWay(step + 1, sums)))
     _pause(student)
     check_finite(judge.total, run, epoch)
+    judge.recall(run.world.summed(judge.memory()))
     observer.progress((epoch + 1) * per_epoch, total, "steps")
     for name, value in judge.averages().items():
         observer.metric(name, value, epoch + 1)
@@ -66,23 +72,48 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
 
 
+def _state_is_due(run: TrainingRun) -> bool:
+    return run.world.agree(run.pace is not None and run.pace.due_after_step())
+
+
+def _seed_of_draws(run: TrainingRun, step: int) -> int:
+    rank = run.world.rank
+    process = ("process", rank) if rank else ()
+    return derive(run.seed, run.purpose, "draws", step, *process)
+
+
 def _pause(student: Student) -> None:
     """Training stands still for what follows."""
     if student.recording is not None:
         student.recording.pause()
 
 
-def _samples(
-    run: TrainingRun, epoch: int, *, first: int
-) -> Iterator[Iterator[tuple[MicroBatch, Batch]]]:
+def samples_of_steps(run: TrainingRun, epoch: int, *, first: int) -> Iterator[Samples]:
     """The micro-batches of every step of an epoch from step `first` (of the epoch) on."""
-    options, split = run.options, run.train
+    options, split, device = run.options, run.train, run.device
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))
     before = first * options.accumulate
-    parts = micro_batches(options, split.samples)[before:]
     draw = Draw.of(run.seed, run.purpose, epoch)
-    size, device = options.batch_size, run.device
-    with closing(batches(split, size, device=device, order=order, draw=draw, first=before)) as made:
+    world = run.world
+    ranges = bounds(split.samples, options.batch_size)[before:]
+    parts = [
+        replace(micro, share=micro.share * part.weight, counted=part.counted)
+        for micro, part in zip(
+            micro_batches(options, split.samples)[before:],
+            (world.part(start, stop) for start, stop in ranges),
+            strict=True,
+        )
+    ]
+    made = batches(
+        split,
+        options.batch_size,
+        device=device,
+        order=order,
+        draw=draw,
+        first=before,
+        own=lambda start, stop: world.part(start, stop).rows,
+    )
+    with closing(made):
         pairs = zip(parts, made, strict=True)
         for _ in range(first, run.per_epoch):
             yield islice(pairs, options.accumulate)

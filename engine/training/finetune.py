@@ -11,10 +11,13 @@ a step.
 
 from __future__ import annotations
 
+from functools import partial
+
 from engine.calling import plain_execution
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
 from engine.training.epoch import train_epoch
+from engine.training.lr_finder import with_rate
 from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import TrainingState
@@ -45,12 +48,15 @@ def train(
     Raises:
         NothingToTrain: the program has no floating-point parameters, or all are frozen.
         PatternMatchesNothing: a pattern of `freeze` matches no layer.
-        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run.
+        TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run; or no learning
+            rate is found where the recipe asks for one.
         TrainingDiverged: the loss became NaN or infinite.
         InputsDoNotFit: the program refuses the batch size.
     """
+    run, search = with_rate(program, run, observer, resume)
     student = begin(program, run)
     student.recording = heard = Recording(run, observer)
+    heard.search = search
     if resume is not None:
         student.recall(resume, run)
     if run.sparsity is not None:
@@ -62,10 +68,10 @@ def train(
         with flushed_denormals(), plain_execution():
             train_epoch(student, run, epoch, heard)
         student.settle()
-        measured = validate(student.result, run, epoch, heard)
+        measured = run.world.told(partial(validate, student.result, run, epoch, heard))
         if measured is not None and may_be_kept(run, student.average, epoch):
             student.judge(measured, run, epoch)
         student.finished = epoch + 1
-        if run.pace is None or run.pace.due_after_epoch():
+        if run.world.agree(run.pace is None or run.pace.due_after_epoch()):
             observer.epoch_finished(student.state(run))
     return student.trained(run)

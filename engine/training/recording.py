@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from secateur.report_training import (
+    RateSearch,
     TrainingCurves,
     TrainingEpoch,
     TrainingPace,
@@ -66,6 +67,7 @@ class Recording:
         steps: optimiser steps of the run's schedule.
         stride: between two points.
         points, epochs, pace: so far.
+        search: of the learning rate, where the recipe asked for one.
     """
 
     def __init__(self, run: TrainingRun, observer: TrainingObserver) -> None:
@@ -74,7 +76,9 @@ class Recording:
         self.points: list[TrainingPoint] = []
         self.epochs: dict[int, dict[str, float]] = {}
         self.pace = TrainingPace(memory=memory_kind(run.device))
+        self.search: RateSearch | None = None
         self._device = run.device
+        self._world = run.world
         self._observer = observer
         self._sum = torch.zeros((), dtype=torch.float64, device=run.device)
         self._samples = 0
@@ -141,9 +145,15 @@ class Recording:
             "points": [point.model_dump() for point in self.points],
             "epochs": {epoch: dict(values) for epoch, values in self.epochs.items()},
             "pace": self.pace.model_dump(),
-            "sum": float(self._sum),
-            "samples": self._samples,
-            "mark": [self._mark.total, self._mark.samples],
+            "search": None if self.search is None else self.search.model_dump(),
+            **self._world.summed(
+                {
+                    "sum": float(self._sum),
+                    "samples": self._samples,
+                    "mark_sum": self._mark.total,
+                    "mark_samples": self._mark.samples,
+                }
+            ),
         }
 
     def recall(self, plain: Mapping[str, Any] | None) -> None:
@@ -153,10 +163,12 @@ class Recording:
         self.points = [TrainingPoint.model_validate(point) for point in plain["points"]]
         self.epochs = {epoch: dict(values) for epoch, values in plain["epochs"].items()}
         self.pace = TrainingPace.model_validate(plain["pace"])
-        self._sum.fill_(plain["sum"])
-        self._samples = plain["samples"]
-        self._mark = _Mark(*plain["mark"])
-        self._live = _Mark(plain["sum"], plain["samples"])
+        names = ("sum", "samples", "mark_sum", "mark_samples")
+        sums = self._world.own({name: plain[name] for name in names})
+        self._sum.fill_(sums["sum"])
+        self._samples = sums["samples"]
+        self._mark = _Mark(sums["mark_sum"], sums["mark_samples"])
+        self._live = _Mark(sums["sum"], sums["samples"])
         # The time before belongs to another process.
         self._timed, self._live_timed = _Mark(0.0, self._samples), _Mark(0.0, self._samples)
 
@@ -173,10 +185,12 @@ class Recording:
                 for epoch, values in sorted(self.epochs.items())
             ],
             pace=self.pace,
+            rate_search=self.search,
         )
 
     def _add_point(self, taken: int, lr: float, norm: Tensor | None) -> None:
-        loss = self._mean_since(self._mark)
+        # Every process comes to every point, so that all can be asked there.
+        loss = self._mean_since(self._mark, everywhere=True)
         rate = self._rate_since(self._timed)
         # A loss that is no number ends the run, with an error that says so.
         if loss is not None and isfinite(loss):
@@ -206,13 +220,21 @@ class Recording:
             if value is not None and isfinite(value):
                 self._observer.metric(name, value, taken)
 
-    def _mean_since(self, mark: _Mark) -> float | None:
-        """Mean loss of the samples since the mark; None where there were none."""
+    def _mean_since(self, mark: _Mark, *, everywhere: bool = False) -> float | None:
+        """Mean loss of the samples since the mark; None where there were none.
+
+        Args:
+            mark: moves to here.
+            everywhere: in all processes of the run, not only in this one.
+        """
         loss, samples = mark.move(float(self._sum), self._samples)
+        if everywhere:
+            loss, samples = self._world.summed({"loss": loss, "samples": samples}).values()
         return loss / samples if samples else None
 
     def _rate_since(self, mark: _Mark) -> float | None:
-        """Samples a second since the mark; None where the clock did not move."""
+        """Samples a second since the mark, by all processes of the run, which are equally fast;
+        None where the clock did not move."""
         running = 0.0 if self._since is None else time.monotonic() - self._since
         seconds, samples = mark.move(self._seconds + running, self._samples)
-        return samples / seconds if samples and seconds > 0 else None
+        return samples * self._world.size / seconds if samples and seconds > 0 else None

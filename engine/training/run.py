@@ -18,6 +18,8 @@ from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+from engine.training.teacher_cache import TeacherCache
+from engine.training.world import Alone, World
 
 if TYPE_CHECKING:
     from engine.training.recording import Recording
@@ -71,8 +73,10 @@ class TrainingRun:
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
         features: by which student and teacher are compared besides.
+        cache: of what the teacher says of each sample; None where it is asked for every batch.
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
+        world: the processes that share the run.
     """
 
     options: FinetuneOptions
@@ -92,8 +96,10 @@ class TrainingRun:
     stop_step: int | None = None
     teacher: Program | None = None
     features: Sequence[Matched] = ()
+    cache: TeacherCache | None = None
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
+    world: World = dataclasses.field(default_factory=Alone)
 
     @property
     def per_epoch(self) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
-from engine.masks import apply_masks, mask_gradients
 from engine.training.accumulation import MicroBatch
 from engine.training.clipping import clip_gradients
 from engine.training.judging import EpochJudge
@@ -36,14 +37,19 @@ def find_gradients(
         samples: of the step, in micro-batches.
     """
     student.optimizer.zero_grad(set_to_none=True)
+    world = run.world
     for part, batch in samples:
-        output = student.precision.run(student.program.module, batch.inputs)
-        exposed = student.program.exposed
-        features = {} if exposed is None else exposed.take()
-        loss = judge.loss(output, batch, features)
-        if student.recording is not None:
-            student.recording.batch(loss, batch.size)
-        _backward(student.precision.scaled(loss * part.share), run)
+        with nullcontext() if part.last else world.apart(student.forward):
+            before = None if part.counted else judge.memory()
+            output = student.precision.run(student.forward, batch.inputs)
+            exposed = student.program.exposed
+            features = {} if exposed is None else exposed.take()
+            loss = judge.loss(output, batch, features)
+            if student.recording is not None and part.counted:
+                student.recording.batch(loss, batch.size)
+            _backward(student.precision.scaled(loss * part.share), run)
+        if before is not None:
+            judge.recall(before)
 
 
 @dataclass(frozen=True)
@@ -69,15 +75,33 @@ def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
     set_rate(student.optimizer, rate)
     finite = student.precision.unscale(parameters)
     if not _change_masks(student, run, step) and finite:
-        add_penalty(parameters, options.penalty, student.scales)
-        mask_gradients(parameters, student.masks)
-        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
-        student.optimizer.step()
-    apply_masks(parameters, student.masks)
+        norm = _move(student, options)
+    if not student.zeros_stay:
+        student.bits.zero_weights(parameters, student.masks)
     average = student.average
     if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
     return Taken(rate, norm)
+
+
+def move_parameters(student: Student, run: TrainingRun, rate: float) -> None:
+    """`take_step` at a given rate, outside of any schedule: masks hold, averages are left alone."""
+    parameters = student.program.parameters()
+    set_rate(student.optimizer, rate)
+    if student.precision.unscale(parameters):
+        _move(student, run.options)
+    if not student.zeros_stay:
+        student.bits.zero_weights(parameters, student.masks)
+
+
+def _move(student: Student, options: FinetuneOptions) -> Tensor | None:
+    """The optimiser's step, by gradients that are penalised, masked and clipped; their norm."""
+    parameters = student.program.parameters()
+    add_penalty(parameters, options.penalty, student.scales)
+    student.bits.zero_gradients(parameters, student.masks)
+    norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+    student.optimizer.step()
+    return norm
 
 
 def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from engine.errors import NothingToTrain
 from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
+from engine.training.bit_masks import BitMasks
 from engine.training.denormals import zero_subnormal
 from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
-from engine.training.optimizer import build_optimizer, require_range
+from engine.training.optimizer import build_optimizer, leaves_zeros, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.precision import Precision, precision_of
 from engine.training.recording import Recording
@@ -30,6 +32,7 @@ class Student:
 
     Attributes:
         program: in training mode; its weights move.
+        forward: of the program, as the processes of the run share it.
         result: in evaluation mode; takes over the weights after every epoch.
         optimizer: of the parameters that are not frozen.
         masks: on the device.
@@ -38,6 +41,9 @@ class Student:
         average: of the weights, where the recipe asks for one.
         patience: where the run may end early.
         precision: that it computes in.
+        zeros_stay: masks need not be applied to the weights after a step, only to the gradients
+            before it (see `engine.training.bit_masks`).
+        bits: the masks as they are applied.
         best: epoch so far.
         finished: epochs that are over.
         under_way: of the next epoch, where a resumed run begins in its midst.
@@ -45,6 +51,7 @@ class Student:
     """
 
     program: TrainingProgram
+    forward: Callable[..., Any]
     result: Program
     optimizer: torch.optim.Optimizer
     masks: dict[str, Tensor]
@@ -53,9 +60,11 @@ class Student:
     average: WeightAverage | None
     patience: Patience | None
     precision: Precision
+    zeros_stay: bool
     finished: int
     best: Best | None = None
     under_way: UnderWay | None = None
+    bits: BitMasks = field(default_factory=BitMasks)
     recording: Recording | None = None
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
@@ -92,6 +101,7 @@ class Student:
     def settle(self) -> None:
         """End an epoch: clean up the weights and show them."""
         zero_subnormal(self.program.attributes())
+        self.bits.zero_weights(self.program.parameters(), self.masks)
         # Frozen tensors keep their bits, subnormal ones too.
         copy_tensors(self.frozen, self.program.attributes())
         self._show()
@@ -173,8 +183,9 @@ def begin(program: Program, run: TrainingRun) -> Student:
     )
     weights = averaged_tensors(student, frozen)
     stopping = options.early_stopping
-    return Student(
+    started = Student(
         program=student,
+        forward=run.world.joined(student),
         result=result,
         optimizer=optimizer,
         masks=placed(run.masks, run.device),
@@ -183,8 +194,13 @@ def begin(program: Program, run: TrainingRun) -> Student:
         average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
         patience=None if stopping is None else Patience(stopping),
         precision=precision,
+        zeros_stay=run.sparsity is None
+        and run.optimizer is None
+        and leaves_zeros(options.optimizer),
         finished=run.epochs.start,
     )
+    started.bits.zero_weights(student.parameters(), started.masks)
+    return started
 
 
 def placed(masks: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ number); whatever a worker writes afterwards carries it, and a write with a stal
 nothing and returns False.
 """
 
+from persistence.job_queue import trials
 from persistence.job_queue.claims import (
     Claim,
     RenewResult,
@@ -61,5 +62,6 @@ __all__ = [
     "request_cancel",
     "set_progress",
     "start_stage",
+    "trials",
     "unsent",
 ]

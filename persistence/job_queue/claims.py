@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import poke
 from persistence.job_queue.tokens import Claim, fence
-from persistence.records import JobRecord, utc_now
+from persistence.records import SEARCH, JobRecord, utc_now
 
 __all__ = ["Claim", "RenewResult", "claim", "database_time", "holds", "release", "renew"]
 
@@ -51,12 +51,13 @@ def database_time(session: Session) -> datetime:
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
     """Take a queued job; None when it is not there to be taken (any more).
 
-    One conditional UPDATE: of any number of workers that were poked for the job, one gets it.
+    One conditional UPDATE: of any number of workers that were poked for the job, one gets it. A
+    search is never claimed, for no worker runs it (`persistence.job_queue.trials`).
     """
     lease = _lease(session, lease_seconds)
     row = session.execute(
         update(JobRecord)
-        .where(JobRecord.id == job_id, JobRecord.status == "queued")
+        .where(JobRecord.id == job_id, JobRecord.status == "queued", JobRecord.type != SEARCH)
         .values(
             status="running",
             attempt=JobRecord.attempt + 1,

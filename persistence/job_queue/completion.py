@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import delete, update
@@ -11,10 +12,39 @@ from sqlalchemy.orm import Session
 from persistence.artifact_store import StoredBlob
 from persistence.job_queue.claims import database_time, holds
 from persistence.job_queue.history import append_event, close_stages
+from persistence.job_queue.outbox import poke
 from persistence.job_queue.tokens import Claim
 from persistence.records import ArtifactRecord, JobRecord, ModelRecord
 
 Outcome = Literal["succeeded", "failed", "canceled"]
+RESUMED_FROM = ("checkpoint", "training_state")
+"""Kinds of artifacts that only an interrupted job needs."""
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """A stored file that becomes an artifact of a job."""
+
+    kind: str
+    name: str
+    media_type: str
+    blob: StoredBlob
+
+
+def attach(session: Session, job_id: str, tenant_id: str, file: ArtifactFile) -> None:
+    """Write the artifact's row; the caller holds the job's row."""
+    _remove_artifacts(session, job_id, file.kind)
+    session.add(
+        ArtifactRecord(
+            tenant_id=tenant_id,
+            job_id=job_id,
+            kind=file.kind,
+            name=file.name,
+            media_type=file.media_type,
+            sha256=file.blob.sha256,
+            bytes=file.blob.bytes,
+        )
+    )
 
 
 def add_artifact(
@@ -22,23 +52,16 @@ def add_artifact(
 ) -> bool:
     """Attach a stored file to the job, in place of an earlier one of the same kind.
 
-    A checkpoint is told as an event at once; the other kinds are seen when the job ends.
+    A checkpoint is told as an event at once; the other kinds are seen when the job ends. It goes
+    further than the training state that was beside the one before.
     """
     if not holds(session, held):
         return False
-    _remove_artifact(session, held.job_id, kind)
-    session.add(
-        ArtifactRecord(
-            tenant_id=held.tenant_id,
-            job_id=held.job_id,
-            kind=kind,
-            name=name,
-            media_type=media_type,
-            sha256=blob.sha256,
-            bytes=blob.bytes,
-        )
-    )
     if kind == "checkpoint":
+        _remove_artifacts(session, held.job_id, "training_state")
+    file = ArtifactFile(kind=kind, name=name, media_type=media_type, blob=blob)
+    attach(session, held.job_id, held.tenant_id, file)
+    if kind in RESUMED_FROM:
         data = {"attempt": held.attempt, "sha256": blob.sha256, "bytes": blob.bytes}
         return append_event(session, held, "checkpoint", data)
     return True
@@ -78,7 +101,7 @@ def settle(
     """Write the terminal state; the caller holds the job's row."""
     if status == "succeeded" or (status == "failed" and not (error or {}).get("retryable")):
         # nothing is left to resume, or going on from there would fail the same way again
-        _remove_artifact(session, job_id, "checkpoint")
+        _remove_artifacts(session, job_id, *RESUMED_FROM)
     close_stages(session, job_id, status)
     append_event(session, job_id, status, {"error": dict(error)} if error else {})
     row = session.execute(
@@ -94,18 +117,20 @@ def settle(
             finished_at=database_time(session),
             version=JobRecord.version + 1,
         )
-        .returning(JobRecord.type, JobRecord.model_id)
+        .returning(JobRecord.type, JobRecord.model_id, JobRecord.parent_id, JobRecord.queue)
         .execution_options(synchronize_session=False)
     ).one()
     if row.type == "inspect" and status != "canceled":
         _judge_model(session, row.model_id, error=error, info=result)
+    if row.parent_id is not None:
+        poke(session, row.parent_id, row.queue)  # the search that this was a trial of goes on
 
 
-def _remove_artifact(session: Session, job_id: str, kind: str) -> None:
+def _remove_artifacts(session: Session, job_id: str, *kinds: str) -> None:
     session.flush()
     session.execute(
         delete(ArtifactRecord)
-        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind == kind)
+        .where(ArtifactRecord.job_id == job_id, ArtifactRecord.kind.in_(kinds))
         .execution_options(synchronize_session=False)
     )
 

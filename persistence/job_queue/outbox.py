@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from persistence.records import JobRecord, OutboxRecord, utc_now
+from persistence.records import LIVE, SEARCH, JobRecord, OutboxRecord, utc_now
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,25 @@ def poke(session: Session, job_id: str, queue: str) -> None:
     session.add(OutboxRecord(job_id=job_id, queue=queue))
 
 
+def heeds_pokes() -> ColumnElement[bool]:
+    """Whether a poke still means something to a job: it waits, or it is a search that goes on."""
+    search = and_(JobRecord.type == SEARCH, JobRecord.status.in_(LIVE))
+    return or_(JobRecord.status == "queued", search)
+
+
+def take_pokes(session: Session, job_id: str) -> None:
+    """Forget the pokes of a search that were sent: it is being looked after."""
+    session.execute(
+        delete(OutboxRecord)
+        .where(OutboxRecord.job_id == job_id, OutboxRecord.sent_at.is_not(None))
+        .execution_options(synchronize_session=False)
+    )
+
+
 def poke_again(session: Session, job_id: str) -> bool:
     """Send another poke if the job still waits; for a worker that took one and cannot use it."""
     queue = session.execute(
-        select(JobRecord.queue).where(JobRecord.id == job_id, JobRecord.status == "queued")
+        select(JobRecord.queue).where(JobRecord.id == job_id, heeds_pokes())
     ).scalar_one_or_none()
     if queue is not None:
         poke(session, job_id, queue)
@@ -71,8 +86,8 @@ def mark_sent(session: Session, pokes: Sequence[Poke]) -> None:
 
 
 def forget_settled(session: Session) -> int:
-    """Drop sent pokes of jobs that wait no longer; returns how many."""
-    waiting = select(JobRecord.id).where(JobRecord.status == "queued")
+    """Drop sent pokes of jobs that need none any longer; returns how many."""
+    waiting = select(JobRecord.id).where(heeds_pokes())
     dropped = session.execute(
         delete(OutboxRecord)
         .where(OutboxRecord.sent_at.is_not(None), OutboxRecord.job_id.not_in(waiting))

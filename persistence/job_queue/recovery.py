@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from persistence.job_queue.completion import settle
 from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import forget_settled, poke
+from persistence.job_queue.trials import is_stalled
 from persistence.records import EventRecord, JobRecord, OutboxRecord
 from persistence.settings import settings
 
@@ -42,7 +43,8 @@ def reconcile(
 
     A job whose lease expired goes back to the queue, or fails with `attempts-exhausted` when as
     many attempts died; one that was being canceled is canceled. A queued job that was poked long
-    ago is poked again, each time after twice the wait (a full queue is no lost message).
+    ago is poked again, each time after twice the wait (a full queue is no lost message), and so is
+    a search that has not seen the end of a trial.
 
     Args:
         session: the transaction.
@@ -131,7 +133,7 @@ def _poke_forgotten(session: Session, now: datetime, patience: timedelta, done: 
             func.max(OutboxRecord.sent_at).label("last"),
         )
         .outerjoin(OutboxRecord, OutboxRecord.job_id == JobRecord.id)
-        .where(JobRecord.status == "queued")
+        .where(or_(JobRecord.status == "queued", is_stalled()))
         .group_by(JobRecord.id, JobRecord.queue)
         .having(
             (func.max(OutboxRecord.sent_at) < now - patience) | (func.count(OutboxRecord.id) == 0)

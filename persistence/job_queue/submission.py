@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from persistence.job_queue.completion import settle
 from persistence.job_queue.history import append_event
 from persistence.job_queue.outbox import poke
-from persistence.records import JobRecord
+from persistence.records import LIVE, SEARCH, JobRecord
 
 
 def enqueue(
@@ -31,6 +31,9 @@ def enqueue(
     metadata: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
     request_sha256: str | None = None,
+    parent_id: str | None = None,
+    trial_number: int | None = None,
+    trial: Mapping[str, Any] | None = None,
 ) -> JobRecord:
     """Add a job, its first event and its poke to the caller's transaction."""
     job = JobRecord(
@@ -48,6 +51,9 @@ def enqueue(
         metadata_=dict(metadata or {}),
         idempotency_key=idempotency_key,
         request_sha256=request_sha256,
+        parent_id=parent_id,
+        trial_number=trial_number,
+        trial=None if trial is None else dict(trial),
     )
     session.add(job)
     session.flush()
@@ -59,7 +65,8 @@ def enqueue(
 
 
 def request_cancel(session: Session, job: JobRecord) -> None:
-    """Call a job off: at once when it waits, through its worker when it runs.
+    """Call a job off: at once when it waits, through its worker when it runs. A search takes its
+    trials with it, and is canceled when the last of them has ended.
 
     Nothing changes when it has ended or is being canceled already. `job` shows the new state
     afterwards.
@@ -67,7 +74,10 @@ def request_cancel(session: Session, job: JobRecord) -> None:
     # the row lock makes the decision and the change one step: a worker that claims the job at the
     # same moment comes wholly before or wholly after
     status = session.execute(
-        select(JobRecord.status).where(JobRecord.id == job.id).with_for_update()
+        select(JobRecord.status)
+        .where(JobRecord.id == job.id)
+        # not against foreign keys: a trial that ends names its search while this waits for it
+        .with_for_update(key_share=True)
     ).scalar_one()
     if status == "queued":
         settle(session, job.id, "canceled")
@@ -79,5 +89,15 @@ def request_cancel(session: Session, job: JobRecord) -> None:
             .values(status="canceling", version=JobRecord.version + 1)
             .execution_options(synchronize_session=False)
         )
+        if job.type == SEARCH:
+            _cancel_trials(session, job.id)
     session.flush()
     session.refresh(job)
+
+
+def _cancel_trials(session: Session, search_id: str) -> None:
+    live = select(JobRecord).where(JobRecord.parent_id == search_id, JobRecord.status.in_(LIVE))
+    for trial in session.scalars(live.order_by(JobRecord.id)).all():
+        request_cancel(session, trial)
+    if session.execute(live.limit(1)).first() is None:
+        settle(session, search_id, "canceled")

@@ -24,7 +24,9 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
     response_model=Dataset,
     openapi_extra=upload_body(
         "A safetensors or npz file with tensors named `train/inputs/0`, `train/targets/0`, "
-        "`validation/inputs/0`, `validation/targets/0`."
+        "`validation/inputs/0`, `validation/targets/0`; a zip or tar of images in folders "
+        "`train/<class>/` and `validation/<class>/`, or of WebDataset samples; or a Parquet or "
+        "Arrow table."
     ),
     responses={
         200: {
@@ -42,10 +44,11 @@ async def upload_dataset(
     backend: BackendOf,
     name: FileName = None,
 ) -> Dataset:
-    """Upload a dataset, safetensors or npz.
+    """Upload a dataset: tensors, images, WebDataset shards or a table; the content tells which.
 
     The last part of a tensor's name is the index of the forward argument or its name; the first
-    dimension counts samples and is equal within a split.
+    dimension counts samples and is equal within a split. Classes of an image folder are the names
+    of its folders, sorted; `classes` of the targets lists them.
     """
     received = await receive_file(request, backend.store, limit=backend.settings.max_dataset_bytes)
     registered = await to_thread.run_sync(

@@ -13,9 +13,10 @@ from service.datasets.problems import DatasetRefused
 SPLITS = ("train", "validation", "unlabelled")
 
 _KEY = r"(?:0|[1-9]\d{0,3}|[A-Za-z_]\w{0,199})"
+_TOKENS = frozenset({"uint8", "uint16", "int8", "int16", "int32", "int64"})
 _NAME = re.compile(
     rf"(train|validation|unlabelled)/"
-    rf"(?:(inputs)/({_KEY}(?:/[^/\x00-\x1f]{{1,200}}){{0,4}})|(targets)/({_KEY}))"
+    rf"(?:(inputs)/({_KEY}(?:/[^/\x00-\x1f]{{1,200}}){{0,4}})|(targets)/({_KEY})|(tokens))"
 )
 
 
@@ -31,6 +32,7 @@ def check_layout(tensors: Sequence[TensorInfo]) -> dict[str, int]:
     members: dict[tuple[str, str], set[str]] = defaultdict(set)
     for tensor in sorted(tensors, key=lambda one: one.name):
         split, role, key = _name(tensor.name)
+        _check_kind(tensor, role)
         members[split, role].add(key)
         if not tensor.shape:
             raise DatasetRefused(
@@ -43,7 +45,7 @@ def check_layout(tensors: Sequence[TensorInfo]) -> dict[str, int]:
                 tensor=tensor.name,
                 hint=f"Put at least one sample into the split `{split}`, or leave the split out.",
             )
-        count, first = samples.setdefault(split, (tensor.shape[0], tensor.name))
+        count, first = samples.setdefault(split, (tensor.shape[0] or 0, tensor.name))
         if tensor.shape[0] != count:
             raise DatasetRefused(
                 f"`{tensor.name}` has {tensor.shape[0]} samples, `{first}` has {count}.",
@@ -65,10 +67,36 @@ def _name(name: str) -> tuple[str, str, str]:
             tensor=name,
             hint="Put labelled samples into the split `train`.",
         )
-    return match[1], match[2] or match[4], match[3] or match[5]
+    return match[1], match[2] or match[4] or match[6], match[3] or match[5] or ""
+
+
+def _check_kind(tensor: TensorInfo, role: str) -> None:
+    if role == "tokens":
+        if len(tensor.shape) != 1 or tensor.dtype not in _TOKENS:
+            raise DatasetRefused(
+                f"`{tensor.name}` is {tensor.dtype} of shape {tensor.shape}; a stream of tokens is "
+                "one list of integers.",
+                tensor=tensor.name,
+                hint="Store all tokens of a split one after the other, as uint16 or int32.",
+            )
+    elif tensor.dtype == "uint16":
+        raise DatasetRefused(
+            f"`{tensor.name}` is uint16, which only streams of tokens (`train/tokens`) are.",
+            tensor=tensor.name,
+            hint="Convert it to int32.",
+        )
 
 
 def _check_members(split: str, members: dict[tuple[str, str], set[str]]) -> None:
+    if members[split, "tokens"]:
+        if members[split, "inputs"] or members[split, "targets"]:
+            raise DatasetRefused(
+                f"The split `{split}` has a stream of tokens, which is inputs and targets at once, "
+                "and others beside it.",
+                tensor=f"{split}/tokens",
+                hint="Leave out one or the other.",
+            )
+        return
     if not members[split, "inputs"]:
         raise DatasetRefused(
             f"The split `{split}` has targets but no inputs.", tensor=f"{split}/inputs/0"

@@ -18,6 +18,7 @@ _AGAIN = "The file is damaged or was cut off; save and send it again."
 DTYPES: dict[str, tuple[str, int]] = {
     "BOOL": ("bool", 1),
     "U8": ("uint8", 1),
+    "U16": ("uint16", 2),
     "I8": ("int8", 1),
     "I16": ("int16", 2),
     "I32": ("int32", 4),

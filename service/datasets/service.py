@@ -15,15 +15,18 @@ from persistence.paging import Slice
 from persistence.records import DatasetRecord
 from service.context import Backend
 from service.datasets import npz_header, safetensors_header
+from service.datasets.archive_content import is_tar, tar_content, zip_content
 from service.datasets.layout import check_layout
+from service.datasets.npz_header import holds_arrays
 from service.datasets.problems import LAYOUT, DatasetRefused
+from service.datasets.table_header import table_format
 from service.models.service import zip_limits
 from service.problems import NotFound, ProblemError
 from service.uploads.problems import UploadInterfered
 from service.uploads.removal import remove_if_unreferenced, stored_file
 from service.uploads.zip_check import ZipLimits, starts_like_zip
 
-Format = Literal["safetensors", "npz"]
+Format = Literal["safetensors", "npz", "zip", "tar", "parquet", "arrow"]
 
 
 class DatasetInUse(ProblemError):
@@ -65,13 +68,23 @@ def register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> R
 
 def _read(path: Path, limits: ZipLimits) -> _Content:
     kind: Format
+    table = table_format(path)
     if starts_like_zip(path):
+        if not holds_arrays(path):
+            found = zip_content(path, limits)
+            return _Content("zip", found.tensors, found.splits)
         kind, tensors = "npz", npz_header.read_headers(path, limits)
+    elif is_tar(path):
+        found = tar_content(path, limits)
+        return _Content("tar", found.tensors, found.splits)
     elif safetensors_header.looks_like_safetensors(path):
         kind, tensors = "safetensors", safetensors_header.read_header(path)
+    elif table is not None:
+        return _Content(table, [], {})
     else:
         raise DatasetRefused(
-            "The file is neither safetensors nor npz.",
+            "The file is neither of tensors (safetensors, npz) nor a table (Parquet, Arrow) nor an "
+            "archive of samples (zip, or tar without compression).",
             hint=f"Write it with `safetensors.numpy.save_file` or `numpy.savez`. {LAYOUT}",
         )
     return _Content(kind, tensors, check_layout(tensors))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
 from secateur.resources import Device, FieldProblem, JobCreate
+from secateur.search_space import blamed_path, named
 
 from persistence.records import DatasetRecord, ModelRecord
 from persistence.settings import Settings
+from service.jobs.data_faults import data_faults
 from service.jobs.initial_weights import initial_faults
 from service.jobs.objective_modules import objective_module_faults
 from service.jobs.objective_targets import target_faults
@@ -65,9 +68,27 @@ def admit(
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),
         *objective_module_faults(request),
-    ]
+    ] or list(_corner_faults(request.recipe, model, dataset))
     if faults:
         raise RequestInvalid(faults)
+
+
+def _corner_faults(
+    recipe: Recipe, model: ModelRecord, dataset: DatasetRecord | None
+) -> Iterator[FieldProblem]:
+    """What only some values of a search make wrong, each fault once."""
+    told: set[str] = set()
+    for point, corner in recipe.corners():
+        for fault in (*_dataset_faults(corner, dataset), *_layer_faults(corner, model)):
+            if fault.message not in told:
+                told.add(fault.message)
+                if not fault.field.startswith("recipe."):
+                    message = f"With {named(point)}: {fault.message}"
+                    yield FieldProblem(field=fault.field, message=message)
+                    continue
+                location = fault.field.removeprefix("recipe.").split(".")
+                path = blamed_path(point, location, fault.message)
+                yield FieldProblem(field=f"recipe.search.space.{path}", message=fault.message)
 
 
 def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[FieldProblem]:
@@ -87,6 +108,9 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
             )
         return
     tensors = {tensor["name"]: tensor for tensor in dataset.tensors}
+    if not tensors or recipe.data.columns:
+        return  # only the job can tell which columns there are
+    yield from data_faults(recipe, tensors, files=dataset.format in ("zip", "tar"))
     trains = recipe.needs_targets()
     wanted = {
         "train/inputs": trains
@@ -103,7 +127,7 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
         else None,
     }
     for role, field in wanted.items():
-        if field is not None and not any(name.startswith(f"{role}/") for name in tensors):
+        if field is not None and not _has(role, tensors):
             taught = role == "train/targets" and recipe.needs_training() is not None
             remedy = _UNLABELLED if taught else ""
             yield FieldProblem(
@@ -112,6 +136,12 @@ def _dataset_faults(recipe: Recipe, dataset: DatasetRecord | None) -> Iterator[F
                 f"does not have.{remedy}",
             )
     yield from target_faults(recipe, trains or "stages", tensors)
+
+
+def _has(role: str, tensors: dict[str, Any]) -> bool:
+    """Whether a split has inputs or targets; a stream of tokens is both."""
+    stream = f"{role.partition('/')[0]}/tokens"
+    return stream in tensors or any(name.startswith(f"{role}/") for name in tensors)
 
 
 def _looks_at_inputs(recipe: Recipe) -> str | None:

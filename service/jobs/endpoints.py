@@ -72,8 +72,9 @@ def create_job(
         ),
     ] = None,
 ) -> Job:
-    """Create a job: `compress` a model by a recipe, `plan` what a recipe would remove, or `score`
-    how sensitive every layer is, which makes no model. Without a `type` the recipe decides.
+    """Create a job: `compress` a model by a recipe, `search` for the best of many recipes, `plan`
+    what a recipe would remove, or `score` how sensitive every layer is, which makes no model.
+    Without a `type` the recipe decides.
 
     A request with an `Idempotency-Key` can be repeated when its answer got lost: it makes one
     job, however often it comes.
@@ -97,8 +98,12 @@ def list_jobs(
     status: Annotated[list[JobStatus], Query(description="Any of these.")] = [],  # noqa: B006 - read by the framework, never written
     type: Annotated[JobType | None, Query()] = None,
     model_id: Annotated[str | None, Query(max_length=64)] = None,
+    parent_id: Annotated[
+        str | None, Query(max_length=64, description="A search: lists its trials.")
+    ] = None,
 ) -> Page[Job]:
-    """List jobs, newest first.
+    """List jobs, newest first. The trials of a search are jobs too, and are listed with its id as
+    `parent_id` only.
 
     `?metadata.team=vision` keeps the jobs whose metadata has `team` set to `vision`.
     """
@@ -107,7 +112,9 @@ def list_jobs(
         for key, value in request.query_params.items()
         if key.startswith(_METADATA)
     }
-    filters = service.Filters(status=status, type=type, model_id=model_id, metadata=metadata)
+    filters = service.Filters(
+        status=status, type=type, model_id=model_id, metadata=metadata, parent_id=parent_id
+    )
     return service.list_page(backend, caller.tenant_id, filters, limit=limit, cursor=cursor)
 
 

@@ -63,7 +63,7 @@ def report(backend: Backend, tenant_id: str, job_id: str, kind: str) -> Artifact
         found = job_output.artifact_of_kind(session, job_id, kind)
     if found is not None and job.status in TERMINAL:
         return found
-    if job.type not in ("compress", "score"):
+    if job.type not in ("compress", "score", "search"):
         raise ReportMissing(
             f"A job of type `{job.type}` makes no report.",
             hint="Its outcome is in the field `result` of the job.",

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
@@ -29,6 +30,7 @@ class Filters:
     type: str | None = None
     model_id: str | None = None
     metadata: Mapping[str, str] | None = None
+    parent_id: str | None = None
 
 
 def present(record: JobRecord, queue_position: int | None) -> Job:
@@ -42,6 +44,8 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "model_id": record.model_id,
             "dataset_id": record.dataset_id,
             "initial_model_id": record.initial_model_id,
+            "parent_id": record.parent_id,
+            "trial": _trial(record),
             "loss_model_id": record.loss_model_id,
             "metric_model_id": record.metric_model_id,
             "recipe": record.recipe,
@@ -60,6 +64,18 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "finished_at": record.finished_at,
         }
     )
+
+
+def _trial(record: JobRecord) -> dict[str, Any] | None:
+    if record.trial is None:
+        return None
+    outcome = record.trial.get("outcome") or {}
+    return {
+        "number": record.trial_number,
+        "parameters": record.trial["parameters"],
+        "state": outcome.get("state"),
+        "values": outcome.get("values", {}),
+    }
 
 
 def create(
@@ -119,7 +135,7 @@ def _create(
             initial_model_id=request.initial_model_id,
             loss_model_id=request.loss_model_id,
             metric_model_id=request.metric_model_id,
-            recipe=request.recipe.model_dump(mode="json"),
+            recipe=request.recipe.as_written,
             device=request.device,
             queue=choose_queue(request.device, backend.settings),
             name=request.name,
@@ -164,7 +180,7 @@ async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) ->
 def list_page(
     backend: Backend, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None
 ) -> Page[Job]:
-    """The tenant's jobs, newest first."""
+    """The tenant's jobs, newest first; the trials of a search only where it is asked for."""
     with backend.database.session(read_only=True) as session:
         found = jobs.list_page(
             session,
@@ -175,6 +191,7 @@ def list_page(
             type=filters.type,
             model_id=filters.model_id,
             metadata=filters.metadata,
+            parent_id=filters.parent_id,
         )
         data = [present(one, jobs.queue_position(session, one)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)

@@ -57,9 +57,12 @@ ACCEPTED: dict[str, set[str]] = {
     | {f"distillation_{field}" for field in {"features"} & set(recipe.Distillation.model_fields)}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
     | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
-    | _literals(recipe.RecalibrateStage, "stage"),
+    | _literals(recipe.RecalibrateStage, "stage")
+    | {"lr_auto"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
+    # `random` is also a criterion, which has the name.
+    "sampler": _literals(recipe.Search, "sampler") - {"random"} | {"random_search"},
     # Some names are those of other methods.
     "loss": {f"loss_{name}" for name in get_args(recipe_objective.LossName)},
     "metric": {f"metric_{name}" for name in get_args(recipe_objective.MetricName)},
@@ -117,7 +120,15 @@ def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"distillation": {"features": [{"layer": "layer2"} | fields]}}
     if method.name.startswith("distillation"):
         return {"distillation": fields}
-    return {"optimizer": fields} if "kind" in fields else fields
+    return {"optimizer": fields} if {"kind", "lr"} & set(fields) else fields
+
+
+def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of a job of another type."""
+    if method.kind == "scan":
+        return {"stages": [{"stage": "score", **fields}]}
+    space = {"stages.0.allocation.amount": [0.25, 0.5]}
+    return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
 
 
 def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
@@ -144,8 +155,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
         finetune.update(_training(method, fields))
-    elif method.kind == "scan":
-        return {"stages": [{"stage": "score", **fields}]}
+    elif method.kind in ("scan", "sampler"):
+        return _of_its_own(method, prune, fields)
     elif method.kind == "baseline":
         return {"stages": [prune, finetune], "baselines": [fields]}
     else:

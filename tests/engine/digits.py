@@ -12,6 +12,7 @@ from secateur.report import Measurement
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from engine.pipeline.checkpoint import training_file
 from tests.zoo import build
 
 
@@ -85,9 +86,12 @@ class Recorder:
     def log(self, message: str, **data: Any) -> None:
         self.logs.append((message, data))
 
-    def checkpoint(self, path: Path) -> None:
+    def checkpoint(self, path: Path, training: Path | None = None) -> None:
         self.checkpoints += 1
         if self._keep is not None:
-            (self._keep / f"{self.checkpoints}.pt").write_bytes(path.read_bytes())
+            kept = self._keep / f"{self.checkpoints}.pt"
+            kept.write_bytes(path.read_bytes())
+            if training is not None:
+                training_file(kept).write_bytes(training.read_bytes())
         if self.checkpoints == self._stop_at:
             raise KeyboardInterrupt

@@ -56,7 +56,7 @@ def test_the_curve_has_numbers_and_says_what_is_missing(page: str) -> None:
     assert rows[2].retrained == "–"  # noqa: RUF001
     text = Page(page).text
     assert "without a point after it: prune round 3 of 3." in text
-    plot = page[page.index('aria-label="Accuracy against') :].split("</svg>", maxsplit=1)[0]
+    plot = page[page.index('aria-label="Top-1 accuracy against') :].split("</svg>", maxsplit=1)[0]
     assert "after pruning" in plot
     assert "after training" in plot
 
@@ -110,7 +110,7 @@ def test_rounds_of_one_size_share_a_tick() -> None:
     points = staged_report().curve
     close = [points[0], points[0].model_copy(update={"label": "again"})]
     html = render(small_report(curve=close))
-    plot = html[html.index('aria-label="Accuracy against') :].split("</svg>", maxsplit=1)[0]
+    plot = html[html.index('aria-label="Top-1 accuracy against') :].split("</svg>", maxsplit=1)[0]
     assert plot.count(">50.0 %<") == 1
 
 

@@ -43,7 +43,7 @@ def curves(**changes: Any) -> TrainingCurves:
 def test_a_run_has_a_row_a_plot_and_its_points() -> None:
     page = render(small_report(training=[curves()]))
     (row,) = run_rows([curves()])
-    assert (row.name, row.steps, row.epochs, row.accuracy) == ("finetune", "20", "2", "91.25 %")
+    assert (row.name, row.steps, row.epochs, row.metric) == ("finetune", "20", "2", "91.25 %")
     assert (row.speed, row.memory) == ("1,234", "600 MB")
     rows = point_rows(curves())
     assert [(row.step, row.lr, row.speed) for row in rows] == [

@@ -11,8 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
+from engine.parent_death import die_with_parent
 from workers.instructions import Instructions
-from workers.runner.containment import die_with_parent, limit_resources
+from workers.runner.containment import limit_resources
 
 _TERMINATED = 128 + signal.SIGTERM
 

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import resource
-import signal
-import sys
 
 from workers.instructions import Instructions
 
-_PR_SET_PDEATHSIG = 1
 _OPEN_FILES = 1024
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its supervisor dies, even by SIGKILL.
-
-    Otherwise the runner of a dead worker would go on computing beside the next attempt.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:  # it died before the kernel was told
-        sys.exit("the supervisor is gone")
 
 
 def limit_resources(instructions: Instructions) -> None:

@@ -18,6 +18,7 @@ from workers.messages import (
     Progress,
     StageFinished,
     StageStarted,
+    TrainingState,
     encode,
 )
 
@@ -83,6 +84,9 @@ class LineListener:
         plain = from_json(to_json(data, fallback=str, inf_nan_mode="strings"))
         self.send(Log(message=message[:_REMARK], data=plain))
 
-    def checkpoint(self, path: Path) -> None:
-        """A complete checkpoint lies at `path`."""
-        self.send(Checkpoint(path=self.relative(path)))
+    def checkpoint(self, path: Path, training: Path | None = None) -> None:
+        """A complete checkpoint lies at `path`, or at `training` what takes the last further."""
+        if training is None:
+            self.send(Checkpoint(path=self.relative(path)))
+        else:
+            self.send(TrainingState(path=self.relative(training)))

@@ -32,7 +32,8 @@ def compress(  # noqa: PLR0917 - the options of a command line
     recipe: Annotated[Path, typer.Option(help="Recipe, YAML or JSON.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
     data: Annotated[
-        Path | None, typer.Option(help="Dataset, safetensors or npz; needed to train or validate.")
+        Path | None,
+        typer.Option(help="Dataset, tensors, images or a table; needed to train or validate."),
     ] = None,
     initial: Annotated[
         Path | None,

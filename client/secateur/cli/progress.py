@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from secateur.cli.console import byte_size, magnitude
+from secateur.recipe_objective import METRICS
 from secateur.resources import Event
 
 
@@ -115,4 +116,7 @@ def stage_line(data: dict[str, Any]) -> str:
         parts.append(f"{magnitude(measured['macs'])} MACs")
     if measured.get("accuracy"):
         parts.append(f"top-1 {100 * measured['accuracy']['top1']:.2f} %")
+    for name, value in (measured.get("metrics") or {}).items():
+        if name != "accuracy" and value is not None:
+            parts.append(f"{METRICS[name].title if name in METRICS else name} {value:.4g}")
     return f"{data.get('name', 'stage')}: {', '.join(parts) or 'done'}"

@@ -36,5 +36,7 @@ def _cells(scan: Scan, layer: LayerScan) -> list[str]:
 def _cell(scan: Scan, point: ScanPoint) -> str:
     if scan.measure == "accuracy":
         return "-" if point.accuracy is None else f"{100 * point.accuracy.top1:.2f} %"
+    if scan.measure == "metric":
+        return "-" if point.metric is None else f"{point.metric:.4g}"
     value = point.drift if scan.measure == "drift" else point.loss
     return "-" if value is None else f"{value:.4f}"

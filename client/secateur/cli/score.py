@@ -21,7 +21,8 @@ def score(  # noqa: PLR0917 - the options of a command line
     recipe: Annotated[Path, typer.Option(help="Recipe of `stage: score`, YAML or JSON.")],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
     data: Annotated[
-        Path | None, typer.Option(help="Dataset, safetensors or npz; needed for all but a drift.")
+        Path | None,
+        typer.Option(help="Dataset, tensors, images or a table; needed for all but a drift."),
     ] = None,
     loss: Annotated[
         Path | None,

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.cli.console import byte_size, magnitude
-from secateur.report import Accuracy, Measurement, Report, TournamentReport
+from secateur.report import Accuracy, Measurement, MetricReport, Report, TournamentReport
+from secateur.report_base import CLASSIFICATION
 from secateur.resources import Job
 
 COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "canceled": "yellow"}
@@ -35,13 +36,18 @@ def before_after(report: Report) -> Table:
         ("non-zero parameters", "nonzero_parameters"),
         ("MACs", "macs"),
     ):
-        old, new = int(getattr(before, name)), int(getattr(after, name))
-        table.add_row(label, magnitude(old), magnitude(new), change(old, new))
+        count, left = int(getattr(before, name)), int(getattr(after, name))
+        table.add_row(label, magnitude(count), magnitude(left), change(count, left))
     if before.loss is not None and after.loss is not None:
         table.add_row("validation loss", f"{before.loss:.4f}", f"{after.loss:.4f}", "")
     if before.accuracy is not None and after.accuracy is not None:
         points = 100 * (after.accuracy.top1 - before.accuracy.top1)
         table.add_row("validation top-1", top1(before), top1(after), f"{points:+.2f} points")
+    for one in report.objective.metrics:
+        old, new = before.metrics.get(one.name), after.metrics.get(one.name)
+        if one.name not in ("accuracy", "loss") and old is not None and new is not None:
+            moved = f"{100 * (new - old):+.2f} points" if one.fraction else change(old, new)
+            table.add_row(f"validation {one.title}", value(one, old), value(one, new), moved)
     for old_latency, new_latency in zip(before.latency_ms, after.latency_ms, strict=True):
         table.add_row(
             f"latency p50, batch {old_latency.batch_size}",
@@ -50,6 +56,13 @@ def before_after(report: Report) -> Table:
             f"{old_latency.p50 / new_latency.p50:.2f} x" if new_latency.p50 else "-",
         )
     return table
+
+
+def value(metric: MetricReport, found: float | None) -> str:
+    """A metric as `61.20 %` where it is a share, else as `12.13`."""
+    if found is None:
+        return "-"
+    return f"{100 * found:.2f} %" if metric.fraction else f"{found:.4g}"
 
 
 def top1(measurement: Measurement) -> str:
@@ -63,7 +76,7 @@ def _correct(accuracy: Accuracy | None) -> str:
     return f"{100 * accuracy.top1:.2f} % ({accuracy.correct}/{accuracy.total})"
 
 
-def contestants(report: TournamentReport) -> Table:
+def contestants(report: TournamentReport, metric: MetricReport = CLASSIFICATION.decides) -> Table:
     """What every criterion of a tournament made of the model."""
     table = Table(
         "criterion", "amount", "MACs", "non-zero", "pruned", "recovered", "loss", "took",
@@ -80,12 +93,16 @@ def contestants(report: TournamentReport) -> Table:
             f"{100 * one.amount:.1f} %",
             magnitude(one.macs),
             magnitude(one.nonzero_parameters),
-            _correct(one.accuracy_before),
-            _correct(one.accuracy),
+            _judged(metric, one.metric_before, one.accuracy_before),
+            _judged(metric, one.metric, one.accuracy),
             "-" if one.loss is None else f"{one.loss:.4f}",
             f"{one.seconds or 0:.1f} s",
         )
     return table
+
+
+def _judged(metric: MetricReport, found: float | None, accuracy: Accuracy | None) -> str:
+    return _correct(accuracy) if metric.name == "accuracy" else value(metric, found)
 
 
 def excluded(report: TournamentReport) -> list[str]:
@@ -100,7 +117,7 @@ def excluded(report: TournamentReport) -> list[str]:
 def tournaments(report: Report) -> Iterator[Table | str]:
     """The tables of all tournaments, each followed by who could not compete."""
     for one in report.tournaments:
-        yield contestants(one)
+        yield contestants(one, report.objective.decides)
         yield from map(escape, excluded(one))
 
 

@@ -11,6 +11,7 @@ from secateur.methods.objectives import LOSSES, METRICS
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
+from secateur.methods.search import SAMPLERS
 from secateur.methods.tournament import TOURNAMENTS
 from secateur.methods.training import TRAINING
 from secateur.methods.training_rules import TRAINING_RULES
@@ -29,6 +30,7 @@ METHODS = [
     *TRAINING_STEPS,
     *BASELINES,
     *SCANS,
+    *SAMPLERS,
     *LOSSES,
     *METRICS,
 ]

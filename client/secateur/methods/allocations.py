@@ -133,6 +133,23 @@ ALLOCATIONS: list[Method] = [
         schema=schema_of(Allocation, ["amount"], distribution="erdos_renyi"),
     ),
     Method(
+        name="erdos_renyi_plain",
+        kind="allocation",
+        summary=(
+            "As `erdos_renyi`, by numbers of neurons or channels alone: the kernel of a "
+            "convolution does not count along, so that its layers stay denser beside matrix "
+            "products of as many connections."
+        ),
+        formula="d_l = min(1, e (n_in + n_out) / (n_in n_out)), total exact",
+        source=(
+            "Mocanu et al. 2018, Scalable training of artificial neural networks (Nature "
+            "Communications)"
+        ),
+        data="none",
+        cost=NO_TIME,
+        schema=schema_of(Allocation, ["amount"], distribution="erdos_renyi_plain"),
+    ),
+    Method(
         name="sensitivity",
         kind="allocation",
         summary=(

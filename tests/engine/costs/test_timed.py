@@ -28,13 +28,13 @@ def test_the_least_removal_that_is_fast_enough() -> None:
     times = {amount: [10.0 - amount] for amount in range(1, 9)}
     found = within_time(int, none, clock(times), 8, 5.0)
     assert (found.candidate, found.time) == (5, 5.0)
-    assert found.measured == 5, "8, 4, 6 and 5 once, and 5 again"
+    assert found.measured == 6, "8, 6 and 5 once, 4 twice, and 5 again"
 
 
 def test_a_second_reading_decides() -> None:
     times = {amount: [10.0 - amount] for amount in range(1, 9)}
     times[5] = [4.9, 5.1]  # a lucky first one
-    found = within_time(int, none, clock(times), 8, 5.0)
+    found = within_time(int, none, clock(times), 8, 5.0, tolerance=0.2)
     assert (found.candidate, found.time) == (6, 4.0)
 
 
@@ -61,7 +61,14 @@ def test_equal_candidates_are_measured_as_one() -> None:
 
     found = within_time(lambda amount: 8 - amount // 100, none, measure, 800, 3.0)
     assert found.candidate == 3
-    assert sorted(asked) == sorted([*set(asked), 3])
+    assert sorted(asked) == sorted([*set(asked), 3, *(width for width in set(asked) if width > 3)])
+
+
+def test_a_slow_spell_does_not_take_more_than_needed() -> None:
+    times = {amount: [10.0 - amount] for amount in range(1, 9)}
+    for amount in (4, 6, 7):
+        times[amount] = [30.0, 30.0, *times[amount]]  # the machine was busy
+    assert within_time(int, none, clock(times), 8, 5.0, tolerance=0.2).candidate == 5
 
 
 @given(
@@ -79,10 +86,10 @@ def test_whatever_the_clock_says_two_readings_are_within_the_limit(times, limit,
 
     most = len(times)
     found = within_time(int, none, measure, most, limit)
-    assert found.measured <= 4 * (most.bit_length() + 2)
+    assert found.measured <= 12 * (most.bit_length() + 1)
     if found.candidate is None:
-        assert readings[most][0] > limit or readings[most][-1] > limit
+        assert max(readings[most]) > limit
     else:
-        first, second = readings[found.candidate]
-        assert max(first, second) <= limit
-        assert found.time == second
+        assert sum(reading <= limit for reading in readings[found.candidate]) >= 2
+        assert found.time in readings[found.candidate]
+        assert found.time <= limit

@@ -10,9 +10,12 @@ from secateur.recipe import Recipe
 
 from engine.job import JobInput
 from engine.pipeline import CompressResult, compress
-from tests.engine.digits import Recorder, digits, write_trained
+from tests.engine.digits import Recorder, digits, save_scripted, write_trained
+from tests.engine.pipeline.tiny import Tiny
 
 QUICK = {"batch_sizes": [1, 8], "runs": 5}
+EVERY_EPOCH = {"seconds": 86_400}
+"""Whatever it costs, and none within an epoch: which checkpoints there are depends on no clock."""
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,13 @@ def little_data(tmp_path_factory) -> Path:
     return path
 
 
+def recipe_of(recipe):
+    made = Recipe.model_validate({"measure": QUICK} | recipe)
+    if made.needs_training() is None:
+        return made
+    return Recipe.model_validate({"measure": QUICK, "checkpoint": EVERY_EPOCH} | recipe)
+
+
 @dataclass
 class Done:
     result: CompressResult
@@ -50,7 +60,7 @@ def make_job(tmp_path):
         workdir.mkdir()
         return JobInput(
             model=model,
-            recipe=Recipe.model_validate({"measure": QUICK} | recipe),
+            recipe=recipe_of(recipe),
             workdir=workdir,
             dataset=dataset,
             threads=torch.get_num_threads(),
@@ -68,6 +78,22 @@ def run(make_job):
         return Done(compress(job, heard), heard, job.workdir)
 
     return run
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return save_scripted(Tiny().eval(), tmp_path / "tiny.pt")
+
+
+@pytest.fixture
+def images(tmp_path):
+    tensors = {}
+    for split in ("train", "validation"):
+        tensors[f"{split}/inputs/0"] = torch.randn(16, 1, 8, 8)
+        tensors[f"{split}/targets/0"] = torch.arange(16) % 2
+    path = tmp_path / "images.safetensors"
+    save_file(tensors, path)
+    return path
 
 
 def prune(**changes):

@@ -91,6 +91,8 @@ def test_a_checkpoint_holds_no_code(make_job, lenet, little_data):
     job = make_job(lenet, RECIPE, little_data)
     with pytest.raises(KeyboardInterrupt):
         compress(job, Recorder(stop_at=4))
-    plain = torch.load(job.workdir / "checkpoint.pt", weights_only=True)
-    assert plain["training"]["epoch"] == 2
-    assert [path.name for path in job.workdir.iterdir()] == ["checkpoint.pt"]
+    names = sorted(path.name for path in job.workdir.iterdir())
+    assert names == ["checkpoint.pt", "checkpoint.training.pt"]
+    whole, training = (torch.load(job.workdir / name, weights_only=True) for name in names)
+    assert whole["next_step"] == training["next_step"] == 1
+    assert training["training"]["epoch"] == 2

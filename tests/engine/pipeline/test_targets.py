@@ -6,10 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 from secateur.recipe import PruneStage
 from secateur.report import Latency
-from torch import nn
 
 from engine.costs.exact import cost_of
 from engine.coupling import couple
@@ -17,69 +15,22 @@ from engine.errors import NothingPruned, TargetUnreachable
 from engine.measure.latency import LatencyComparison
 from engine.pipeline import compress, timed_aim
 from engine.pipeline.channel_plans import ChannelPlans
-from engine.pipeline.checkpoint import load_checkpoint
-from engine.pipeline.report import fingerprint_of
 from engine.pipeline.search import CountedAim
 from engine.planning import plan
 from engine.selection.channels import Originals
 from engine.selection.spread import Spread
-from engine.torchscript.program import Program
 from tests.engine.core.programs import scripted
 from tests.engine.digits import Recorder, save_scripted
-from tests.engine.pipeline.conftest import prune
 from tests.engine.pipeline.test_resume import tensors_of
-
-FAST = {"batch_sizes": [1], "runs": 5}
-IN_ROUNDS = {"kind": "iterative", "rounds": 3, "finetune": None}
-
-
-class Tiny(nn.Module):
-    """A convolution with nearly all multiplications, and products with nearly all weights."""
-
-    def __init__(self, hidden=20):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 4, 3, padding=1, bias=False)
-        self.hidden = nn.Linear(4, hidden, bias=False)
-        self.head = nn.Linear(hidden, 2, bias=False)
-
-    def forward(self, x):
-        return self.head(torch.relu(self.hidden(torch.relu(self.conv(x)).mean((2, 3)))))
-
-
-def macs(k, h):
-    """Of k channels at 64 positions and h neurons."""
-    return 64 * 9 * k + k * h + 2 * h
-
-
-def params(k, h):
-    return 9 * k + k * h + 2 * h
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    return save_scripted(Tiny().eval(), tmp_path / "tiny.pt")
-
-
-@pytest.fixture
-def images(tmp_path):
-    tensors = {}
-    for split in ("train", "validation"):
-        tensors[f"{split}/inputs/0"] = torch.randn(16, 1, 8, 8)
-        tensors[f"{split}/targets/0"] = torch.arange(16) % 2
-    path = tmp_path / "images.safetensors"
-    save_file(tensors, path)
-    return path
-
-
-def recipe(target, *, dataset=False, **fields):
-    allocation = {"target": target} | fields.pop("allocation", {})
-    inputs = {} if dataset else {"inputs": [{"shape": [2, 1, 8, 8]}]}
-    return {"stages": [prune(allocation=allocation, **fields)], "measure": FAST} | inputs
-
-
-def widths(report):
-    shapes = {item.name: item.shape_after for item in report.layers}
-    return shapes["conv.weight"][0], shapes["hidden.weight"][0]
+from tests.engine.pipeline.tiny import (
+    IN_ROUNDS,
+    Tiny,
+    macs,
+    params,
+    recipe,
+    until_the_end,
+    widths,
+)
 
 
 def left_by(planned):
@@ -160,15 +111,6 @@ def test_a_ranking_over_all_layers_stops_where_the_cost_is_met(make_job, tmp_pat
     # 60 parameters, then 47, 42 and 30; of 2328 MACs 1748, 1743 and 1164.
     assert removed({"of": "params", "share": 0.7}) == (2, 42)
     assert removed({"of": "macs", "share": 0.7}) == (3, costs[2])
-
-
-def until_the_end(job, steps, kept=None):
-    """The state after so many checkpoints, without the measuring that follows the last step."""
-    with pytest.raises(KeyboardInterrupt):
-        compress(job, Recorder(stop_at=steps + 1, keep=kept))
-    return load_checkpoint(
-        job.workdir / "checkpoint.pt", Program.load(job.model), fingerprint=fingerprint_of(job)
-    )
 
 
 @pytest.mark.parametrize(("of", "kind"), [("macs", "iterative"), ("params", "agp")])

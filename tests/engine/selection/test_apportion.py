@@ -4,12 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.selection.apportion import kept_by_ratio, kernel_ratio
+from engine.selection.apportion import kept_by_ratio, kernel_ratio, plain_ratio
 
 
 def test_ratio_of_a_convolution_counts_its_kernel():
     # (8 + 4 + 3 + 3) / (8 * 4 * 3 * 3) = 18 / 288
     assert kernel_ratio([(8, 4, 3, 3)]) == pytest.approx(0.0625)
+
+
+def test_the_plain_ratio_does_not():
+    # (8 + 4) / (8 * 4) = 12 / 32
+    assert plain_ratio([(8, 4, 3, 3)]) == pytest.approx(0.375)
+    assert plain_ratio([(10, 20), (10, 5)]) == kernel_ratio([(10, 20), (10, 5)])
 
 
 def test_ratio_of_coupled_layers_is_of_their_sums():

@@ -115,6 +115,11 @@ def test_erdos_renyi_on_the_weights_of_convolutions_and_of_a_head():
     allocation = Allocation(amount=0.5, distribution="erdos_renyi")
     counts = element_totals(allocation, weights, weights, {})
     assert counts == {"a.weight": 0, "b.weight": 202, "c.weight": 0}
+    # Without kernels r n is 9 x 5 = 45, 9 x 12 = 108 and 18: 53.2 of 36 stays whole, and 166 over
+    # 126 leave 142.3 and 23.7.
+    plain = Allocation(amount=0.5, distribution="erdos_renyi_plain")
+    counts = element_totals(plain, weights, weights, {})
+    assert counts == {"a.weight": 0, "b.weight": 288 - 142, "c.weight": 80 - 24}
 
 
 def test_erdos_renyi_on_channels_keeps_them_in_proportion_to_the_density():

@@ -1,0 +1,1 @@
+"""What files of a dataset mean: read alike by the service, which checks them, and the engine."""
