@@ -45,7 +45,7 @@ def page(records: Iterable[Record], tasks: Mapping[str, Task] = TASKS) -> str:
         "Against labels alone, in pairs: points won back, and the loss on the test part:",
         "",
     ]
-    lines += ["", *_teachers(tasks, runs)]
+    lines += _teachers(tasks, runs)
     for task in tasks.values():
         lines += ["", *_section(task, runs[task.name])]
     further = (*STUDY, LONG, COOL)
@@ -54,8 +54,9 @@ def page(records: Iterable[Record], tasks: Mapping[str, Task] = TASKS) -> str:
         for name, task in tasks.items()
         if any(_complete(runs[name], [variant]) for variant in further)
     }
+    lines += ["", "## What to choose", "", ADVICE.rstrip()]
     if studied:
-        lines += ["", "## What to choose", "", ADVICE, *_studied(studied, runs)]
+        lines += ["", *_studied(studied, runs)]
     lines += ["", _measured([record for record in kept if record.task in tasks])]
     return "\n".join(lines).rstrip() + "\n"
 
