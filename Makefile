@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-targets bench-accuracy papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-targets bench-accuracy bench-finetune papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ zoo-packages: install
 	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE '(torchvision|timm)==[0-9.]+')
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE 'transformers==[0-9.]+')
+
+bench-finetune: install ## Speed of fine-tuning against an eager loop (ten minutes)
+	$(ONE_THREAD) $(BIN)/python -m bench.finetune
 
 bench-targets: install ## What is asked of every target and what is reached, milliseconds too (minutes)
 	$(ONE_THREAD) $(BIN)/python -m bench.targets

@@ -35,7 +35,6 @@ WORDS = {
     "epochs": "Passes over the train split.",
     "batch_size": "Samples that are run at a time.",
     "optimizer": "How the weights move.",
-    "lr": "Learning rate at the start.",
     "weight_decay": "Strength of the L2 penalty (`sgd`, `adam`) or of the decay (`adamw`).",
     "batch_sizes": "Each is measured by itself.",
     "runs": "Timed runs per model and batch size.",

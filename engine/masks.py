@@ -4,7 +4,7 @@ A mask is a boolean tensor, True where the weight stays. While training it is ap
 places: to the gradient before the optimiser's step, so that momentum never accumulates for a
 removed weight, and to the weight after the step, because momentum from before the pruning and
 decoupled decay move weights without a gradient. Together they keep removed weights at exactly
-zero under every optimiser.
+zero under every optimiser. How a training applies them is in `engine.training.bit_masks`.
 """
 
 from __future__ import annotations
@@ -191,14 +191,6 @@ def apply_masks(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -
         for name, mask in masks.items():
             # Filling, not multiplying: infinity times zero would be NaN.
             parameters[name].masked_fill_(~mask.to(parameters[name].device), 0.0)
-
-
-def mask_gradients(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
-    """Zero the gradients of what is masked."""
-    for name, mask in masks.items():
-        gradient = parameters[name].grad
-        if gradient is not None:
-            gradient.masked_fill_(~mask.to(gradient.device), 0.0)
 
 
 def save_masks(masks: Mapping[str, Tensor], path: Path) -> None:

@@ -172,7 +172,7 @@ _SGD: dict[str, str | float] = {"kind": "sgd", "lr": 0.01, "momentum": 0.9, "wei
 _ADAMW: dict[str, str | float] = {"kind": "adamw", "lr": 3e-4, "weight_decay": 0.05}
 
 NETWORKS = {
-    "resnet18": Network(ResNet18, _images(64), 32, 8, _SGD),
-    "vit": Network(ViT, _images(32), 32, 8, _ADAMW),
-    "decoder": Network(Decoder, _text, 16, 24, _ADAMW),
+    "resnet18": Network(ResNet18, _images(64), 32, 3, _SGD),
+    "vit": Network(ViT, _images(32), 32, 3, _ADAMW),
+    "decoder": Network(Decoder, _text, 16, 10, _ADAMW),
 }

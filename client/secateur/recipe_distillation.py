@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_features import FeatureMatch
+
+
+def _spelled(value: object) -> object:
+    """YAML reads `on` and `off` as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Distillation(RecipeModel):
@@ -41,6 +46,22 @@ class Distillation(RecipeModel):
             raise ValueError(
                 f"`temperature` softens class probabilities, and `kind: {self.kind}` compares "
                 "none; leave it out"
+            )
+        return self
+
+    cache: Annotated[Literal["auto", "on", "off"], BeforeValidator(_spelled)] = "auto"
+    """Whether the teacher's scores are computed once and kept in a file in the work folder. `auto`
+    keeps them where that changes no bit and a run has two or more epochs, `on` accepts rounding
+    that depends on the batch. Not with `features`, and not with random transforms."""
+    cache_dtype: Literal["exact", "float32", "float16"] = "exact"
+    """Type of the scores in the file; `exact` is that of the teacher. Others need `cache: on`."""
+
+    @model_validator(mode="after")
+    def _rounding_is_asked_for(self) -> Self:
+        if self.cache_dtype != "exact" and self.cache != "on":
+            raise ValueError(
+                f"`cache_dtype: {self.cache_dtype}` may round the teacher's scores; set "
+                "`cache: on` to accept that"
             )
         return self
 

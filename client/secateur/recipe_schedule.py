@@ -114,6 +114,23 @@ def masks_while_training(schedule: Schedule, granularity: Granularity) -> bool:
 
 def misfit(schedule: Schedule, granularity: Granularity, allocation: Allocation) -> str | None:
     """What is wrong with a schedule for what is removed, or None."""
+    return _rate_fault(schedule) or _misfit_of_units(schedule, granularity, allocation)
+
+
+def _rate_fault(schedule: Schedule) -> str | None:
+    training = training_of(schedule)
+    repeats = isinstance(schedule, LrRewind | Imp | ImpRewind | Supermask)
+    if not repeats or training is None or training.optimizer.lr != "auto":
+        return None
+    return (
+        f"`schedule.{training_field(schedule)}.optimizer.lr: auto` is looked for anew before every "
+        f"training, and those of `{schedule.kind}` must all run at one rate; give it"
+    )
+
+
+def _misfit_of_units(
+    schedule: Schedule, granularity: Granularity, allocation: Allocation
+) -> str | None:
     if isinstance(schedule, Rigl) and granularity != "element":
         return (
             f"`schedule.kind: rigl` exchanges single weights; granularity is `{granularity}`, and "

@@ -16,12 +16,21 @@ class Optimizer(RecipeModel):
 
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     """`adam` puts the decay into the gradient (L2), `adamw` beside it."""
-    lr: Annotated[float, Field(gt=0, le=10)] = 0.01
+    lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = 0.01
+    """Learning rate at the start. `auto` finds one by a range test: at most 100 steps on a copy
+    (Smith 2017)."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD only."""
     nesterov: bool = False
     """SGD only."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, once it is known."""
+        if self.lr == "auto":
+            raise ValueError("`lr: auto` is found before a training begins")
+        return self.lr
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:

@@ -45,6 +45,17 @@ class TrainingPace(ReportModel):
     memory_bytes: list[int] = Field(default=[])
 
 
+class RateSearch(ReportModel):
+    """How `lr: auto` found its learning rate: a range test on a copy (Smith 2017)."""
+
+    rates: list[float]
+    """Of its steps, each larger than the one before by the same factor."""
+    losses: list[float]
+    """Smoothed, at the same steps."""
+    chosen: float
+    """A tenth of the rate at the smallest loss; the run trained with it."""
+
+
 class TrainingCurves(ReportModel):
     """One training run of the job."""
 
@@ -58,3 +69,5 @@ class TrainingCurves(ReportModel):
     points: list[TrainingPoint]
     epochs: list[TrainingEpoch]
     pace: TrainingPace
+    rate_search: RateSearch | None = None
+    """Null where the recipe gives the learning rate, and in older reports."""

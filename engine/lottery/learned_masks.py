@@ -64,7 +64,7 @@ class MaskLogits(torch.optim.Optimizer):
             for name, share in kept.items()
         }
         self._inner = build_optimizer(options, self.logits.values())
-        super().__init__(list(self.logits.values()), {"lr": options.lr})
+        super().__init__(list(self.logits.values()), {"lr": options.rate})
         # The learning-rate schedule writes here, and the inner optimiser reads.
         self.param_groups = self._inner.param_groups
         self._factors: dict[str, float] = {}

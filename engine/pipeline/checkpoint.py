@@ -39,6 +39,7 @@ from engine.measure.tradeoff import TradeOffState
 from engine.pipeline.durable import replaced
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
+from engine.training.teacher_cache import KeptCache
 
 _FORMAT = 2
 
@@ -80,6 +81,7 @@ class JobState:
         movement: of weights in the training before the next round of a prune stage that is judged
             by it, by stage index.
         curves: of the training runs that are finished.
+        kept: the teacher's scores in a file of this attempt; not kept.
         masked: what the prune step under way measured before it took effect; not kept.
     """
 
@@ -105,6 +107,7 @@ class JobState:
     weights: WeightDistribution | None = None
     movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     curves: list[TrainingCurves] = field(default_factory=list)
+    kept: KeptCache | None = None
     masked: Masked | None = None
 
 

@@ -122,6 +122,9 @@ class _Job:
         for remark in bench.remarks:
             state.warnings.append(remark)
             self._listener.log(remark)
+        if bench.dataset is not None and bench.dataset.classes:
+            named = ", ".join(bench.dataset.classes)
+            self._listener.log(f"classes of the dataset, numbered from 0: {named}")
         self._listener.stage_finished(0, "measure the original", before)
         self._save(bench, state)
         return state

@@ -13,6 +13,7 @@ from engine.lottery.baselines import BaselineStep
 from engine.lottery.steps import TicketStep
 from engine.masks import maskable, masked_count
 from engine.measure.tradeoff import TradeOffStep
+from engine.pipeline.caching import cached_teacher
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
@@ -67,6 +68,9 @@ def train_step(
     """
     begun, run = begin_training(bench, state, step, listener)
     if together is None:
+        kept = cached_teacher(bench, run, state.kept, listener, label=step.label)
+        if kept is not None:
+            state.kept, run = kept, replace(run, cache=kept.cache)
         trained = train(begun, replace(run, pace=pace), observer, resume=state.training)
     else:
         trained = together(begun, run, observer)
@@ -76,6 +80,8 @@ def train_step(
         )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
+    for remark in trained.remarks:
+        state.warnings.append(f"{step.label}: {remark}")
     removed = 0
     if run.sparsity is not None:
         removed = masked_count(trained.masks) - masked_count(state.masks)

@@ -105,9 +105,20 @@ class Teacher:
         Raises:
             TrainingRuleUnmet: the two give other shapes, or nothing that can be compared so.
         """
+        return self.fitting(self.answer(inputs), student)
+
+    def answer(self, inputs: Sequence[Any]) -> Tensor:
+        """What it gives for a batch, held against nothing."""
         with torch.no_grad(), torch.random.fork_rng(self._devices):
             output = call(self._program.module, inputs, where=f"{self._field}.batch_size")
-        scores = self._objective.scores(output)
+        return self._objective.scores(output)
+
+    def fitting(self, scores: Tensor, student: Tensor) -> Tensor:
+        """What it gave for a batch, where the student's can be compared with it.
+
+        Raises:
+            TrainingRuleUnmet: the two give other shapes, or nothing that can be compared so.
+        """
         if self._kind == "soft_targets":
             classes = scores.dim() >= 2 and scores.shape[1] >= 2 and scores.is_floating_point()
             if not classes or scores.shape != student.shape:

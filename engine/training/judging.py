@@ -31,7 +31,8 @@ class EpochJudge:
     def __init__(self, run: TrainingRun) -> None:
         self._options = run.options
         self._objective = run.objective.trained_by(run.options)
-        self._teacher = _teacher_of(run)
+        self._teacher = teacher_of(run)
+        self._cache = run.cache
         self._loss = torch.zeros((), dtype=torch.float64, device=run.device)
         self._soft = torch.zeros((), dtype=torch.float64, device=run.device)
         self._agreed = torch.zeros((), dtype=torch.int64, device=run.device)
@@ -119,7 +120,11 @@ class EpochJudge:
         """The loss of the teacher, and of the targets where they have a share."""
         distillation = self._options.distillation or Distillation()
         alpha = distillation.alpha
-        taught = teacher.scores(batch.inputs, scores)
+        taught = (
+            teacher.scores(batch.inputs, scores)
+            if self._cache is None or batch.rows is None
+            else teacher.fitting(self._cache.scores(batch.rows, str(scores.device)), scores)
+        )
         soft = taught_loss(scores, taught, distillation, self._objective)
         compared = positions(scores, self._objective)
         self._soft += soft.detach() * compared
@@ -184,7 +189,8 @@ def _with_targets(output: Any, batch: Batch) -> tuple[Any, Batch]:
     return map_tensors(output, own), part
 
 
-def _teacher_of(run: TrainingRun) -> Teacher | None:
+def teacher_of(run: TrainingRun) -> Teacher | None:
+    """The teacher of a run, in the state it was uploaded in."""
     if run.options.distillation is None:
         return None
     if run.teacher is None:

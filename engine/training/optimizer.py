@@ -29,16 +29,21 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
     2015), `adamw` moves w by -lr d w besides (Loshchilov & Hutter 2019).
     """
     if options.kind == "adam":
-        return torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        return torch.optim.Adam(parameters, lr=options.rate, weight_decay=options.weight_decay)
     if options.kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.weight_decay)
     return torch.optim.SGD(
         parameters,
-        lr=options.lr,
+        lr=options.rate,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         nesterov=options.nesterov,
     )
+
+
+def leaves_zeros(options: Optimizer) -> bool:
+    """Whether weights of zero without gradient and history stay zero: updates by element do."""
+    return options.kind in ("sgd", "adam", "adamw")
 
 
 def require_range(options: Optimizer, parameters: Mapping[str, Tensor], *, field: str) -> None:
@@ -65,7 +70,7 @@ def require_range(options: Optimizer, parameters: Mapping[str, Tensor], *, field
 
 def learning_rate(options: FinetuneOptions, step: int, steps: int) -> float:
     """The rate of step `step` (from 0) of `steps`, which fill the epochs of the options evenly."""
-    full, per_epoch = options.optimizer.lr, steps / options.epochs
+    full, per_epoch = options.optimizer.rate, steps / options.epochs
     warm = round(options.warmup_epochs * per_epoch)
     if step < warm:
         return full * (step + 1) / warm

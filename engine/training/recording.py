@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from secateur.report_training import (
+    RateSearch,
     TrainingCurves,
     TrainingEpoch,
     TrainingPace,
@@ -66,6 +67,7 @@ class Recording:
         steps: optimiser steps of the run's schedule.
         stride: between two points.
         points, epochs, pace: so far.
+        search: of the learning rate, where the recipe asked for one.
     """
 
     def __init__(self, run: TrainingRun, observer: TrainingObserver) -> None:
@@ -74,6 +76,7 @@ class Recording:
         self.points: list[TrainingPoint] = []
         self.epochs: dict[int, dict[str, float]] = {}
         self.pace = TrainingPace(memory=memory_kind(run.device))
+        self.search: RateSearch | None = None
         self._device = run.device
         self._world = run.world
         self._observer = observer
@@ -93,6 +96,15 @@ class Recording:
             self._since = time.monotonic()
         self._sum += loss.detach().to(torch.float64) * samples
         self._samples += samples
+
+    def sums(self) -> tuple[Tensor, int]:
+        """What the batches so far added up to; for `take_back`."""
+        return self._sum.clone(), self._samples
+
+    def take_back(self, sums: tuple[Tensor, int]) -> None:
+        """Forget the batches since then: their step begins anew."""
+        self._sum.copy_(sums[0])
+        self._samples = sums[1]
 
     def step(self, step: int, *, lr: float, norm: Tensor | None) -> None:
         """An optimiser step (from 0) was taken.
@@ -128,6 +140,10 @@ class Recording:
             self.epochs.setdefault(step, {})[name] = value
         self._observer.metric(name, value, step)
 
+    def remark(self, message: str) -> None:
+        """Passed on."""
+        self._observer.remark(message)
+
     def step_finished(self, state: TrainingState) -> None:
         """Passed on."""
         self._observer.step_finished(state)
@@ -142,6 +158,7 @@ class Recording:
             "points": [point.model_dump() for point in self.points],
             "epochs": {epoch: dict(values) for epoch, values in self.epochs.items()},
             "pace": self.pace.model_dump(),
+            "search": None if self.search is None else self.search.model_dump(),
             **self._world.summed(
                 {
                     "sum": float(self._sum),
@@ -181,6 +198,7 @@ class Recording:
                 for epoch, values in sorted(self.epochs.items())
             ],
             pace=self.pace,
+            rate_search=self.search,
         )
 
     def _add_point(self, taken: int, lr: float, norm: Tensor | None) -> None:

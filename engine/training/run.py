@@ -18,6 +18,7 @@ from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
 from engine.training.state import TrainingState
+from engine.training.teacher_cache import TeacherCache
 from engine.training.world import Alone, World
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class TrainingObserver(Protocol):
 
     def metric(self, name: str, value: float, step: int) -> None:
         """A value after an epoch; `step` counts epochs from 1."""
+
+    def remark(self, message: str) -> None:
+        """Something that the report tells as well."""
 
     def step_finished(self, state: TrainingState) -> None:
         """A step within an epoch is complete, and the pace says that a checkpoint is due."""
@@ -72,6 +76,7 @@ class TrainingRun:
         stop_step: the run ends after this many steps in all; None for the options' epochs.
         teacher: in evaluation mode, for options with distillation; it is not written to.
         features: by which student and teacher are compared besides.
+        cache: of what the teacher says of each sample; None where it is asked for every batch.
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
         world: the processes that share the run.
@@ -94,6 +99,7 @@ class TrainingRun:
     stop_step: int | None = None
     teacher: Program | None = None
     features: Sequence[Matched] = ()
+    cache: TeacherCache | None = None
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
     world: World = dataclasses.field(default_factory=Alone)
@@ -128,6 +134,7 @@ class Trained:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
         stopped: after which epoch it ended and why, where that was before the options' epochs.
+        remarks: what the report must tell.
         recording: of the run's curves (see `engine.training.recording`).
     """
 
@@ -135,3 +142,4 @@ class Trained:
     masks: dict[str, Tensor]
     stopped: str | None = None
     recording: Recording | None = None
+    remarks: tuple[str, ...] = ()

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
+from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
-from engine.masks import apply_masks, mask_gradients
+from engine.out_of_memory import is_out_of_memory, out_of_memory
 from engine.training.accumulation import MicroBatch
 from engine.training.clipping import clip_gradients
 from engine.training.judging import EpochJudge
@@ -27,6 +27,8 @@ def find_gradients(
     run: TrainingRun,
     judge: EpochJudge,
     samples: Iterable[tuple[MicroBatch, Batch]],
+    *,
+    largest: int | None = None,
 ) -> None:
     """Leave in the parameters the gradient of the mean loss over the samples of a step.
 
@@ -35,19 +37,28 @@ def find_gradients(
         run: of the student.
         judge: gives the loss, and counts it.
         samples: of the step, in micro-batches.
+        largest: samples that are run at a time; larger micro-batches are cut. None for no limit.
+
+    Raises:
+        OutOfMemory: the device cannot hold what the way back needs.
+        UnsupportedOperator: an operator has no gradient.
     """
     student.optimizer.zero_grad(set_to_none=True)
     world = run.world
-    for part, batch in samples:
-        with nullcontext() if part.last else world.apart(student.forward):
-            before = None if part.counted else judge.memory()
-            output = student.precision.run(student.forward, batch.inputs)
-            exposed = student.program.exposed
-            features = {} if exposed is None else exposed.take()
-            loss = judge.loss(output, batch, features)
-            if student.recording is not None and part.counted:
-                student.recording.batch(loss, batch.size)
-            _backward(student.precision.scaled(loss * part.share), run)
+    for part, whole in samples:
+        pieces = [whole] if largest is None else whole.cut(largest)
+        before = None if part.counted else judge.memory()
+        for batch in pieces:
+            together = part.last and batch is pieces[-1]
+            with nullcontext() if together else world.apart(student.forward):
+                output = student.precision.run(student.forward, batch.inputs)
+                exposed = student.program.exposed
+                features = {} if exposed is None else exposed.take()
+                loss = judge.loss(output, batch, features)
+                if student.recording is not None and part.counted:
+                    student.recording.batch(loss, batch.size)
+                share = part.share * (batch.size / whole.size)
+                _backward(student.precision.scaled(loss * share), run)
         if before is not None:
             judge.recall(before)
 
@@ -75,15 +86,33 @@ def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
     set_rate(student.optimizer, rate)
     finite = student.precision.unscale(parameters)
     if not _change_masks(student, run, step) and finite:
-        add_penalty(parameters, options.penalty, student.scales)
-        mask_gradients(parameters, student.masks)
-        norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
-        student.optimizer.step()
-    apply_masks(parameters, student.masks)
+        norm = _move(student, options)
+    if not student.zeros_stay:
+        student.bits.zero_weights(parameters, student.masks)
     average = student.average
     if average is not None and finite and step >= average.options.from_epoch * run.per_epoch:
         average.add(student.masks)
     return Taken(rate, norm)
+
+
+def move_parameters(student: Student, run: TrainingRun, rate: float) -> None:
+    """`take_step` at a given rate, outside of any schedule: masks hold, averages are left alone."""
+    parameters = student.program.parameters()
+    set_rate(student.optimizer, rate)
+    if student.precision.unscale(parameters):
+        _move(student, run.options)
+    if not student.zeros_stay:
+        student.bits.zero_weights(parameters, student.masks)
+
+
+def _move(student: Student, options: FinetuneOptions) -> Tensor | None:
+    """The optimiser's step, by gradients that are penalised, masked and clipped; their norm."""
+    parameters = student.program.parameters()
+    add_penalty(parameters, options.penalty, student.scales)
+    student.bits.zero_gradients(parameters, student.masks)
+    norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+    student.optimizer.step()
+    return norm
 
 
 def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:
@@ -101,9 +130,10 @@ def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:
 def _backward(loss: Tensor, run: TrainingRun) -> None:
     try:
         loss.backward()  # type: ignore[no-untyped-call]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            where = f"{run.field}.batch_size"
+            raise out_of_memory(error, doing="finding gradients", where=where) from error
         raise UnsupportedOperator(
             f"the program cannot be trained: {str(error).strip().splitlines()[-1]}",
             hint="an operator in it has no gradient; leave fine-tuning out, or export the model "

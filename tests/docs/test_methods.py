@@ -57,7 +57,8 @@ ACCEPTED: dict[str, set[str]] = {
     | {f"distillation_{field}" for field in {"features"} & set(recipe.Distillation.model_fields)}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
     | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
-    | _literals(recipe.RecalibrateStage, "stage"),
+    | _literals(recipe.RecalibrateStage, "stage")
+    | {"lr_auto"},
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # `random` is also a criterion, which has the name.
@@ -119,7 +120,7 @@ def _training(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"distillation": {"features": [{"layer": "layer2"} | fields]}}
     if method.name.startswith("distillation"):
         return {"distillation": fields}
-    return {"optimizer": fields} if "kind" in fields else fields
+    return {"optimizer": fields} if {"kind", "lr"} & set(fields) else fields
 
 
 def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

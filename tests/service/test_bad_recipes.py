@@ -74,6 +74,12 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stage", [], None, "Did you mean `stages`?"),
         ("stages.0.criterion", "l3_norm", None, "'l1_norm'"),
         ("stages.1.precision", "int8", None, "'bf16'"),
+        (
+            "stages.0.schedule",
+            {"kind": "imp", "training": {"optimizer": {"lr": "auto"}}},
+            "stages.0",
+            "must all run at one rate",
+        ),
         ("stages.1", {"stage": "recalibrate", "batch_size": 1}, "stages.1.batch_size", "to 2"),
         ("stages.1.distillation.alpha", 1.5, None, "equal to 1"),
         ("stages.1.distillation.temperature", 0, None, "greater than 0"),

@@ -213,3 +213,71 @@ def test_hostile_tars(api: Api, tmp_path: Any) -> None:
     limits = ZipLimits(entries=3, ratio=200, unpacked_bytes=1 << 30)
     with pytest.raises(DatasetRefused, match="more than 3 files"):
         tar_content(packed(tmp_path / "many.tar", IMAGES), limits)
+
+
+PRUNE = {"stage": "prune", "allocation": {"amount": 0.5}}
+
+
+def posted(api: Api, content: bytes, model_file: bytes, data: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a job on a dataset, which may be there already."""
+    model = api.client.post("/v1/models", content=model_file).json()
+    dataset = api.client.post("/v1/datasets", content=content).json()
+    body = {
+        "model_id": model["id"],
+        "dataset_id": dataset["id"],
+        "recipe": {"stages": [PRUNE, {"stage": "finetune", "epochs": 1}], "data": data},
+    }
+    found: dict[str, Any] = api.client.post("/v1/jobs", json=body).json()
+    return found
+
+
+def crop(size: int) -> dict[str, Any]:
+    return {"transforms": {"0": [{"kind": "random_crop", "size": [size, size]}]}}
+
+
+def resize() -> dict[str, Any]:
+    return {"transforms": {"0": [{"kind": "resize", "size": [8, 8]}]}}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, crop(9), "recipe.data.transforms.0.0", "cuts [9, 9] out of [4, 4]"),
+        (
+            {},
+            {"transforms": {"0": [{"kind": "normalize", "mean": [0, 0], "std": [1, 1]}]}},
+            "recipe.data.transforms.0.0",
+            "1 channels are there",
+        ),
+        ({"train/cat/x.png": png(mode="RGB")}, {}, "recipe.data.images.channels", "differ"),
+        ({"train/cat/x.png": png(size=(9, 9))}, {}, "recipe.data.transforms.0", "differ in size"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_images(
+    api: Api, tmp_path: Any, model_file: bytes, case: tuple[Any, ...]
+) -> None:
+    change, data, field, says = case
+    problem = posted(api, archived(tmp_path, IMAGES | change), model_file, data)
+    # once for each split that it is wrong in
+    assert {one["field"] for one in problem["errors"]} == {field}
+    assert says in problem["errors"][0]["message"]
+
+
+def test_a_recipe_that_makes_images_alike_is_let_in(
+    api: Api, tmp_path: Any, model_file: bytes
+) -> None:
+    change = {"train/cat/x.png": png(mode="RGB", size=(9, 9))}
+    data = resize() | {"images": {"channels": "gray"}}
+    job = posted(api, archived(tmp_path, IMAGES | change), model_file, data)
+    assert job["status"] == "queued", job
+
+
+def test_windows_of_tokens_at_post(api: Api, model_file: bytes) -> None:
+    out = io.BytesIO()
+    np.savez(out, **{"train/tokens": np.zeros(9, np.uint16)})
+    for data, field in (
+        ({}, "recipe.data.tokens"),
+        ({"tokens": {"window": 9}}, "recipe.data.tokens.window"),
+    ):
+        problem = posted(api, out.getvalue(), model_file, data)
+        assert problem["errors"][0]["field"] == field

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe import FinetuneOptions, RecalibrateStage
+from secateur.recipe import FinetuneOptions, Optimizer, RecalibrateStage
 from secateur.resources import Method
 
 TRAINING_STEPS: list[Method] = [
@@ -60,6 +60,21 @@ TRAINING_STEPS: list[Method] = [
         data="training",
         cost="casts of the weights at each batch; pays where the processor has 16-bit products",
         schema=schema_of(FinetuneOptions, ["precision"]),
+    ),
+    Method(
+        name="lr_auto",
+        kind="training",
+        summary=(
+            "The learning rate from a range test: a copy trains for at most 100 steps at rates "
+            "that grow by a factor; a tenth of the rate of the smallest smoothed loss is taken."
+        ),
+        formula="a_k = a_1 (a_N / a_1)^((k - 1) / (N - 1));  lr = a_k* / 10, k* = argmin S_k, with "
+        "S_k the losses averaged with 0.9",
+        source="Smith 2017, Cyclical Learning Rates for Training Neural Networks (WACV), "
+        "section 3.3; rates in equal factors",
+        data="training",
+        cost="at most 100 steps before every training that asks for it",
+        schema=schema_of(Optimizer, ["lr"], lr="auto"),
     ),
     Method(
         name="recalibrate",

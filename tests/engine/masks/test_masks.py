@@ -7,8 +7,9 @@ from secateur.recipe import PruneStage
 from torch import nn
 
 from engine.errors import NothingPruned, PatternMatchesNothing
-from engine.masks import apply_masks, mask_gradients, prune_elements, save_masks
+from engine.masks import apply_masks, prune_elements, save_masks
 from engine.torchscript.program import Program
+from engine.training.bit_masks import BitMasks
 from tests.engine.digits import save_scripted
 
 
@@ -97,14 +98,15 @@ def test_masked_weights_stay_zero_even_with_momentum_from_before(make):
     optimizer.step()  # fills momentum for every weight, masked ones included
     masks = {"w": torch.tensor([[True, False], [False, True]])}
     apply_masks({"w": weight}, masks)
+    bits = BitMasks()
     for _ in range(3):
         optimizer.zero_grad()
         (weight**2).sum().backward()
         weight.grad += 1.0
-        mask_gradients({"w": weight}, masks)
+        bits.zero_gradients({"w": weight}, masks)
         assert weight.grad[0, 1] == 0
         optimizer.step()
-        apply_masks({"w": weight}, masks)
+        bits.zero_weights({"w": weight}, masks)
         assert weight[0, 1] == 0
         assert weight[1, 0] == 0
     assert weight[0, 0] != 1.0

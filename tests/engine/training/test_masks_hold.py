@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from secateur.recipe import Optimizer, Penalty
 
-from engine.masks import apply_masks, mask_gradients
-from engine.training.optimizer import build_optimizer
+from engine.masks import apply_masks
+from engine.training.bit_masks import BitMasks
+from engine.training.optimizer import build_optimizer, leaves_zeros
 from engine.training.penalty import add_penalty
 
 OPTIMIZERS = st.one_of(
@@ -41,15 +42,15 @@ def test_masked_weights_stay_zero_and_others_move(settings, seed, before, after,
     weight = torch.nn.Parameter(torch.randn(4, 5, generator=draw))
     mask = torch.rand(4, 5, generator=draw) > 0.5
     mask[0, 0], mask[0, 1] = True, False
-    parameters, masks = {"w": weight}, {"w": mask}
+    parameters, masks, bits = {"w": weight}, {"w": mask}, BitMasks()
     optimizer = build_optimizer(settings, [weight])
 
     def step(held):
         weight.grad = torch.randn(4, 5, generator=draw)
         add_penalty(parameters, Penalty(l1=l1, l2=l1), [])
-        mask_gradients(parameters, held)
+        bits.zero_gradients(parameters, held)
         optimizer.step()
-        apply_masks(parameters, held)
+        bits.zero_weights(parameters, held)
 
     for _ in range(before):  # momentum from before the pruning
         step({})
@@ -59,3 +60,20 @@ def test_masked_weights_stay_zero_and_others_move(settings, seed, before, after,
         step(masks)
         assert torch.count_nonzero(weight[~mask]) == 0
     assert not torch.equal(weight[mask], start[mask])
+
+
+@given(settings=OPTIMIZERS, seed=st.integers(0, 2**20), steps=st.integers(1, 6), l1=st.floats(0, 1))
+def test_masks_from_the_first_step_on_hold_by_the_gradients_alone(settings, seed, steps, l1):
+    draw = torch.Generator().manual_seed(seed)
+    weight = torch.nn.Parameter(torch.randn(4, 5, generator=draw))
+    mask = torch.rand(4, 5, generator=draw) > 0.5
+    parameters, masks, bits = {"w": weight}, {"w": mask}, BitMasks()
+    bits.zero_weights(parameters, masks)
+    optimizer = build_optimizer(settings, [weight])
+    assert leaves_zeros(settings)
+    for _ in range(steps):
+        weight.grad = torch.randn(4, 5, generator=draw)
+        add_penalty(parameters, Penalty(l1=l1, l2=1.0), [])
+        bits.zero_gradients(parameters, masks)
+        optimizer.step()
+        assert torch.count_nonzero(weight[~mask]) == 0
