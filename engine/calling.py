@@ -22,9 +22,9 @@ from engine.errors import (
     EngineError,
     InputsDoNotFit,
     ModelRaised,
-    OutOfMemory,
     UnsupportedOperator,
 )
+from engine.out_of_memory import is_out_of_memory, out_of_memory
 from engine.structure import map_tensors
 
 _HERE = re.compile(r"^(?P<code>.*)\n\s*~+\s*<--- HERE", re.MULTILINE)
@@ -89,19 +89,15 @@ def call(module: Callable[..., Any], inputs: Sequence[Any], *, where: str = "rec
             hint=f"it was called with ({describe(inputs)}); send inputs that the model accepts",
             where=_code_line(error) or where,
         ) from error
-    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+    except (RuntimeError, IndexError, ValueError, TypeError, MemoryError) as error:
         raise failure_of(error, inputs, where) from error
 
 
 def failure_of(error: Exception, inputs: Sequence[Any], where: str) -> EngineError:
     """The engine error that says what a failed operator call means."""
     reason = _last_line(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return OutOfMemory(
-            f"out of memory while running the model: {reason}",
-            hint="lower `batch_size`, or run on a device with more memory",
-            where=where,
-        )
+    if is_out_of_memory(error):
+        return out_of_memory(error, doing="running the model", where=where)
     if isinstance(error, NotImplementedError) or _NO_KERNEL.search(reason):
         return UnsupportedOperator(
             f"an operator of the model cannot run here: {reason}",

@@ -18,6 +18,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from secateur.report import Report
 from secateur.report_score import ScoreReport
+from secateur.report_search import SearchReport
 from secateur.resources import Problem
 
 from service import examples
@@ -60,6 +61,7 @@ def description_of(app: FastAPI) -> dict[str, Any]:
             (Problem, "serialization"),
             (Report, "serialization"),
             (ScoreReport, "serialization"),
+            (SearchReport, "serialization"),
         ],
         ref_template="#/components/schemas/{model}",
     )

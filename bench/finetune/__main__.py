@@ -7,7 +7,7 @@ the state that a checkpoint would write. What is not: exporting and loading, and
 both sides.
 
 `python -m bench.finetune [--only resnet18] [--rounds 15]`. On a machine with CUDA it also trains in
-mixed precision and `channels_last` against the float32 loop; there the clock is wall time.
+mixed precision against the float32 loop; there the clock is wall time.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def checkpoint_seconds(network: Network) -> float:
 
 
 def compare_on_gpu(network: Network, number: int) -> dict[str, float]:
-    """Mixed precision, `channels_last` and batches made ahead, against the float32 loop."""
+    """Mixed precision and batches made ahead, against the float32 loop."""
     torch.manual_seed(0)
     module = network.build().cuda()
     program = ours.program_of(module, "cuda")

@@ -58,7 +58,7 @@ class RecipeFile:
         """The error for mistakes found later, given by dotted field path."""
         found = []
         for field, message in messages.items():
-            parts = [int(part) if part.isdigit() else part for part in field.split(".")]
+            parts = list(_steps(self.root, field.split(".")))
             found.append(Mistake(field, _locate(self.root, parts)[1], message))
         return RecipeInvalid(self.path, found)
 
@@ -100,6 +100,22 @@ def read_recipe(path: Path) -> RecipeFile:
             for fault in error.errors()
         ]
         raise RecipeInvalid(path, mistakes) from error
+
+
+def _steps(node: yaml.Node, parts: Sequence[str]) -> Iterator[int | str]:
+    """The steps of a dotted path; keys may have dots themselves, as paths of a search do."""
+    while parts:
+        taken, below = 1, node
+        if isinstance(node, yaml.MappingNode):
+            keys = {str(key.value): value for key, value in node.value}
+            lengths = range(len(parts), 0, -1)
+            taken = next((n for n in lengths if ".".join(parts[:n]) in keys), 1)
+            below = keys.get(".".join(parts[:taken]), node)
+        elif isinstance(node, yaml.SequenceNode) and parts[0].isdigit():
+            below = node.value[int(parts[0])] if int(parts[0]) < len(node.value) else node
+        step = ".".join(parts[:taken])
+        yield int(step) if isinstance(node, yaml.SequenceNode) and step.isdigit() else step
+        node, parts = below, parts[taken:]
 
 
 def _locate(node: yaml.Node, location: Sequence[int | str]) -> tuple[str, int]:

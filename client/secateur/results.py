@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,10 @@ SCANNED = frozenset(
     {"report.json", "report.html", "recipe.yaml", "scores.safetensors", "sensitivity.svg"}
 )
 """What a score job leaves, which makes no model."""
+SEARCHED = WHOLE | {"front.svg", "result-report.json", "result-report.html"}
+"""What a search leaves: its own report, and that of the trial which is its result."""
+OF_RESULT = {"report.json": "result-report.json", "report.html": "result-report.html"}
+_WHOLE_OF = {"score": SCANNED, "search": SEARCHED}
 FAILED = {"report.json": "failed-report.json", "report.html": "failed-report.html"}
 """Names of the report of a job that failed: `report.json` is there only beside its model."""
 
@@ -53,12 +57,16 @@ def save_results(
         SecateurError: the job has not produced everything, or a file did not arrive whole.
     """
     with _staging(folder) as staging:
+        chosen = (job.result or {}).get("chosen") if job.type == "search" else None
+        if chosen is not None:
+            trial = client.job(chosen["job_id"])
+            _fetch(client, trial, staging, progress, only=frozenset(OF_RESULT))
+            _rename(staging, OF_RESULT)
         _fetch(client, job, staging, progress)
         recipe = staging / "recipe.yaml"
         if not recipe.exists() and job.recipe is not None:
             recipe.write_text(yaml.safe_dump(job.recipe, sort_keys=False))
-        whole = SCANNED if job.type == "score" else WHOLE
-        missing = whole - {path.name for path in staging.iterdir()}
+        missing = _WHOLE_OF.get(job.type, WHOLE) - {path.name for path in staging.iterdir()}
         if missing:
             raise SecateurError(
                 f"job {job.id} is {job.status} and has no {', '.join(sorted(missing))}",
@@ -75,10 +83,14 @@ def save_failed_report(client: Secateur, job: Job, folder: Path) -> list[Path]:
     """
     with _staging(folder) as staging:
         _fetch(client, job, staging, None, only=frozenset(FAILED))
-        for name, failed in FAILED.items():
-            if (staging / name).exists():
-                (staging / name).rename(staging / failed)
+        _rename(staging, FAILED)
         return _move(staging, folder)
+
+
+def _rename(staging: Path, names: Mapping[str, str]) -> None:
+    for name, other in names.items():
+        if (staging / name).exists():
+            (staging / name).rename(staging / other)
 
 
 def _fetch(
@@ -90,6 +102,8 @@ def _fetch(
 ) -> None:
     for artifact in client.artifacts(job):
         name = NAMES.get(artifact.kind)
+        if artifact.kind == "plot" and job.type == "search":
+            name = "front.svg"
         if name is None or (only is not None and name not in only):
             continue
 

@@ -143,7 +143,8 @@ def _ends(dimension: Any) -> list[Any]:
 
 
 def at_point(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe at a point, as plain data. What is missing on the way to a path is made.
+    """The recipe at a point, as plain data. What is missing on the way to a path is made, and
+    patterns over layers stand before those of the base, in the order of the point.
 
     Raises:
         NoSuchPlace: a path leads past the end of a list, or through a value.
@@ -159,6 +160,17 @@ def at_point(base: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any
             here[int(last)] = deepcopy(value)
         else:
             here[last] = deepcopy(value)
+    for path in reversed(list(point)):
+        *way, last = parts_of(path)
+        if f".{_LAYERS}" in path:
+            # of several patterns the first that matches decides
+            patterns: Any = recipe
+            for part in way:
+                patterns = _step(patterns, part, path)
+            given = patterns.pop(last)
+            others = dict(patterns)
+            patterns.clear()
+            patterns.update({last: given, **others})
     return recipe
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -38,6 +38,26 @@ class Batch:
     size: int
     labelled: Tensor | None = None
     rows: Tensor | None = None
+
+    def cut(self, largest: int) -> list[Batch]:
+        """The batch in as few parts of at most so many samples as possible, as even as possible."""
+        parts = -(-self.size // largest)
+        if parts == 1:
+            return [self]
+        edges = [self.size * number // parts for number in range(parts + 1)]
+        return [self._span(start, stop) for start, stop in pairwise(edges)]
+
+    def _span(self, start: int, stop: int) -> Batch:
+        def rows(tensor: Tensor) -> Tensor:
+            samples = tensor.dim() > 0 and tensor.shape[0] == self.size
+            return tensor[start:stop] if samples else tensor
+
+        return Batch(
+            inputs=tuple(map_tensors(value, rows) for value in self.inputs),
+            targets=map_tensors(self.targets, rows),
+            size=stop - start,
+            labelled=map_tensors(self.labelled, rows),
+        )
 
 
 def bounds(samples: int, batch_size: int, *, merge_last: bool = True) -> list[tuple[int, int]]:

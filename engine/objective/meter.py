@@ -29,12 +29,14 @@ class Evaluation:
             predictions.
         metrics: every metric by name, the one that decides first.
         higher_is_better: the direction of that one.
+        reduced_to: samples that were run at a time where memory was too small for more.
     """
 
     loss: float
     top1: Accuracy | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     higher_is_better: bool = True
+    reduced_to: int | None = None
 
     @property
     def accuracy(self) -> Accuracy:

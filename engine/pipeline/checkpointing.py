@@ -130,6 +130,10 @@ class TrainingNotes:
         """A value after an epoch."""
         self._listener.metric(name, value, step, self._label)
 
+    def remark(self, message: str) -> None:
+        """Tell it at once; the report has it too."""
+        self._listener.log(f"{self._label}: {message}")
+
     def step_finished(self, state: TrainingState) -> None:
         """Note it."""
         self._note(state)

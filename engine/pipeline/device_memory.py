@@ -1,13 +1,11 @@
-"""A device that ran out of memory, as an error that says what to do."""
+"""A machine or a device that ran out of memory, as an error that says what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from engine.errors import OutOfMemory
+from engine.out_of_memory import is_out_of_memory, out_of_memory
 
 
 @contextmanager
@@ -19,9 +17,7 @@ def out_of_memory_explained() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the device ran out of memory: {str(error).splitlines()[0]}",
-            hint="lower `batch_size`, or run on a device with more memory",
-            where="device",
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, doing="the job ran", where="device") from error

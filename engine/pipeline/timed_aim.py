@@ -113,7 +113,7 @@ class TimedAim:
                 self._limit if share is None else share * times.present,
                 search,
                 then=f" (medians at batch size {times.batch_size}; the model takes "
-                f"{times.present:.4g} ms as it is)",
+                f"{times.present:.4g} ms as it is, on a machine that may be busy)",
             )
         self.chosen = taken[found.candidate]
         return plans[found.candidate]

@@ -238,6 +238,10 @@ class _Recovery:
         """With the contestant's name."""
         self._listener.metric(name, value, step, self._label)
 
+    def remark(self, message: str) -> None:
+        """Of one contestant."""
+        self._listener.log(f"{self._label}: {message}")
+
     def step_finished(self, state: TrainingState) -> None:
         """Checkpoints are by contestant."""
 

@@ -80,6 +80,8 @@ def train_step(
         )
     if trained.stopped is not None:
         listener.log(f"{step.label}: stopped early {trained.stopped}")
+    for remark in trained.remarks:
+        state.warnings.append(f"{step.label}: {remark}")
     removed = 0
     if run.sparsity is not None:
         removed = masked_count(trained.masks) - masked_count(state.masks)

@@ -9,19 +9,21 @@ where a state was taken after k of them, another process goes on with step k.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import torch
 
 from engine.data.batches import Batch, batches, bounds, shuffled
 from engine.data.draws import Draw
-from engine.seeds import derive, generator
+from engine.seeds import generator
 from engine.training.accumulation import MicroBatch, micro_batches
 from engine.training.judging import EpochJudge
 from engine.training.optimizer import learning_rate
+from engine.training.relief import Relief, seed_of_draws
 from engine.training.run import TrainingObserver, TrainingRun
 from engine.training.state import UnderWay
 from engine.training.step import find_gradients, take_step
@@ -34,8 +36,14 @@ Samples = Iterator[tuple[MicroBatch, Batch]]
 """Of a step, in micro-batches."""
 
 
-def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver) -> None:
-    """Take the steps of an epoch (from 0) that are not taken yet, and tell its averages."""
+def train_epoch(
+    student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver
+) -> float:
+    """Take the steps of an epoch (from 0) that are not taken yet, and tell its averages.
+
+    Returns:
+        The mean training loss.
+    """
     options, per_epoch = run.options, run.per_epoch
     total = per_epoch * options.epochs
     judge = EpochJudge(run)
@@ -47,8 +55,14 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     samples = samples_of_steps(run, epoch, first=steps.start - epoch * per_epoch)
     reported = time.monotonic()
     for step in steps:
-        torch.manual_seed(_seed_of_draws(run, step))
-        find_gradients(student, run, judge, next(samples))
+        torch.manual_seed(seed_of_draws(run, step))
+        if run.world.size == 1:
+            again = partial(samples_of_steps, run, epoch, first=step - epoch * per_epoch)
+            relief = Relief(student, run, judge, observer)
+            samples = relief.find_gradients(step, samples, again)
+        else:
+            # The others would wait for a process that begins its step anew.
+            find_gradients(student, run, judge, next(samples))
         taken = take_step(student, run, step)
         if student.recording is not None:
             student.recording.step(step, lr=taken.rate, norm=taken.norm)
@@ -65,21 +79,17 @@ def train_epoch(student: Student, run: TrainingRun, epoch: int, observer: Traini
     check_finite(judge.total, run, epoch)
     judge.recall(run.world.summed(judge.memory()))
     observer.progress((epoch + 1) * per_epoch, total, "steps")
-    for name, value in judge.averages().items():
+    averages = judge.averages()
+    for name, value in averages.items():
         observer.metric(name, value, epoch + 1)
     for name, value in student.precision.counts().items():
         observer.metric(name, value, epoch + 1)
     observer.metric("lr", learning_rate(options, epoch * per_epoch, total), epoch + 1)
+    return averages["train/loss"]
 
 
 def _state_is_due(run: TrainingRun) -> bool:
     return run.world.agree(run.pace is not None and run.pace.due_after_step())
-
-
-def _seed_of_draws(run: TrainingRun, step: int) -> int:
-    rank = run.world.rank
-    process = ("process", rank) if rank else ()
-    return derive(run.seed, run.purpose, "draws", step, *process)
 
 
 def _pause(student: Student) -> None:
@@ -88,7 +98,7 @@ def _pause(student: Student) -> None:
         student.recording.pause()
 
 
-def samples_of_steps(run: TrainingRun, epoch: int, *, first: int) -> Iterator[Samples]:
+def samples_of_steps(run: TrainingRun, epoch: int, *, first: int) -> Generator[Samples]:
     """The micro-batches of every step of an epoch from step `first` (of the epoch) on."""
     options, split, device = run.options, run.train, run.device
     order = shuffled(split.samples, generator(run.seed, run.purpose, "shuffle", epoch))

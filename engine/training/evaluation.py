@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 from engine.calling import call, plain_execution
 from engine.data.batches import batches
 from engine.data.splits import Split
-from engine.errors import InputsDoNotFit, ModelRaised
+from engine.errors import InputsDoNotFit, ModelRaised, OutOfMemory
 from engine.objective.meter import Evaluation as Evaluation  # noqa: PLC0414 - part of this module
 from engine.objective.meter import Meter
 from engine.objective.objective import CLASSIFICATION, Objective
 from engine.structure import at_batch_size, map_tensors, samples_in
 from engine.torchscript.program import Program
+from engine.training.state import copy_tensors, snapshot
 
 _BATCH = 128
 
@@ -31,7 +33,8 @@ def evaluate(
     """Run the split through the program.
 
     Batches hold 128 samples, or what the example holds when the program takes no other number;
-    the last one is then filled up with repeated samples whose results are dropped.
+    the last one is then filled up with repeated samples whose results are dropped. Where memory
+    is too small for them they hold half as many, and half of that.
 
     Args:
         program: in evaluation mode.
@@ -40,8 +43,24 @@ def evaluate(
         example_batch: samples in the example inputs.
         objective: what is measured.
     """
-    size = _batch_size(program, split, device, example_batch)
-    fixed = size != min(_BATCH, split.samples)
+    most = wanted = min(_BATCH, split.samples)
+    buffers = snapshot(program.buffers())
+    while True:
+        try:
+            size = _batch_size(program, split, device, example_batch, wanted)
+            found = _evaluated(program, split, objective, device, size, fixed=size != wanted)
+        except OutOfMemory:
+            if wanted == 1:
+                raise
+            wanted = -(-wanted // 2)
+        else:
+            return replace(found, reduced_to=wanted if wanted < most else None)
+        copy_tensors(buffers, program.buffers())
+
+
+def _evaluated(
+    program: Program, split: Split, objective: Objective, device: str, size: int, *, fixed: bool
+) -> Evaluation:
     meter = Meter(objective, device)
     where = ", ".join(split.input_names)
     with torch.no_grad(), plain_execution():
@@ -61,8 +80,9 @@ def own_samples(output: Any, size: int, samples: int) -> Any:
     return map_tensors(output, cut) if samples != size else output
 
 
-def _batch_size(program: Program, split: Split, device: str, example_batch: int) -> int:
-    wanted = min(_BATCH, split.samples)
+def _batch_size(
+    program: Program, split: Split, device: str, example_batch: int, wanted: int
+) -> int:
     if wanted == example_batch:
         return wanted
     with torch.no_grad(), plain_execution():

@@ -14,14 +14,16 @@ from __future__ import annotations
 from functools import partial
 
 from engine.calling import plain_execution
+from engine.errors import TrainingDiverged
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
+from engine.training.divergence import check_weights
 from engine.training.epoch import train_epoch
 from engine.training.lr_finder import with_rate
 from engine.training.recording import Recording
 from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import TrainingState
-from engine.training.student import begin
+from engine.training.student import Student, begin
 from engine.training.validation import may_be_kept, validate
 
 
@@ -50,7 +52,8 @@ def train(
         PatternMatchesNothing: a pattern of `freeze` matches no layer.
         TrainingRuleUnmet: a rule finds nothing in the model, or no room in the run; or no learning
             rate is found where the recipe asks for one.
-        TrainingDiverged: the loss became NaN or infinite.
+        TrainingDiverged: the loss or a weight is no longer finite, or the loss is far too high
+            for too long, before there was an epoch to keep (see `engine.training.divergence`).
         InputsDoNotFit: the program refuses the batch size.
     """
     run, search = with_rate(program, run, observer, resume)
@@ -65,13 +68,31 @@ def train(
     for epoch in range(student.finished, run.epochs.stop):
         if student.patience is not None and student.patience.exhausted:
             break
-        with flushed_denormals(), plain_execution():
-            train_epoch(student, run, epoch, heard)
-        student.settle()
-        measured = run.world.told(partial(validate, student.result, run, epoch, heard))
-        if measured is not None and may_be_kept(run, student.average, epoch):
-            student.judge(measured, run, epoch)
+        try:
+            _train_and_judge(student, run, epoch, heard)
+        except TrainingDiverged as error:
+            if run.world.size > 1 or not student.fall_back(error, run, epoch):
+                raise
+            student.remark(f"training diverged {student.diverged}", heard)
+            break
         student.finished = epoch + 1
         if run.world.agree(run.pace is None or run.pace.due_after_epoch()):
             observer.epoch_finished(student.state(run))
     return student.trained(run)
+
+
+def _train_and_judge(
+    student: Student, run: TrainingRun, epoch: int, observer: TrainingObserver
+) -> None:
+    """One epoch (from 0), and whether it may be the result."""
+    with flushed_denormals(), plain_execution():
+        loss = train_epoch(student, run, epoch, observer)
+    settled = may_be_kept(run, student.average, epoch)
+    student.watch.see(loss, run, epoch, settled=settled)
+    student.settle()
+    check_weights(student.program.parameters(), run, epoch)
+    measured = run.world.told(partial(validate, student.result, run, epoch, observer))
+    if settled:
+        if measured is not None:
+            student.judge(measured, run, epoch)
+        student.keep_good(run, epoch)

@@ -97,6 +97,15 @@ class Recording:
         self._sum += loss.detach().to(torch.float64) * samples
         self._samples += samples
 
+    def sums(self) -> tuple[Tensor, int]:
+        """What the batches so far added up to; for `take_back`."""
+        return self._sum.clone(), self._samples
+
+    def take_back(self, sums: tuple[Tensor, int]) -> None:
+        """Forget the batches since then: their step begins anew."""
+        self._sum.copy_(sums[0])
+        self._samples = sums[1]
+
     def step(self, step: int, *, lr: float, norm: Tensor | None) -> None:
         """An optimiser step (from 0) was taken.
 
@@ -130,6 +139,10 @@ class Recording:
         if isfinite(value):
             self.epochs.setdefault(step, {})[name] = value
         self._observer.metric(name, value, step)
+
+    def remark(self, message: str) -> None:
+        """Passed on."""
+        self._observer.remark(message)
 
     def step_finished(self, state: TrainingState) -> None:
         """Passed on."""

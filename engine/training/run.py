@@ -34,6 +34,9 @@ class TrainingObserver(Protocol):
     def metric(self, name: str, value: float, step: int) -> None:
         """A value after an epoch; `step` counts epochs from 1."""
 
+    def remark(self, message: str) -> None:
+        """Something that the report tells as well."""
+
     def step_finished(self, state: TrainingState) -> None:
         """A step within an epoch is complete, and the pace says that a checkpoint is due."""
 
@@ -131,6 +134,7 @@ class Trained:
         program: in evaluation mode.
         masks: that hold in it, on the CPU.
         stopped: after which epoch it ended and why, where that was before the options' epochs.
+        remarks: what the report must tell.
         recording: of the run's curves (see `engine.training.recording`).
     """
 
@@ -138,3 +142,4 @@ class Trained:
     masks: dict[str, Tensor]
     stopped: str | None = None
     recording: Recording | None = None
+    remarks: tuple[str, ...] = ()

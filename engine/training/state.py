@@ -43,7 +43,8 @@ class TrainingState:
     `patience` (see `engine.training.stopping`) where the run may end early, `under_way` where the
     next epoch has begun, `precision` (see `engine.training.loss_scale`) where losses are scaled,
     `recording` (see `engine.training.recording`) of the curves so far; None in checkpoints of older
-    versions.
+    versions; `micro_batch` (see `engine.training.relief`) where memory was too small, `watch` and
+    `good` (see `engine.training.divergence`), `remarks` that the report must show.
 
     Between two steps there are no gradients, and no generator state is kept: the order of an epoch
     and the draws of a step are seeded from the recipe's seed and their number.
@@ -60,6 +61,10 @@ class TrainingState:
     under_way: UnderWay | None = None
     precision: dict[str, Any] | None = None
     recording: dict[str, Any] | None = None
+    micro_batch: int | None = None
+    watch: dict[str, Any] | None = None
+    good: Best | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -77,12 +82,16 @@ class TrainingState:
             if self.under_way is None
             else {"step": self.under_way.step, "sums": self.under_way.sums},
             "precision": self.precision,
+            "micro_batch": self.micro_batch,
+            "watch": self.watch,
+            "good": None if self.good is None else _shallow(self.good),
+            "remarks": list(self.remarks),
         }
 
     @classmethod
     def from_plain(cls, data: dict[str, Any]) -> TrainingState:
         """The reverse of `to_plain`."""
-        best, under_way = data["best"], data.get("under_way")
+        best, under_way, good = data["best"], data.get("under_way"), data.get("good")
         return cls(
             epoch=data["epoch"],
             tensors=data["tensors"],
@@ -95,6 +104,10 @@ class TrainingState:
             recording=data.get("recording"),
             under_way=None if under_way is None else UnderWay(**under_way),
             precision=data.get("precision"),
+            micro_batch=data.get("micro_batch"),
+            watch=data.get("watch"),
+            good=None if good is None else _best(good),
+            remarks=list(data.get("remarks", [])),
         )
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
 from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator
+from engine.out_of_memory import is_out_of_memory, out_of_memory
 from engine.training.accumulation import MicroBatch
 from engine.training.clipping import clip_gradients
 from engine.training.judging import EpochJudge
@@ -27,6 +27,8 @@ def find_gradients(
     run: TrainingRun,
     judge: EpochJudge,
     samples: Iterable[tuple[MicroBatch, Batch]],
+    *,
+    largest: int | None = None,
 ) -> None:
     """Leave in the parameters the gradient of the mean loss over the samples of a step.
 
@@ -35,19 +37,28 @@ def find_gradients(
         run: of the student.
         judge: gives the loss, and counts it.
         samples: of the step, in micro-batches.
+        largest: samples that are run at a time; larger micro-batches are cut. None for no limit.
+
+    Raises:
+        OutOfMemory: the device cannot hold what the way back needs.
+        UnsupportedOperator: an operator has no gradient.
     """
     student.optimizer.zero_grad(set_to_none=True)
     world = run.world
-    for part, batch in samples:
-        with nullcontext() if part.last else world.apart(student.forward):
-            before = None if part.counted else judge.memory()
-            output = student.precision.run(student.forward, batch.inputs)
-            exposed = student.program.exposed
-            features = {} if exposed is None else exposed.take()
-            loss = judge.loss(output, batch, features)
-            if student.recording is not None and part.counted:
-                student.recording.batch(loss, batch.size)
-            _backward(student.precision.scaled(loss * part.share), run)
+    for part, whole in samples:
+        pieces = [whole] if largest is None else whole.cut(largest)
+        before = None if part.counted else judge.memory()
+        for batch in pieces:
+            together = part.last and batch is pieces[-1]
+            with nullcontext() if together else world.apart(student.forward):
+                output = student.precision.run(student.forward, batch.inputs)
+                exposed = student.program.exposed
+                features = {} if exposed is None else exposed.take()
+                loss = judge.loss(output, batch, features)
+                if student.recording is not None and part.counted:
+                    student.recording.batch(loss, batch.size)
+                share = part.share * (batch.size / whole.size)
+                _backward(student.precision.scaled(loss * share), run)
         if before is not None:
             judge.recall(before)
 
@@ -119,9 +130,10 @@ def _change_masks(student: Student, run: TrainingRun, step: int) -> bool:
 def _backward(loss: Tensor, run: TrainingRun) -> None:
     try:
         loss.backward()  # type: ignore[no-untyped-call]
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            where = f"{run.field}.batch_size"
+            raise out_of_memory(error, doing="finding gradients", where=where) from error
         raise UnsupportedOperator(
             f"the program cannot be trained: {str(error).strip().splitlines()[-1]}",
             hint="an operator in it has no gradient; leave fine-tuning out, or export the model "

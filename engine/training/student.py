@@ -9,19 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import NothingToTrain
+from engine.errors import NothingToTrain, TrainingDiverged
 from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
 from engine.training.bit_masks import BitMasks
 from engine.training.denormals import zero_subnormal
+from engine.training.divergence import LossWatch
 from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
 from engine.training.optimizer import build_optimizer, leaves_zeros, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.precision import Precision, precision_of
 from engine.training.recording import Recording
-from engine.training.run import Trained, TrainingRun
+from engine.training.run import Trained, TrainingObserver, TrainingRun
 from engine.training.state import Best, TrainingState, UnderWay, copy_tensors, snapshot
 from engine.training.stopping import Patience
 
@@ -48,6 +49,11 @@ class Student:
         finished: epochs that are over.
         under_way: of the next epoch, where a resumed run begins in its midst.
         recording: of the curves; what a state keeps of them it recalls.
+        micro_batch: samples that are run at a time; None for whole batches.
+        watch: of the losses.
+        good: the last epoch that may be the result, where no validation split chooses one.
+        remarks: what the report must tell.
+        diverged: in which epoch the run ran away, and how; empty where it did not.
     """
 
     program: TrainingProgram
@@ -66,6 +72,11 @@ class Student:
     under_way: UnderWay | None = None
     bits: BitMasks = field(default_factory=BitMasks)
     recording: Recording | None = None
+    micro_batch: int | None = None
+    watch: LossWatch = field(default_factory=LossWatch)
+    good: Best | None = None
+    remarks: list[str] = field(default_factory=list)
+    diverged: str = ""
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
@@ -79,6 +90,10 @@ class Student:
         if self.patience is not None and state.patience is not None:
             self.patience.recall(state.patience)
         self.precision.recall(state.precision)
+        self.micro_batch, self.good = state.micro_batch, state.good
+        self.remarks = list(state.remarks)
+        if state.watch is not None:
+            self.watch.recall(state.watch)
         if self.recording is not None:
             self.recording.recall(state.recording)
 
@@ -96,6 +111,10 @@ class Student:
             under_way=under_way,
             precision=self.precision.memory(),
             recording=None if self.recording is None else self.recording.to_plain(),
+            micro_batch=self.micro_batch,
+            watch=self.watch.memory(),
+            good=self.good,
+            remarks=list(self.remarks),
         )
 
     def settle(self) -> None:
@@ -123,6 +142,37 @@ class Student:
         if self.patience is not None:
             self.patience.see(measured, epoch)
 
+    def keep_good(self, run: TrainingRun, epoch: int) -> None:
+        """Hold the weights of an epoch (from 0) that may be the result, in case the next runs away.
+
+        Where the validation split chooses the best epoch, that is held already.
+        """
+        if self.watch.above or (run.options.keep == "best" and run.validation is not None):
+            return
+        self.good = Best(
+            epoch=epoch + 1,
+            metric=0.0,
+            loss=0.0,
+            tensors=snapshot(self.result.attributes()),
+            masks=_kept(self.masks, run),
+        )
+
+    def fall_back(self, error: TrainingDiverged, run: TrainingRun, epoch: int) -> bool:
+        """End a run that diverged in an epoch (from 0); False where it has nothing to show."""
+        self.best = self.best or self.good
+        if self.best is None:
+            return False
+        self.diverged = (
+            f"in epoch {epoch + 1} of {run.options.epochs}: {error.title}; the weights are those "
+            f"of epoch {self.best.epoch}"
+        )
+        return True
+
+    def remark(self, message: str, observer: TrainingObserver) -> None:
+        """Say something that the report tells as well."""
+        self.remarks.append(message)
+        observer.remark(message)
+
     def trained(self, run: TrainingRun) -> Trained:
         """The result: of the best epoch where there is one, else of the last."""
         best, masks = self.best, self.masks
@@ -136,8 +186,9 @@ class Student:
         if patience is not None and patience.exhausted and self.finished < run.epochs.stop:
             end = f"after epoch {self.finished} of {run.options.epochs}"
             stopped = f"{end}: {patience.reason()}"
+        stopped = self.diverged or stopped
         held = {name: mask.cpu() for name, mask in masks.items()}
-        return Trained(self.result, held, stopped, self.recording)
+        return Trained(self.result, held, stopped, self.recording, tuple(self.remarks))
 
     def _show(self) -> None:
         """Give the result the weights, or their average where there is one."""

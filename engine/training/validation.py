@@ -28,6 +28,11 @@ def validate(
         example_batch=run.example_batch,
         objective=run.objective,
     )
+    if measured.reduced_to is not None:
+        observer.remark(
+            f"out of memory while validating epoch {epoch + 1}: it took parts of "
+            f"{measured.reduced_to} samples"
+        )
     check_finite(measured.loss, run, epoch)
     observer.metric("validation/loss", measured.loss, epoch + 1)
     for name, value in measured.metrics.items():

@@ -99,7 +99,7 @@ def settle(
     result: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the terminal state; the caller holds the job's row."""
-    if status == "succeeded" or (status == "failed" and not (error or {}).get("retryable")):
+    if status == "succeeded" or (status == "failed" and not _worth_keeping(error or {})):
         # nothing is left to resume, or going on from there would fail the same way again
         _remove_artifacts(session, job_id, *RESUMED_FROM)
     close_stages(session, job_id, status)
@@ -152,3 +152,11 @@ def _judge_model(
         )
         .execution_options(synchronize_session=False)
     )
+
+
+def _worth_keeping(error: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint of a job that failed so is of use to anybody.
+
+    The last one before a loss ran away was still sound.
+    """
+    return bool(error.get("retryable")) or error.get("type") == "training-diverged"

@@ -15,6 +15,7 @@ from service.content import send_blob
 from service.context import BackendOf, CallerOf
 from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
+from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 from service.jobs import event_stream, output, service
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
@@ -52,6 +53,10 @@ def create_job(
                 "compress": {
                     "summary": "Remove half the channels in four rounds, then fine-tune",
                     "value": examples.JOB_CREATE,
+                },
+                "search": {
+                    "summary": "Try ratios and criteria, and keep the best of them",
+                    "value": SEARCH_CREATE,
                 },
                 "score": {
                     "summary": "Scan how much accuracy each layer gives up at each ratio",
@@ -278,11 +283,13 @@ def job_artifacts(job_id: str, caller: CallerOf, backend: BackendOf) -> Page[Art
                         "anyOf": [
                             {"$ref": "#/components/schemas/Report"},
                             {"$ref": "#/components/schemas/ScoreReport"},
+                            {"$ref": "#/components/schemas/SearchReport"},
                         ]
                     },
                     "examples": {
                         "compress": {"value": examples.written(REPORT)},
                         "score": {"value": examples.written(SCORE_REPORT)},
+                        "search": {"value": examples.written(SEARCH_REPORT)},
                     },
                 },
                 "text/html": {"schema": {"type": "string"}},
@@ -301,7 +308,8 @@ def job_report(
         Literal["json", "html"] | None, Query(description="Instead of `Accept`.")
     ] = None,
 ) -> Response:
-    """Report of a job, as JSON or as one HTML page. A score job has a report of its own kind."""
+    """Report of a job, as JSON or as one HTML page. Score jobs and searches have reports of
+    their own kinds."""
     if format is not None:
         media_type = "application/json" if format == "json" else "text/html"
     else:

@@ -228,6 +228,15 @@ def test_paths() -> None:
         at_point(base, {"stages.first.x": 1})
 
 
+def test_patterns_of_the_space_stand_before_those_of_the_base() -> None:
+    base = {"stages": [{"allocation": {"layers": {"*": 0.5, "fc.1": 0.1}}}]}
+    layers = "stages.0.allocation.layers"
+    made = at_point(base, {f"{layers}.conv.*": 0.3, f"{layers}.fc.1": 0.2})
+    assert list(made["stages"][0]["allocation"]["layers"].items()) == [
+        ("conv.*", 0.3), ("fc.1", 0.2), ("*", 0.5),
+    ]  # fmt: skip
+
+
 def test_a_file_with_a_wrong_corner_names_its_line(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(
@@ -240,3 +249,7 @@ def test_a_file_with_a_wrong_corner_names_its_line(tmp_path: Path) -> None:
         read_recipe(file)
     [mistake] = caught.value.mistakes
     assert (mistake.field, mistake.line) == (f"search.space.{AMOUNT}", 7)
+    # The same for what the server finds, which names it by one dotted path.
+    file.write_text(file.read_text().replace("1.0", "0.9"))
+    [mistake] = read_recipe(file).mistakes({f"search.space.{AMOUNT}": "too much"}).mistakes
+    assert mistake.line == 7

@@ -80,14 +80,14 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def secateur(server: Server, tmp_path: Path) -> Run:
     """Run the command line in a folder of its own, finding the server as a user's would."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")
         }
         return subprocess.run(
             [str(Path(sys.executable).with_name("secateur")), *arguments],
             cwd=tmp_path, env=clean | {"XDG_STATE_HOME": str(server.folder / "state")},
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
 
     return run

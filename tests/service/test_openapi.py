@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from secateur.report import Report
+from secateur.report_search import SearchReport
 from secateur.resources import (
     ApiKey,
     Artifact,
@@ -22,6 +23,7 @@ from secateur.resources import (
 
 from service import examples, openapi
 from service.example_report import REPORT
+from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,8 @@ def test_uploads_and_jobs_have_request_bodies(description: dict[str, Any]) -> No
         (ApiKey, examples.API_KEY),
         (Limits, examples.LIMITS),
         (Report, REPORT),
+        (SearchReport, SEARCH_REPORT),
+        (JobCreate, SEARCH_CREATE),
     ],
 )
 def test_examples_fit_their_types(kind: Any, example: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 
 Step = Literal["not a search", "waiting", "ended"]
 _INVALID = "recipe-invalid"
+_MOST_COLLISIONS = 10
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def advance(database: Database, store: ArtifactStore, job_id: str) -> Step:
         DBAPIError: the database does not answer; nothing was written.
         OSError: the artifact store does not answer; nothing was written.
     """
+    collisions = 0
     while True:
         with database.session(read_only=True) as session:
             seen = _look(session, job_id)
@@ -99,7 +101,11 @@ def advance(database: Database, store: ArtifactStore, job_id: str) -> Step:
             decision = _decide(seen, store)
             taken = _take(database, store, seen, decision)
         except IntegrityError:
-            continue  # another step was faster
+            # another step was faster, which the next look shows
+            collisions += 1
+            if collisions > _MOST_COLLISIONS:
+                raise
+            continue
         except (DBAPIError, OSError):
             raise
         except ValidationError as error:

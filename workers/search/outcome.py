@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from secateur.recipe_objective import METRICS
 from secateur.recipe_search import Search
 from secateur.report import Measurement, Report
 
 from persistence.artifact_store import ArtifactStore
 from persistence.records import JobRecord
 
-_LARGEST_REPORT = 256 << 20
+_LARGEST_REPORT = 64 << 20
 State = Literal["succeeded", "infeasible", "failed", "canceled"]
 
 
@@ -64,7 +65,7 @@ def outcome_of(search: Search, trial: JobRecord, store: ArtifactStore) -> Outcom
 def quantities(measured: Measurement) -> dict[str, float]:
     """What objectives and bounds can speak of, as far as it was measured and is finite."""
     found: dict[str, float | None] = {
-        **measured.metrics,
+        **{name: value for name, value in measured.metrics.items() if name in METRICS},
         "accuracy": None if measured.accuracy is None else measured.accuracy.top1,
         "loss": measured.loss,
         "macs": measured.macs,
@@ -75,7 +76,7 @@ def quantities(measured: Measurement) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in found.items()
-        if value is not None and math.isfinite(value)
+        if value is not None and abs(value) <= sys.float_info.max
     }
 
 

@@ -64,6 +64,8 @@ def compress(  # noqa: PLR0917 - the options of a command line
     recipe_file = read_inputs(files, recipe, out_dir)
     if recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages.0.stage": "a scan makes no model: `secateur score`"})
+    if recipe_file.recipe.search is not None:
+        raise recipe_file.mistakes({"search": "tries many recipes: `secateur search`"})
     with Secateur(url) as client:
         job = run_job(client, files, recipe_file, name)
         if job.status != "succeeded":

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from secateur.cli.console import byte_size, magnitude, out, print_json
 from secateur.cli.scan_tables import print_scans
+from secateur.cli.search_tables import print_search
 from secateur.cli.tables import before_after, certificate_line, jobs_table, tournaments
 from secateur.client import Secateur
 from secateur.errors import SecateurError
@@ -42,13 +43,15 @@ def _print_json(items: BaseModel | Sequence[BaseModel]) -> None:
 @jobs.command("list")
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
+    parent: Annotated[str | None, typer.Option(help="The trials of this search.")] = None,
     limit: Limit = 20,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; the trials of a search with --parent only."""
     with Secateur(url) as client:
-        found = list(itertools.islice(client.jobs(status=status), limit))  # type: ignore[arg-type]
+        listed = client.jobs(status=status, parent=parent)  # type: ignore[arg-type]
+        found = list(itertools.islice(listed, limit))
     if as_json:
         _print_json(found)
     else:
@@ -74,6 +77,9 @@ def show_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
         if any(artifact.kind == "report_json" for artifact in job.artifacts):
             if job.type == "score":
                 print_scans(client.score_report(job))
+                return
+            if job.type == "search":
+                print_search(client.search_report(job))
                 return
             report = client.report(job)
             for part in tournaments(report):

@@ -15,6 +15,7 @@ from secateur.cli.compress import compress
 from secateur.cli.console import err, print_error
 from secateur.cli.lists import jobs, methods, models
 from secateur.cli.score import score
+from secateur.cli.search import search
 from secateur.cli.serve import serve
 from secateur.errors import (
     ApiError,
@@ -65,6 +66,7 @@ app = App(
 app.command()(serve)
 app.command()(compress)
 app.command()(score)
+app.command()(search)
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(methods, name="methods")

@@ -90,6 +90,8 @@ class ProgressDisplay:
                 self._measured = f"{name} {value:.4g}"
         elif event.type == "stage_finished":
             self.done(stage_line(data))
+        elif event.type == "trial_finished":
+            self.done(trial_line(data))
         elif event.type == "lease_expired":
             self.done("the worker was lost; the job is queued again")
 
@@ -104,6 +106,13 @@ def live_line(values: Mapping[str, float]) -> str:
         "live/memory_bytes": lambda value: byte_size(int(value)),
     }
     return "  ".join(show(values[name]) for name, show in shown.items() if name in values)
+
+
+def trial_line(data: dict[str, Any]) -> str:
+    """One line about a trial of a search that has ended."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in data.get("values", {}).items())
+    told = "; ".join(part for part in (str(data.get("reason", "")), values) if part)
+    return f"trial {data.get('number', '')} {data.get('state', '')}: {told or 'done'}"
 
 
 def stage_line(data: dict[str, Any]) -> str:

@@ -44,6 +44,10 @@ class Teller:
         """See `TrainingObserver`."""
         self._tell("metric", name, value, step)
 
+    def remark(self, message: str) -> None:
+        """See `TrainingObserver`."""
+        self._tell("remark", message)
+
     def step_finished(self, state: TrainingState) -> None:
         """See `TrainingObserver`."""
         self._tell("step_finished", self._kept(state))
@@ -72,6 +76,9 @@ class Silent:
         """Nothing."""
 
     def metric(self, name: str, value: float, step: int) -> None:
+        """Nothing."""
+
+    def remark(self, message: str) -> None:
         """Nothing."""
 
     def step_finished(self, state: TrainingState) -> None:
