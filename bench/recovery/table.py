@@ -21,7 +21,7 @@ from bench.papers.statistics import difference, summary
 from bench.recovery.records import Record, load
 from bench.recovery.task import Measure, Task
 from bench.recovery.tasks import TASKS, variants_of
-from bench.recovery.variants import COOL, MAIN, STUDY, Variant
+from bench.recovery.variants import COOL, LONG, MAIN, STUDY, Variant
 from bench.recovery.words import ADVICE, COMPARED, INTRO
 
 PAGE = Path(__file__).parents[2] / "docs" / "recovery.md"
@@ -45,17 +45,18 @@ def page(records: Iterable[Record], tasks: Mapping[str, Task] = TASKS) -> str:
         "Against labels alone, in pairs: points won back, and the loss on the test part:",
         "",
     ]
-    lines += ["", *_teachers(tasks, runs)]
+    lines += _teachers(tasks, runs)
     for task in tasks.values():
         lines += ["", *_section(task, runs[task.name])]
-    further = (*STUDY, COOL)
+    further = (*STUDY, LONG, COOL)
     studied = {
         name: task
         for name, task in tasks.items()
         if any(_complete(runs[name], [variant]) for variant in further)
     }
+    lines += ["", "## What to choose", "", ADVICE.rstrip()]
     if studied:
-        lines += ["", "## What to choose", "", ADVICE, *_studied(studied, runs)]
+        lines += ["", *_studied(studied, runs)]
     lines += ["", _measured([record for record in kept if record.task in tasks])]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -84,7 +85,7 @@ def won_back(task: Task, runs: Runs, variant: str) -> dict[int, float]:
 def verdict(task: Task, runs: Runs, a: str, b: str) -> str:
     """A minus B in points of the share won back, and what that says."""
     one, other = won_back(task, runs, a), won_back(task, runs, b)
-    if not one.keys() & other.keys():
+    if len(one.keys() & other.keys()) < FEWEST_SEEDS:
         return ""
     return f"{100 * difference(one, other).mean:+.1f}, {_word(one, other)}"
 
@@ -92,7 +93,7 @@ def verdict(task: Task, runs: Runs, a: str, b: str) -> str:
 def loss_verdict(runs: Runs, a: str, b: str) -> str:
     """Loss of A minus that of B, and what that says: lower is better."""
     one, other = figure_of(runs, a, "loss"), figure_of(runs, b, "loss")
-    if not one.keys() & other.keys():
+    if len(one.keys() & other.keys()) < FEWEST_SEEDS:
         return ""
     return f"{difference(one, other).mean:+.4f}, {_word(other, one)}"
 
@@ -166,7 +167,7 @@ def _section(task: Task, runs: Runs) -> list[str]:
     words = {"dense": "dense"} | {item.name: item.words for item in variants_of(task)}
     for name, heading in words.items():
         those = runs.get(name, {})
-        if those:
+        if len(those) >= FEWEST_SEEDS:
             losses = summary([figures["loss"] for figures in those.values()])
             seconds = summary([figures["training_seconds"] for figures in those.values()])
             epochs = next(iter(those.values()))["epochs"]
@@ -202,8 +203,11 @@ def _studied(tasks: Mapping[str, Task], runs: Mapping[str, Runs]) -> list[str]:
     studied = list(tasks.values())
     lines = ["| share won back | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---:|" * len(studied))
-    for variant in (*(item for item in MAIN if item.trains), *STUDY, COOL):
-        cells = [_shares(won_back(task, runs[task.name], variant.name)) for task in studied]
+    for variant in (*(item for item in MAIN if item.trains), *STUDY, LONG, COOL):
+        cells = [
+            _shares(shares) if len(shares) >= FEWEST_SEEDS else ""
+            for shares in (won_back(task, runs[task.name], variant.name) for task in studied)
+        ]
         lines.append(f"| {variant.words} | {' | '.join(cells)} |")
     lines += ["", "| in pairs, points | " + " | ".join(task.title for task in studied) + " |"]
     lines.append("|---|" + "---|" * len(studied))

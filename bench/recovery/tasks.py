@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.recovery import digits, language, regression, segmentation
 from bench.recovery.task import Task
-from bench.recovery.variants import COOL, MAIN, STUDY, Variant
+from bench.recovery.variants import COOL, LONG, MAIN, STUDY, Variant
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -17,13 +17,14 @@ TASKS: dict[str, Task] = {
         regression.TASK,
     )
 }
-STUDIED = (digits.RESNET.name, regression.TASK.name)
-"""Tasks on which the further variants are tried."""
-COOLED = (digits.RESNET.name, segmentation.TASK.name, language.TASK.name)
-"""Tasks on which another temperature is tried."""
+FURTHER: dict[str, tuple[Variant, ...]] = {
+    digits.RESNET.name: (*STUDY, COOL),
+    regression.TASK.name: STUDY,
+    segmentation.TASK.name: (LONG, COOL),
+}
+"""Tried on these besides: what the advice of the page rests on."""
 
 
 def variants_of(task: Task) -> tuple[Variant, ...]:
     """What is tried on a task."""
-    found = MAIN + STUDY if task.name in STUDIED else MAIN
-    return (*found, COOL) if task.name in COOLED else found
+    return MAIN + FURTHER.get(task.name, ())

@@ -82,6 +82,7 @@ MAIN = (
 )
 """Tried on every task."""
 
+# `tasks.FURTHER` says on which tasks these are tried.
 STUDY = (
     Variant("labels_short", "labels, a quarter of the epochs", length=0.25),
     Variant("mixed_short", "labels and teacher, a quarter of the epochs", teacher="mixed",
@@ -92,7 +93,7 @@ STUDY = (
     Variant("mixed_few", "labels and teacher, a tenth of the samples", teacher="mixed",
             fraction=10),
 )  # fmt: skip
-"""Tried on the tasks of `tasks.STUDIED`: what the advice of the page rests on."""
+
+LONG = Variant("labels_long", "labels, three times the epochs", length=3.0)
 
 COOL = Variant("mixed_cool", "labels and teacher, temperature 1", teacher="mixed", temperature=1.0)
-"""Tried on the tasks of `tasks.COOLED`; where outputs are no classes there is no temperature."""

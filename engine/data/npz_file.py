@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -19,39 +18,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 from numpy.lib import format as npy
-from torch import Tensor
 
-from engine.data.columns import Column, Leaf
-from engine.data.draws import Draw
+from engine.data.columns import Leaf
+from engine.data.mapped import mapped
 from engine.errors import DatasetInvalid
 
 _PIECE = 1 << 20
 _LOCAL_HEADER_BYTES = 30
-
-
-@dataclass(frozen=True)
-class MappedRows(Column):
-    """Rows of an array in a mapped file, wherever its bytes begin.
-
-    Attributes:
-        array: over the file.
-    """
-
-    array: np.memmap[Any, Any]
-
-    @property
-    def samples(self) -> int:
-        """Its first dimension."""
-        return int(self.array.shape[0])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """As torch names it."""
-        return torch.from_numpy(np.empty(0, self.array.dtype)).dtype
-
-    def take(self, rows: Tensor, draw: Draw | None = None) -> Tensor:  # noqa: ARG002
-        """See `Column`."""
-        return torch.from_numpy(np.ascontiguousarray(self.array[rows.numpy()]))
 
 
 def read_npz(path: Path, scratch: Path | None) -> dict[str, Leaf]:
@@ -103,12 +76,7 @@ def _column(
             source, offset = path, _start_of(path, entry) + header
         else:
             source, offset = _unpacked(file, entry, scratch, number), 0
-    mapped: np.memmap[Any, Any] = np.memmap(
-        source, dtype, mode="c", offset=offset, shape=shape, order="F" if fortran else "C"
-    )
-    if mapped.flags.aligned:
-        return torch.from_numpy(mapped)
-    return MappedRows(mapped) if shape else torch.from_numpy(np.array(mapped))
+    return mapped(source, dtype, shape, offset=offset, order="F" if fortran else "C")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

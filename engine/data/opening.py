@@ -51,7 +51,7 @@ def _columns(
     """The columns of a file by name, and the names of its classes."""
     kind = path.suffix
     if kind == ".safetensors":
-        return dict(read_safetensors(path)), ()
+        return read_safetensors(path), ()
     if kind == ".npz":
         return read_npz(path, scratch), ()
     if kind in (".parquet", ".arrow"):

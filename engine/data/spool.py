@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.data.archive import Archive, Member
+from engine.data.columns import Leaf
+from engine.data.mapped import mapped
 from engine.errors import DatasetInvalid
 
 MAX_RATIO = 200
@@ -102,7 +103,7 @@ class Spool:
                 where=self.name,
             ) from error
 
-    def tensor(self) -> Tensor:
+    def tensor(self) -> Leaf:
         """All rows, mapped; nothing more can be added."""
         self._file.close()
         if self._dtype is None:
@@ -111,8 +112,7 @@ class Spool:
         shape = (self.rows, *self._shape)
         if 0 in shape:
             return torch.from_numpy(np.empty(shape, wide))
-        mapped: np.memmap[Any, Any] = np.memmap(self._path, wide, mode="c", shape=shape)
-        return torch.from_numpy(mapped)
+        return mapped(self._path, wide, shape)
 
     def archive(self) -> Archive:
         """All files; nothing more can be added."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.data.columns import Column, Leaf
 from engine.data.draws import Draw
-from engine.data.npz_file import MappedRows
+from engine.data.mapped import MappedRows
 from engine.errors import DatasetInvalid
 
 _PIECE = 1 << 22

@@ -129,7 +129,16 @@ def _check_data(bench: Workbench, upload: Program) -> Iterator[str]:
                 samples=bench.example_batch,
                 objective=objective,
             )
-        yield from dict.fromkeys(found)
+        if _uses(bench.recipe, split):
+            yield from dict.fromkeys(found)
+
+
+def _uses(recipe: Recipe, split: Split) -> bool:
+    """Whether the job looks at a split at all; what it lacks is of no interest elsewhere."""
+    if split.name != "train":
+        return True
+    asked = recipe.needs_training() or recipe.needs_targets()
+    return (asked or recipe.scanned_split("train", targets=False)) is not None
 
 
 def _dataset_for(program: Program, job: JobInput) -> Dataset | None:

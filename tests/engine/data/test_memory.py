@@ -32,9 +32,29 @@ print(peak - before, total)
 ROW = 64 * 64
 
 
-def read_apart(path, scratch):
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from engine.data.opening import open_dataset
+
+resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))
+for path in sys.argv[1:]:
+    split = open_dataset(Path(path), ["x"]).train
+    (rows,), _, _ = split.rows(torch.tensor([split.samples - 1, 0]))
+    print(split.samples, int(rows.sum()))
+"""
+
+
+def test_a_process_of_limited_memory_reads_files_larger_than_that(tmp_path):
+    plain = sparse_safetensors(tmp_path / "data.safetensors", samples=2**15, row=2**14)
+    numbers = read_apart(plain, program=LIMITED)
+    assert numbers == [2**15, 0]
+
+
+def read_apart(*paths, program=READ):
     done = subprocess.run(
-        [sys.executable, "-c", READ, str(path), str(scratch)],
+        [sys.executable, "-c", program, *map(str, paths)],
         capture_output=True,
         text=True,
         check=True,

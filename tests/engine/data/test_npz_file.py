@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from engine.data.columns import rows_of
-from engine.data.npz_file import MappedRows, read_npz
+from engine.data.mapped import MappedRows
+from engine.data.npz_file import read_npz
 from engine.errors import DatasetInvalid
 
 ARRAY = np.arange(60, dtype=np.float64).reshape(10, 3, 2)

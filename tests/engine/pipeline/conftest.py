@@ -98,3 +98,15 @@ def images(tmp_path):
 
 def prune(**changes):
     return {"stage": "prune", "allocation": {"amount": 0.5}} | changes
+
+
+@pytest.fixture(params=["some", pytest.param("all", marks=pytest.mark.exhaustive)])
+def points(request):
+    """Which checkpoints a test resumes from: all of them, or two within and the last."""
+
+    def chosen(numbers):
+        if request.param == "all" or len(numbers) <= 3:
+            return list(numbers)
+        return sorted({numbers[len(numbers) // 3], numbers[2 * len(numbers) // 3], numbers[-1]})
+
+    return chosen

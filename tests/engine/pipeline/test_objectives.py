@@ -347,9 +347,14 @@ def test_a_path_that_leads_nowhere_lists_what_there_is(start):
 def test_missing_classes_are_a_warning(start):
     images, masks = torch.randn(9, 1, 6, 5), torch.zeros(9, 6, 5).long()
     masks[0, 0, 0] = 2
-    recipe = {"stages": [prune()], "objective": {"loss": "segmentation", "output": "out"}}
+    recipe = {"stages": [prune(), TRAINED], "objective": {"loss": "segmentation", "output": "out"}}
     tensors = cut(inputs_0=images, targets_0=masks)
     bench = start(Segmenter(), tensors, recipe, run=lambda job, _: prepare(job)).result
+    # A split that the job does not look at may lack what it likes.
+    unused = start(
+        Segmenter(), tensors, recipe | {"stages": [prune()]}, run=lambda job, _: prepare(job)
+    )
+    assert list(unused.result.remarks) == list(bench.remarks)[1:]
     assert list(bench.remarks) == [
         "`train/targets/0` has no target of class 1: the train split says nothing of it",
         "`validation/targets/0` has no target of classes 1, 2: the validation split says nothing "

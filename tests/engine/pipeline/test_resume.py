@@ -38,7 +38,7 @@ def tensors_of(path, job):
     return state, {name: tensor.detach() for name, tensor in state.program.attributes().items()}
 
 
-def test_every_checkpoint(make_job, lenet, little_data, tmp_path):
+def test_every_checkpoint(make_job, lenet, little_data, tmp_path, points):
     kept = tmp_path / "kept"
     kept.mkdir()
     job = make_job(lenet, RECIPE, little_data)
@@ -47,7 +47,7 @@ def test_every_checkpoint(make_job, lenet, little_data, tmp_path):
     # the original; 2 x (prune, 2 epochs, fine-tuned); masks; 2 epochs, fine-tuned
     assert heard.checkpoints == 1 + 2 * 4 + 1 + 3
     final, expected = tensors_of(kept / f"{heard.checkpoints}.pt", job)
-    for number in range(1, heard.checkpoints):
+    for number in points(range(1, heard.checkpoints)):
         remaining = heard.checkpoints - number
         again = make_job(lenet, RECIPE, little_data, kept / f"{number}.pt")
         with pytest.raises(KeyboardInterrupt):  # at the last checkpoint; the rest is measuring

@@ -224,7 +224,7 @@ def outcomes(report):
 
 
 @pytest.mark.parametrize("granularity", ["channel", "element"])
-def test_every_checkpoint(make_job, lenet, little_data, tmp_path, granularity):
+def test_every_checkpoint(make_job, lenet, little_data, tmp_path, granularity, *, points):
     recipe = tournament("l1_norm", "taylor", "random", granularity=granularity, **SHORT)
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -233,7 +233,7 @@ def test_every_checkpoint(make_job, lenet, little_data, tmp_path, granularity):
     # the original; 3 contestants; the winner; the pruned model
     assert heard.checkpoints == 6
     final, expected = tensors_of(kept / "6.pt", job)
-    for number in range(1, 6):
+    for number in points(range(1, 6)):
         again = make_job(lenet, recipe, little_data, kept / f"{number}.pt")
         resumed = Recorder(stop_at=6 - number)
         with pytest.raises(KeyboardInterrupt):
