@@ -134,6 +134,10 @@ class FinetuneOptions(RecipeModel):
     """What convolutions and matrix products compute in while training; weights, optimiser and loss
     stay float32 (Micikevicius et al. 2018). `fp16` scales the loss and leaves out steps whose
     gradients overflow. `auto`: bf16 or fp16 where a GPU is made for it, else float32."""
+    channels_last: bool | Literal["auto"] = False
+    """While training, lay out images and weights of convolutions with channels last in memory,
+    which tensor cores and depthwise convolutions work faster on. `auto`: where that was seen to
+    help, and the program runs so. The saved model keeps its own layout."""
     freeze: list[Annotated[str, Field(min_length=1, max_length=512)]] = Field(
         default=[], max_length=256
     )

@@ -51,7 +51,9 @@ def find_gradients(
         for batch in pieces:
             together = part.last and batch is pieces[-1]
             with nullcontext() if together else world.apart(student.forward):
-                output = student.precision.run(student.forward, batch.inputs)
+                output = student.precision.run(
+                    student.forward, student.memory_format.inputs(batch.inputs)
+                )
                 exposed = student.program.exposed
                 features = {} if exposed is None else exposed.take()
                 loss = judge.loss(output, batch, features)

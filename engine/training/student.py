@@ -18,6 +18,7 @@ from engine.training.denormals import zero_subnormal
 from engine.training.divergence import LossWatch
 from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
+from engine.training.memory_format import MemoryFormat, memory_format_of
 from engine.training.optimizer import build_optimizer, leaves_zeros, require_range
 from engine.training.penalty import require_norm_scales
 from engine.training.precision import Precision, precision_of
@@ -42,6 +43,7 @@ class Student:
         average: of the weights, where the recipe asks for one.
         patience: where the run may end early.
         precision: that it computes in.
+        memory_format: that images and weights are laid out in.
         zeros_stay: masks need not be applied to the weights after a step, only to the gradients
             before it (see `engine.training.bit_masks`).
         bits: the masks as they are applied.
@@ -66,6 +68,7 @@ class Student:
     average: WeightAverage | None
     patience: Patience | None
     precision: Precision
+    memory_format: MemoryFormat
     zeros_stay: bool
     finished: int
     best: Best | None = None
@@ -221,6 +224,8 @@ def begin(program: Program, run: TrainingRun) -> Student:
         autocast=precision.lowered,
     )
     result = evaluation_copy(student)
+    memory_format = memory_format_of(program, run)
+    memory_format.lay_out(student)
     parameters = _trainable(student, frozen, run)
     if run.optimizer is None:
         require_range(options.optimizer, parameters, field=run.field)
@@ -245,6 +250,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
         average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
         patience=None if stopping is None else Patience(stopping),
         precision=precision,
+        memory_format=memory_format,
         zeros_stay=run.sparsity is None
         and run.optimizer is None
         and leaves_zeros(options.optimizer),

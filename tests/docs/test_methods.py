@@ -56,7 +56,15 @@ ACCEPTED: dict[str, set[str]] = {
     | {"label_smoothing", "warmup_epochs", "freeze", "distillation"}
     | {f"distillation_{field}" for field in {"features"} & set(recipe.Distillation.model_fields)}
     | {f"distillation_{kind}" for kind in _literals(recipe.Distillation, "kind") - {"soft_targets"}}
-    | {"clip_norm", "clip_value", "accumulate", "precision", "ema", "early_stopping"}
+    | {
+        "clip_norm",
+        "clip_value",
+        "accumulate",
+        "precision",
+        "channels_last",
+        "ema",
+        "early_stopping",
+    }
     | _literals(recipe.RecalibrateStage, "stage")
     | {"lr_auto"},
     "baseline": _literals(recipe.Baseline, "kind"),

@@ -62,6 +62,20 @@ TRAINING_STEPS: list[Method] = [
         schema=schema_of(FinetuneOptions, ["precision"]),
     ),
     Method(
+        name="channels_last",
+        kind="training",
+        summary=(
+            "Images and the weights of convolutions lie in memory with their channels side by side "
+            "while the program trains; `auto` does so on GPUs, and on CPUs where a good part of "
+            "the convolutions is depthwise. The result keeps the layout of the upload."
+        ),
+        formula="[n, c, h, w] is stored in the order n, h, w, c",
+        source="PyTorch's memory format `channels_last`",
+        data="training",
+        cost="one more copy of each batch; some networks train faster, others slower: measure",
+        schema=schema_of(FinetuneOptions, ["channels_last"]),
+    ),
+    Method(
         name="lr_auto",
         kind="training",
         summary=(
