@@ -30,6 +30,7 @@ from engine.structure import map_tensors
 _HERE = re.compile(r"^(?P<code>.*)\n\s*~+\s*<--- HERE", re.MULTILINE)
 _MESSAGE = re.compile(r"^(?:RuntimeError|builtins\.\w+|[\w.]*Error): (.*)$", re.MULTILINE)
 _NO_KERNEL = re.compile(r"not implemented for|Could not run '|dtypes not supported", re.IGNORECASE)
+_NO_ORDER = "does not have a deterministic implementation"
 
 
 @contextmanager
@@ -102,6 +103,12 @@ def failure_of(error: Exception, inputs: Sequence[Any], where: str) -> EngineErr
         return UnsupportedOperator(
             f"an operator of the model cannot run here: {reason}",
             hint="use another device or dtype, or export the model without this operator",
+            where=_code_line(error) or where,
+        )
+    if _NO_ORDER in reason:
+        return UnsupportedOperator(
+            f"an operator of the model has no deterministic kernel: {reason}",
+            hint="leave `deterministic` out of the recipe, or run on a CPU",
             where=_code_line(error) or where,
         )
     line = _code_line(error)

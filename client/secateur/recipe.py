@@ -157,6 +157,9 @@ class Recipe(RecipeModel):
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that train together, each on a GPU of its own (on a CPU worker: each on its share
     of the cores) and each on its part of every batch."""
+    deterministic: bool = False
+    """Only kernels that give the same bits every time, on a GPU too, where they are slower; an
+    operator that has none fails the job. On a CPU they always do."""
     search: Search | None = None
     """Numbers of the stages that vary; the job then tries many recipes and keeps the best."""
     exports: list[Literal["torchscript"]] = Field(default=["torchscript"])

@@ -113,9 +113,10 @@ def provenance(job: JobInput, model: Path) -> Provenance:
         },
         device=torch.cuda.get_device_name() if job.device.startswith("cuda") else job.device,
         threads=job.threads,
-        # Some CUDA kernels add in an order that changes from run to run.
+        # Some CUDA kernels add in an order that changes from run to run,
         # and a measured time changes from run to run, with what was removed to reach it.
-        deterministic=job.device == "cpu" and not timed_targets(job.recipe),
+        deterministic=(job.device == "cpu" or job.recipe.deterministic)
+        and not timed_targets(job.recipe),
     )
 
 

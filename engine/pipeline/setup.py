@@ -21,6 +21,7 @@ from engine.data.examples import example_inputs, source_of_examples, values_of
 from engine.data.fit import check_split
 from engine.data.opening import open_dataset
 from engine.data.splits import Dataset, Split
+from engine.deterministic import choose_kernels
 from engine.errors import CertificateFailed, DatasetInvalid, EngineError
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
@@ -87,6 +88,7 @@ def prepare(job: JobInput) -> Workbench:
     """
     _check_device(job.device, job.recipe.devices)
     torch.set_num_threads(job.threads)
+    choose_kernels(deterministic=job.recipe.deterministic)
     original = Program.load(job.model, device=job.device)
     _check_patterns(job.recipe, original.layer_names())
     for index, stage in enumerate(job.recipe.stages):
