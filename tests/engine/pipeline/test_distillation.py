@@ -15,7 +15,7 @@ from tests.engine.digits import Recorder, digits
 from tests.engine.pipeline.conftest import prune
 
 ALONE = {"alpha": 1, "temperature": 4}
-SGD = {"lr": 0.05}
+SGD = {"lr": 0.02}
 
 
 @pytest.fixture(scope="module")
