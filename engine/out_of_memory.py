@@ -16,8 +16,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says so."""
     if isinstance(error, OutOfMemory | MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
+    return isinstance(error, RuntimeError) and _says_so(str(error))
+
+
+def _says_so(text: str) -> bool:
+    return any(sign in text.lower() for sign in _SIGNS)
 
 
 def out_of_memory(error: BaseException, *, doing: str, where: str) -> OutOfMemory:
@@ -28,8 +31,9 @@ def out_of_memory(error: BaseException, *, doing: str, where: str) -> OutOfMemor
         doing: what the job did, after "while".
         where: the recipe field or dataset tensor that decides how much is needed.
     """
-    lines = str(error).strip().splitlines()
-    reason = lines[-1] if lines else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # TorchScript puts a traceback before the line that says so, CUDA statistics behind it.
+    reason = next((line for line in lines if _says_so(line)), lines[0])
     return OutOfMemory(
         f"out of memory while {doing}: {reason}",
         hint="lower `batch_size`, or run on a device with more memory",

@@ -366,8 +366,12 @@ class Recipe(RecipeModel):
 
     def _trained_beside(self) -> Iterator[tuple[str, FinetuneOptions]]:
         """The same of what is reported beside the result."""
+        trainings = self.trainings() if self.baselines else []
         for index, baseline in enumerate(self.baselines):
-            yield f"baselines.{index}", baseline.training or self.trainings()[-1]
+            training = baseline.training or (trainings[-1] if trainings else None)
+            # Without one the recipe is refused, by a check of its own.
+            if training is not None:
+                yield f"baselines.{index}", training
         if self.tradeoff is not None:
             for training in (self.tradeoff.learning, self.tradeoff.retraining):
                 if training is not None:

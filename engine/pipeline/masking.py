@@ -23,7 +23,7 @@ from engine.scores.tickets import ticket_scores
 from engine.seeds import derive
 from engine.selection.schedule import final_count
 from engine.torchscript.program import Program
-from engine.training.run import TrainingRun
+from engine.training.run import Trained, TrainingRun
 
 ScoreOf = Callable[[str, Tensor], Tensor]
 _LEAST, _MOST = 0.001, 0.999
@@ -122,11 +122,9 @@ def learns_masks(
     return build
 
 
-def keep_learned(state: JobState, step: TicketStep) -> None:
+def keep_learned(state: JobState, step: TicketStep, trained: Trained) -> None:
     """Take the logits out of the training that has ended."""
-    if state.training is None:
-        raise ValueError("a mask was learned without an epoch of training")
-    state.lottery.logits[step.stage_index] = state.training.optimizer["logits"]
+    state.lottery.logits[step.stage_index] = trained.optimizer["logits"]
 
 
 def _kept(allocation: Allocation, weights: Mapping[str, Tensor]) -> dict[str, float]:

@@ -31,7 +31,7 @@ from engine.pipeline.tradeoff import keep_point, note_point
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.evaluation import Evaluation, evaluate
-from engine.training.run import TrainingRun
+from engine.training.run import Trained, TrainingRun
 
 
 class RewindingTooLate(EngineError):
@@ -130,8 +130,9 @@ def program_to_train(bench: Workbench, state: JobState, step: TrainStep) -> Prog
     return state.program
 
 
-def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Program) -> None:
+def keep_trained(bench: Workbench, state: JobState, step: TrainStep, run: Trained) -> None:
     """Take over what a training run gave."""
+    trained = run.program
     if not step.aside:
         state.program = trained
     if isinstance(step, TradeOffStep):
@@ -142,7 +143,7 @@ def keep_trained(bench: Workbench, state: JobState, step: TrainStep, trained: Pr
     if step.part == "start":
         state.lottery.initial[index] = snapshot(trained)
     if step.part == "mask":
-        keep_learned(state, step)
+        keep_learned(state, step, run)
     copies = step.schedule.copies if isinstance(step.schedule, ImpRewind) else 1
     if copies > 1 and step.part in ("ticket", "copy"):
         kept = state.lottery.copies.setdefault(index, [])

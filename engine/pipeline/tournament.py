@@ -18,7 +18,7 @@ from secateur.recipe import PruneStage, Tournament, entries
 from secateur.report import Contestant, TournamentReport
 
 from engine.costs.matching import is_matched
-from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned
+from engine.errors import CriterionDoesNotFit, EngineError, NothingPruned, TrainingDiverged
 from engine.job import Listener
 from engine.measure.macs import count_macs
 from engine.measure.size import nonzero_count, parameter_count, weights_of
@@ -37,7 +37,7 @@ from engine.torchscript.program import Program
 from engine.tournament.ranking import winner
 from engine.training.dropout import rescaled_dropout
 from engine.training.evaluation import Evaluation, evaluate
-from engine.training.finetune import finetune
+from engine.training.finetune import train
 from engine.training.run import TrainingRun
 from engine.training.state import TrainingState
 
@@ -221,7 +221,15 @@ def _recovered(
         )[0],
         objective=bench.objective,
     )
-    return finetune(pruned.program, run, recovery)
+    trained = train(pruned.program, run, recovery)
+    if trained.diverged:
+        # A job goes on with what was sound; a contest is not won by what was left of a run.
+        raise TrainingDiverged(
+            f"its recovery diverged {trained.stopped}",
+            hint=f"lower the learning rate (it is {run.options.optimizer.lr})",
+            where=f"{field}.optimizer.lr",
+        )
+    return trained.program
 
 
 class _Recovery:

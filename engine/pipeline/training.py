@@ -87,7 +87,7 @@ def train_step(
         removed = masked_count(trained.masks) - masked_count(state.masks)
         state.masks = trained.masks
     _note_movement(state, step, run.sparsity)
-    keep_trained(bench, state, step, trained.program)
+    keep_trained(bench, state, step, trained)
     if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
         numbered = step.stage_index, step.changing
         take_out_dead(bench, state, numbered, step.label, listener)

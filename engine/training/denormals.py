@@ -16,6 +16,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from engine.training.dense import pieces
+
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
@@ -32,8 +34,16 @@ def zero_subnormal(tensors: Mapping[str, Tensor]) -> int:
     count = 0
     with torch.no_grad():
         for tensor in tensors.values():
-            if tensor.is_floating_point():
-                small = (tensor.abs() < torch.finfo(tensor.dtype).tiny) & (tensor != 0)
-                count += int(small.sum())
-                tensor.masked_fill_(small, 0.0)
+            if not tensor.is_floating_point():
+                continue
+            tiny = torch.finfo(tensor.dtype).tiny
+            for piece in pieces(tensor.detach()):
+                small = piece.abs() < tiny
+                if not bool(small.any()):
+                    continue
+                small &= piece != 0
+                found = int(small.sum())
+                if found:
+                    piece.masked_fill_(small, 0.0)
+                    count += found
     return count

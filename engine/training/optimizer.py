@@ -20,6 +20,7 @@ from secateur.recipe import FinetuneOptions, Optimizer
 from torch import Tensor
 
 from engine.errors import TrainingRuleUnmet
+from engine.training.dense import is_dense
 
 
 def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -45,17 +46,6 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
         weight_decay=options.weight_decay,
         nesterov=options.nesterov,
     )
-
-
-def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill a range of memory, in any order of dimensions, each its own place.
-
-    Autograd gives gradients the strides of such a parameter, and optimisers their moments.
-    """
-    last = sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    return tensor.numel() == 0 or last + 1 == tensor.numel()
 
 
 def leaves_zeros(options: Optimizer) -> bool:

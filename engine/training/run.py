@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from secateur.recipe import FinetuneOptions
@@ -136,6 +136,8 @@ class Trained:
         stopped: after which epoch it ended and why, where that was before the options' epochs.
         remarks: what the report must tell.
         recording: of the run's curves (see `engine.training.recording`).
+        optimizer: its state after the last step.
+        diverged: whether `stopped` is because the run ran away.
     """
 
     program: Program
@@ -143,3 +145,5 @@ class Trained:
     stopped: str | None = None
     recording: Recording | None = None
     remarks: tuple[str, ...] = ()
+    optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    diverged: bool = False

@@ -191,7 +191,15 @@ class Student:
             stopped = f"{end}: {patience.reason()}"
         stopped = self.diverged or stopped
         held = {name: mask.cpu() for name, mask in masks.items()}
-        return Trained(self.result, held, stopped, self.recording, tuple(self.remarks))
+        return Trained(
+            program=self.result,
+            masks=held,
+            stopped=stopped,
+            recording=self.recording,
+            remarks=tuple(self.remarks),
+            optimizer=self.optimizer.state_dict(),
+            diverged=bool(self.diverged),
+        )
 
     def _show(self) -> None:
         """Give the result the weights, or their average where there is one."""

@@ -66,6 +66,7 @@ def result(client: Secateur, job: Job, folder: Path) -> Tensor:
     return torch.jit.load(str(path)).layer.weight.detach()
 
 
+@pytest.mark.exhaustive
 def test_uploaded_initial_weights_decide_the_mask(
     client: Secateur, uploads: dict[str, Path], files: Path, tmp_path: Path
 ) -> None:

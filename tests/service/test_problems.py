@@ -104,7 +104,7 @@ def test_every_get_answers_a_head(api: Api) -> None:
         ("/v1/jobs/job_x/events?cursor=job_x", "cursor"),
         ("/v1/models?status=gone", "status"),
         ("/v1/jobs?status=gone", "status.0"),
-        ("/v1/jobs?type=search", "type"),
+        ("/v1/jobs?type=prune", "type"),
         ("/v1/jobs/job_x?wait=-1", "wait"),
         ("/v1/jobs/job_x/events?after=-1", "after"),
         ("/v1/jobs/job_x/metrics?limit=1001", "limit"),

@@ -79,7 +79,15 @@ def train_together(
         run.sparsity.recall(result["memory"], run.device)
     recording = Recording(run, observer)
     recording.recall(result["recording"])
-    return Trained(program, result["masks"], result["stopped"], recording)
+    return Trained(
+        program=program,
+        masks=result["masks"],
+        stopped=result["stopped"],
+        recording=recording,
+        remarks=tuple(result["remarks"]),
+        optimizer=result["optimizer"],
+        diverged=result["diverged"],
+    )
 
 
 def _threads(job: JobInput) -> int:

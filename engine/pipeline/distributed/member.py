@@ -120,6 +120,9 @@ def _result(trained: Trained, memory: object) -> dict[str, object]:
         "tensors": {name: held.cpu() for name, held in trained.program.attributes().items()},
         "masks": trained.masks,
         "stopped": trained.stopped,
+        "diverged": trained.diverged,
+        "remarks": list(trained.remarks),
+        "optimizer": trained.optimizer,
         "memory": memory,
         "recording": None if trained.recording is None else trained.recording.to_plain(),
     }

@@ -374,7 +374,12 @@ def test_what_random_numbers_are_drawn_for_stays_whole(way: str) -> None:
     assert removed_of(planned) == {"b": 4}
     assert frozen_by(planned, "aten::dropout")["a"] == "random numbers are drawn for it"
     assert certificate.kind == "exact"
-    assert 0 < certificate.max_relative_error < 1e-9
+    # May be no error at all: it depends on how a processor adds. That there was something to
+    # compare does not.
+    assert certificate.max_relative_error < 1e-9
+    torch.manual_seed(1)
+    first = program.run([rows()])
+    assert float((program.run([rows()]) - first).abs().max()) > 0.01
 
 
 class Untraceable(Three):

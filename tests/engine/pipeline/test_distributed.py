@@ -74,6 +74,7 @@ def test_two_processes_have_the_loss_curve_of_one(run, net, few_digits):
     assert [path.name for path in two.folder.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.exhaustive
 def test_a_fault_of_the_job_is_raised_as_what_it_is(make_job, net, few_digits):
     wild = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 30}
     with pytest.raises(TrainingDiverged) as caught:

@@ -25,8 +25,15 @@ RAMP = prune(
 )
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param((4, 9), id="some"),
+        pytest.param((2, 3, 5, 8, 10), id="others", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_stopped_job_goes_on_with_what_training_accumulated(
-    make_job, lenet, little_data, tmp_path
+    make_job, lenet, little_data, tmp_path, numbers
 ):
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -49,7 +56,7 @@ def test_a_stopped_job_goes_on_with_what_training_accumulated(
         for state in states
         if state.training is not None and state.next_step in {1, 4}
     )
-    for number in (2, 3, 4, 5, 8, 9, 10):
+    for number in numbers:
         again = make_job(lenet, recipe, little_data, kept / f"{number}.pt")
         compress(again, Recorder())
         got = weights_of(again.workdir)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engine.errors import TrainingRuleUnmet
 from engine.training.finetune import finetune
-from engine.training.optimizer import build_optimizer, is_dense, require_range
+from engine.training.optimizer import build_optimizer, require_range
 from tests.engine.training.test_finetune import Observer, make_program, options, run_of
 
 
@@ -36,15 +36,6 @@ def test_steps_by_hand():
     #   v = 0.999 * 0.001 * 0.36 + 0.001 * 0.04 = 0.00039964, by 1 - 0.998001: / 0.001999
     step = (0.034 / 0.19) / sqrt(0.00039964 / 0.001999)
     assert moved("adam", [0.5, -0.299]) == pytest.approx(0.99 - 0.01 * step, abs=1e-8)
-
-
-def test_weights_that_fill_their_memory():
-    whole = torch.zeros(2, 3, 4, 5)
-    last = whole.contiguous(memory_format=torch.channels_last)
-    for dense in (whole, last, whole.permute(3, 1, 0, 2), whole[1], whole[0, 0, 0, 0], whole[:0]):
-        assert is_dense(dense)
-    for other in (whole[:, 1:], whole[..., ::2], torch.zeros(1).expand(3), torch.zeros(4)[::2]):
-        assert not is_dense(other)
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw"])
