@@ -134,7 +134,8 @@ class Network:
         build: makes the module with new weights.
         data: makes inputs and targets for as many samples, from a generator.
         batch_size: samples of a step.
-        steps: of a block, about one to two seconds on one core.
+        steps: of a block, which is an epoch of about five seconds on one core. What an epoch costs
+            besides its steps is the same for any length, so a much shorter one overstates it.
         optimizer: of the recipe.
     """
 
@@ -172,7 +173,7 @@ _SGD: dict[str, str | float] = {"kind": "sgd", "lr": 0.01, "momentum": 0.9, "wei
 _ADAMW: dict[str, str | float] = {"kind": "adamw", "lr": 3e-4, "weight_decay": 0.05}
 
 NETWORKS = {
-    "resnet18": Network(ResNet18, _images(64), 32, 3, _SGD),
-    "vit": Network(ViT, _images(32), 32, 3, _ADAMW),
-    "decoder": Network(Decoder, _text, 16, 10, _ADAMW),
+    "resnet18": Network(ResNet18, _images(64), 32, 12, _SGD),
+    "vit": Network(ViT, _images(32), 32, 12, _ADAMW),
+    "decoder": Network(Decoder, _text, 16, 40, _ADAMW),
 }
