@@ -141,11 +141,6 @@ def fingerprint_of(job: JobInput) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _beside(job: JobInput) -> list[Path | None]:
-    """The files that came with the model and the dataset."""
-    return [job.initial, job.loss, job.metric]
-
-
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """The recipe with every default written out."""
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
