@@ -40,6 +40,7 @@ from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, WeightOnly, order_fault
 from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
@@ -96,6 +97,8 @@ __all__ = [
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "QuantizeOptions",
+    "QuantizeStage",
     "RecalibrateStage",
     "Recipe",
     "Rigl",
@@ -109,6 +112,7 @@ __all__ = [
     "Supermask",
     "Tournament",
     "WeightAveraging",
+    "WeightOnly",
     "entries",
     "training_of",
 ]
@@ -121,7 +125,8 @@ class FinetuneStage(FinetuneOptions):
 
 
 Stage = Annotated[
-    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage | QuantizeStage,
+    Field(discriminator="stage"),
 ]
 
 
@@ -175,7 +180,7 @@ class Recipe(RecipeModel):
         return check_extent(inputs)
 
     @model_validator(mode="after")
-    def _something_is_pruned_or_scanned(self) -> Self:
+    def _something_is_made_smaller_or_scanned(self) -> Self:
         if self.scans:
             fields = ("constraints", "measure", "baselines")
             defaults = type(self).model_fields
@@ -188,8 +193,18 @@ class Recipe(RecipeModel):
                     "`search` tries recipes that make models, and a recipe of `stage: score` makes "
                     "none; leave one of them out"
                 )
-        elif not any(isinstance(stage, PruneStage) for stage in self.stages):
-            raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        elif not any(isinstance(stage, PruneStage | QuantizeOptions) for stage in self.stages):
+            raise ValueError(
+                "`stages` has no `stage: prune` and no `stage: quantize`; nothing would become "
+                "smaller"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_moves_quantised_weights(self) -> Self:
+        fault = order_fault(self.stages)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -251,7 +266,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage | RecalibrateStage):
+            if not isinstance(stage, PruneStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -280,7 +295,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
@@ -301,7 +316,7 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
-            if isinstance(stage, ScoreStage):
+            if not isinstance(stage, PruneStage):
                 continue
             if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"

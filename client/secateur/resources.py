@@ -319,6 +319,7 @@ class Method(Resource):
         "allocation",
         "schedule",
         "training",
+        "quantization",
         "baseline",
         "scan",
         "sampler",

@@ -16,6 +16,7 @@ from secateur.recipe import (
     ScoreStage,
     training_of,
 )
+from secateur.recipe_quantize import QuantizeOptions, QuantizeStage
 from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
@@ -153,8 +154,36 @@ class RecalibrateStep:
         return False
 
 
+@dataclass(frozen=True)
+class QuantizeStep:
+    """Weights get fewer bits."""
+
+    stage_index: int
+    stage: QuantizeStage
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        return f"quantize ({self.stage.scheme})"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        return f"recipe.stages.{self.stage_index}"
+
+    @property
+    def shown_round(self) -> int | None:
+        """It has no rounds."""
+        return None
+
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return False
+
+
 TrainStep = FinetuneStep | TicketStep | BaselineStep | TradeOffStep
-Step = PruneStep | TrainStep | TournamentStep | RecalibrateStep
+Step = PruneStep | TrainStep | TournamentStep | RecalibrateStep | QuantizeStep
 
 
 def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
@@ -170,6 +199,9 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
             raise TypeError("a score stage is no step towards a smaller model")
         if isinstance(stage, RecalibrateStage):
             steps.append(RecalibrateStep(index, stage))
+            continue
+        if isinstance(stage, QuantizeOptions):
+            steps.append(QuantizeStep(index, stage))
             continue
         if not isinstance(stage, PruneStage):
             steps.append(FinetuneStep(index, stage))

@@ -8,6 +8,7 @@ from secateur.methods.criteria import CRITERIA
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.objectives import LOSSES, METRICS
+from secateur.methods.quantization import QUANTIZATION
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
@@ -28,6 +29,7 @@ METHODS = [
     *TRAINING,
     *TRAINING_RULES,
     *TRAINING_STEPS,
+    *QUANTIZATION,
     *BASELINES,
     *SCANS,
     *SAMPLERS,

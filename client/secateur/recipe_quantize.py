@@ -1,0 +1,61 @@
+"""Quantisation: fewer bits for each weight, as stages of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from secateur.recipe_base import RecipeModel
+
+Decode = Literal["at_load", "at_use"]
+"""When stored weights become numbers again."""
+
+
+class QuantizeOptions(RecipeModel):
+    """What every scheme of quantisation has."""
+
+    stage: Literal["quantize"]
+    exclude: list[str] = Field(default=[], max_length=256)
+    """Patterns of layers that keep their weights as they are."""
+
+
+class WeightOnly(QuantizeOptions):
+    """Weights stored in 8, 4, 2 or 1 bits with a scale for each group; the arithmetic stays in
+    floating point."""
+
+    scheme: Literal["weight_only"]
+    bits: Literal[8, 4, 2, 1] = 8
+    """Of each weight. One bit is its sign, times the mean magnitude of its group."""
+    group_size: Annotated[int, Field(ge=2, le=65_536)] | None = 64
+    """Weights of an output channel that share a scale; null gives each channel one scale."""
+    symmetric: bool = False
+    """Grids around zero: no offsets to store, and zero is exact."""
+    clip: Literal["none", "mse"] = "none"
+    """`mse` narrows the range of each group to where the squared error is smallest."""
+    decode: Decode = "at_use"
+    """`at_use` keeps weights small in memory and decodes them whenever they are read; `at_load`
+    decodes them once, when the file is loaded: memory and speed are then as before."""
+
+
+QuantizeStage = WeightOnly
+
+
+def order_fault(stages: Sequence[object]) -> str | None:
+    """What is wrong with the order of stages, or None.
+
+    Args:
+        stages: of the recipe.
+    """
+    first: int | None = None
+    for index, stage in enumerate(stages):
+        name = getattr(stage, "stage", "")
+        if isinstance(stage, QuantizeOptions):
+            first = index if first is None else first
+        elif first is not None and name in ("prune", "finetune"):
+            return (
+                f"`stages.{index}` is a `{name}` stage after `stages.{first}`, which quantises: it "
+                "would move weights off their grid; put it before the first `quantize` stage"
+            )
+    return None

@@ -1,0 +1,50 @@
+"""What the quantisation stages of a job made so far: how each weight is to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur.recipe_quantize import Decode
+
+from engine.quantisation.encoding import Encoding, Encodings
+from engine.quantisation.weight_only import WeightOnly
+
+_SCHEMES: dict[str, type[Encoding]] = {kind.scheme: kind for kind in (WeightOnly,)}
+
+
+@dataclass
+class Quantised:
+    """How the weights of a program are stored in its file.
+
+    Attributes:
+        encodings: of the weights that are stored in fewer bits, by name.
+        decode: when each of them becomes numbers.
+    """
+
+    encodings: Encodings = field(default_factory=dict)
+    decode: dict[str, Decode] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.encodings)
+
+    def at(self, decode: Decode) -> Encodings:
+        """The encodings that become numbers then."""
+        return {name: one for name, one in self.encodings.items() if self.decode[name] == decode}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data and tensors, for checkpoints."""
+        return {
+            name: {"scheme": one.scheme, "decode": self.decode[name], **one.to_plain()}
+            for name, one in self.encodings.items()
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any] | None) -> Quantised:
+        """The inverse of `to_plain`; checkpoints of older versions have none."""
+        held = cls()
+        for name, one in (plain or {}).items():
+            held.encodings[name] = _SCHEMES[one["scheme"]].from_plain(one)
+            held.decode[name] = one["decode"]
+        return held
