@@ -310,4 +310,3 @@ def layer(row: LayerReport) -> LayerRow:
         formatting.ratio(total / row.nonzero_after) if row.nonzero_after else MISSING,
         row.removed_fraction,
     )
-

@@ -213,7 +213,13 @@ class _Job:
         model = self._job.workdir / "compact.pt"
         self._write_result(state, model)
         try:
-            check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
+            # A lowered program computes other numbers: its file is held against itself.
+            stands_for = (
+                state.program.twin()
+                if state.quantised.lowering is None
+                else Program.as_uploaded(model, device=self._job.device)
+            )
+            check_reload(stands_for, model, bench.inputs, self._job.workdir)
         except BaseException:
             model.unlink()
             raise
@@ -285,23 +291,27 @@ class _Job:
             return measure(bench, program, file_bytes=len(self._file_of(program)))
         with TemporaryDirectory(dir=self._job.workdir) as folder:
             file = Path(folder) / "model.pt"
-            write_deployed(program, state.quantised, file)
-            measured = measure(bench, program, file_bytes=file.stat().st_size)
+            write_deployed(self._on_cpu(program), state.quantised, file)
+            runs = None
+            if state.quantised.lowering is not None:
+                runs = Program.as_uploaded(file, device=self._job.device)
+            measured = measure(bench, program, file_bytes=file.stat().st_size, runs=runs)
         measured.memory_bytes = memory_deployed(program, state.quantised)
         return measured
 
     def _write_result(self, state: JobState, path: Path) -> None:
         """Write the file from the CPU: it must load on machines without a GPU."""
         if state.quantised:
-            program = state.program
-            if self._job.device != "cpu":
-                program = Program.load(self._file_of(program))
-            write_deployed(program, state.quantised, path)
-            return
-        file = self._file_of(state.program)
-        path.write_bytes(
-            file if self._job.device == "cpu" else Program.load(file).to_bytes()
-        )
+            write_deployed(self._on_cpu(state.program), state.quantised, path)
+        elif self._job.device == "cpu":
+            path.write_bytes(self._file_of(state.program))
+        else:
+            path.write_bytes(self._on_cpu(state.program).to_bytes())
+
+    def _on_cpu(self, program: Program) -> Program:
+        if self._job.device == "cpu":
+            return program
+        return Program.load(self._file_of(program))
 
     def _save(self, bench: Workbench, state: JobState) -> None:
         # The upload itself is at hand whenever a job resumes.

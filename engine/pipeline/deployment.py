@@ -11,10 +11,12 @@ from engine.torchscript.program import Program
 
 
 def deployed(program: Program, quantised: Quantised) -> Program:
-    """The program that is written; it computes what `program` does, to the bit.
+    """The program that is written.
+
+    Without a lowering it computes what `program` does, to the bit.
 
     Args:
-        program: whose weights already have the values that decoding gives.
+        program: on the CPU; its weights already have the values that decoding gives.
         quantised: how they are stored.
     """
     at_use, at_load = quantised.at("at_use"), quantised.at("at_load")
@@ -22,7 +24,7 @@ def deployed(program: Program, quantised: Quantised) -> Program:
         program = packaged(program, at_use, decode="at_use")
     if at_load:
         program = packaged(program, at_load, decode="at_load")
-    return program
+    return program if quantised.lowering is None else quantised.lowering.lower(program)
 
 
 def write_deployed(program: Program, quantised: Quantised, path: Path) -> None:
@@ -30,8 +32,13 @@ def write_deployed(program: Program, quantised: Quantised, path: Path) -> None:
     deployed(program, quantised).save(path)
 
 
-def memory_deployed(program: Program, quantised: Quantised) -> int:
-    """Bytes of its tensors in memory between runs; weights decoded at load are whole there."""
+def memory_deployed(program: Program, quantised: Quantised) -> int | None:
+    """Bytes of its tensors in memory between runs; weights decoded at load are whole there.
+
+    None for a lowered program: its packed weights lie in objects that do not tell their size.
+    """
+    if quantised.lowering is not None:
+        return None
     held = program.attributes()
     saved = sum(
         held[name].numel() * held[name].element_size() - one.stored_bytes

@@ -174,9 +174,7 @@ def _warnings(done: _Outcome) -> list[str]:
     return [f"{shown}{more} stay in floating point: with scales and tables they would be bigger"]
 
 
-def _nothing(
-    stage: QuantizeOptions, layers: list[QuantizedLayer], where: str
-) -> NothingQuantised:
+def _nothing(stage: QuantizeOptions, layers: list[QuantizedLayer], where: str) -> NothingQuantised:
     told = "; ".join(f"`{layer.name}`: {layer.reason}" for layer in layers[:4])
     return NothingQuantised(
         "no weight can be stored in fewer bits",

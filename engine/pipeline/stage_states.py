@@ -63,7 +63,8 @@ def distribution_after(
     later = [
         item
         for item in steps[position + 1 :]
-        if isinstance(item, PruneStep) or not (item.aside or isinstance(item, RecalibrateStep | QuantizeStep))
+        if isinstance(item, PruneStep)
+        or not (item.aside or isinstance(item, RecalibrateStep | QuantizeStep))
     ]
     if any(isinstance(item, PruneStep) == pruned for item in later):
         return state.weights

@@ -79,9 +79,7 @@ def test_a_job_resumes_to_the_bit(run, make_job, lenet, little_data):
     recipe = {"stages": [prune(), {"stage": "finetune", "epochs": 1}, EIGHT, FOUR]}
     whole = run(lenet, {"stages": recipe["stages"][:3]}, little_data)
     for name in ("checkpoint.pt",):
-        again = run(
-            lenet, {"stages": recipe["stages"][:3]}, little_data, whole.folder / name
-        )
+        again = run(lenet, {"stages": recipe["stages"][:3]}, little_data, whole.folder / name)
         assert (again.folder / "compact.pt").read_bytes() == (
             whole.folder / "compact.pt"
         ).read_bytes()
