@@ -13,7 +13,7 @@ from secateur.recipe import (
     RecalibrateStage,
     Recipe,
     Rigl,
-    ScoreStage,
+    Stage,
     training_of,
 )
 from secateur.recipe_quantize import QuantizeOptions, QuantizeStage
@@ -195,16 +195,8 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, ScoreStage):
-            raise TypeError("a score stage is no step towards a smaller model")
-        if isinstance(stage, RecalibrateStage):
-            steps.append(RecalibrateStep(index, stage))
-            continue
-        if isinstance(stage, QuantizeOptions):
-            steps.append(QuantizeStep(index, stage))
-            continue
         if not isinstance(stage, PruneStage):
-            steps.append(FinetuneStep(index, stage))
+            steps.append(_only_step(index, stage))
             continue
         if stage.contest is not None:
             steps.append(TournamentStep(index, stage))
@@ -231,6 +223,17 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     if recipe.tradeoff is not None:
         steps.extend(tradeoff_steps(recipe.tradeoff, len(recipe.stages)))
     return steps
+
+
+def _only_step(index: int, stage: Stage) -> Step:
+    """The step of a stage that has one."""
+    if isinstance(stage, RecalibrateStage):
+        return RecalibrateStep(index, stage)
+    if isinstance(stage, QuantizeOptions):
+        return QuantizeStep(index, stage)
+    if isinstance(stage, FinetuneOptions):
+        return FinetuneStep(index, stage)
+    raise TypeError(f"a {stage.stage} stage is no step towards a smaller model")
 
 
 def _as_the_stages_train(baseline: Baseline, trainings: list[FinetuneOptions]) -> FinetuneOptions:

@@ -156,7 +156,7 @@ def judge(
     warnings.extend(remarks)
     return Verdict(
         ok=faults == 0,
-        summary=_summary(before, after, change, faster, decides, quantization),
+        summary=_summary(before, after, change, faster, decides, quantization=quantization),
         warnings=warnings,
         compression_ratio=before.parameters / max(after.nonzero_parameters, 1),
         file_ratio=before.file_bytes / after.file_bytes,
@@ -177,6 +177,7 @@ def _summary(
     change: float | None,
     faster: dict[str, float],
     decides: MetricReport,
+    *,
     quantization: Sequence[QuantizationReport],
 ) -> str:
     parts = [

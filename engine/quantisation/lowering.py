@@ -1,9 +1,9 @@
 """Arithmetic in fewer bits: how a program is rewritten when its file is made.
 
-Encodings store weights smaller and leave the arithmetic alone, so a program in floating point stands
-for the file exactly. A lowering replaces operators: what it makes computes other numbers, so it is
-what gets measured and verified, while the program in floating point stays for everything that counts
-parameters and products.
+Encodings store weights smaller and leave the arithmetic alone, so a program in floating point
+stands for the file exactly. A lowering replaces operators: what it makes computes other numbers, so
+it is what gets measured and verified, while the program in floating point stays for everything that
+counts parameters and products.
 """
 
 from __future__ import annotations

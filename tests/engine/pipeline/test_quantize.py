@@ -91,7 +91,9 @@ def test_a_second_stage_takes_what_the_first_left(run, lenet):
     first, second = run(lenet, {"inputs": INPUTS, "stages": stages}).result.report.quantization
     encoded = {layer.name for layer in first.layers if layer.form == "encoded"}
     later = {layer.name for layer in second.layers if layer.form == "encoded"}
-    assert encoded and later and not encoded & later
+    assert encoded
+    assert later
+    assert not encoded & later
     reasons = {layer.name: layer.reason for layer in second.layers if layer.form == "float"}
     assert all("an earlier stage" in reasons[name] for name in encoded)
 
