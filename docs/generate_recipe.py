@@ -20,7 +20,7 @@ BLOCK = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTA
 # Fields whose name and values say enough in code, but not to a reader who meets them here.
 WORDS = {
     "version": "Of the recipe format.",
-    "stages": "What happens, in this order; at least one of them prunes or quantises, or all of them "
+    "stages": "What happens, in this order; at least one prunes or quantises, or all of them "
     "score.",
     "constraints": "Limits on the result.",
     "measure": "How latency is measured.",
