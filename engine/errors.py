@@ -83,7 +83,7 @@ class TargetUnreachable(EngineError):
 
 
 class WeightsNotNumbers(EngineError):
-    """A weight that would be ranked holds NaN."""
+    """A weight that would be ranked or stored in fewer bits holds NaN or infinity."""
 
     type = "weights-not-numbers"
 
@@ -135,3 +135,9 @@ class CriterionDoesNotFit(EngineError):
     """The model has nothing that the criterion looks at."""
 
     type = "criterion-does-not-fit"
+
+
+class CodebookDoesNotFit(EngineError):
+    """A codebook of this size or type cannot hold what the weight needs."""
+
+    type = "codebook-does-not-fit"
