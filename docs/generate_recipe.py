@@ -24,7 +24,6 @@ WORDS = {
     "score.",
     "constraints": "Limits on the result.",
     "measure": "How latency is measured.",
-    "exports": "Formats of the result.",
     "seed": "Decides everything random: order of samples, random scores, dropout.",
     "dtype": "Type of its values.",
     "scheme": "How weights are stored: see [quantisation.md](quantisation.md).",

@@ -18,7 +18,7 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
 from engine.quantisation.encoding import Encoding
-from engine.quantisation.quantisable import quantisable
+from engine.quantisation.quantisable import quantisable, too_large
 from engine.quantisation.weight_only import encode_weight_only
 from engine.torchscript.program import Program
 
@@ -37,6 +37,7 @@ class _Outcome:
     program: Program
     encodings: dict[str, Encoding] = field(default_factory=dict)
     layers: list[QuantizedLayer] = field(default_factory=list)
+    too_large: list[str] = field(default_factory=list)
 
 
 def quantize_step(
@@ -90,11 +91,13 @@ def encoder_of(stage: QuantizeOptions) -> Encoder:
     raise TypeError(f"`{type(stage).__name__}` stores no weights")
 
 
+@torch.no_grad()
 def encode_weights(
     given: Program, stage: QuantizeOptions, state: JobState, encode: Encoder
 ) -> _Outcome:
     """Encode what can be, and write the decoded values into a program of its own."""
     done = _Outcome(given.twin())
+    held = done.program.attributes()
     weights, reasons = quantisable(given, stage.exclude)
     for name, reason in reasons.items():
         done.layers.append(_kept(name, given.attributes()[name], reason))
@@ -107,15 +110,14 @@ def encode_weights(
             continue
         encoding = encode(name, weight.detach().cpu(), state.masks.get(name))
         before = weight.numel() * weight.element_size()
-        if encoding.stored_bytes >= before:
-            reason = (
-                f"it would take {encoding.stored_bytes:,} bytes with its scales and tables, "
-                f"and has {before:,} now"
-            )
+        reason = too_large(encoding)
+        if reason:
             done.layers.append(_kept(name, weight, reason))
+            done.too_large.append(name)
             continue
         decoded = encoding.decode().to(weight.device)
-        done.program.set_tensor(name, decoded)
+        # In place: a weight that two layers share stays shared.
+        held[name].copy_(decoded)
         done.encodings[name] = encoding
         done.layers.append(
             QuantizedLayer(
@@ -166,11 +168,10 @@ def _mean_bits(encodings: dict[str, Encoding]) -> float:
 
 
 def _warnings(done: _Outcome) -> list[str]:
-    bigger = [layer.name for layer in done.layers if (layer.reason or "").startswith("it would")]
-    if not bigger:
+    if not done.too_large:
         return []
-    shown = ", ".join(f"`{name}`" for name in bigger[:6])
-    more = f" and {len(bigger) - 6} more" if len(bigger) > 6 else ""
+    shown = ", ".join(f"`{name}`" for name in done.too_large[:6])
+    more = f" and {len(done.too_large) - 6} more" if len(done.too_large) > 6 else ""
     return [f"{shown}{more} stay in floating point: with scales and tables they would be bigger"]
 
 
