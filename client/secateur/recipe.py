@@ -41,7 +41,13 @@ from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
-from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, WeightOnly, order_fault
+from secateur.recipe_quantize import (
+    Codebook,
+    QuantizeOptions,
+    QuantizeStage,
+    WeightOnly,
+    order_fault,
+)
 from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
@@ -76,6 +82,7 @@ __all__ = [
     "Allocation",
     "Baseline",
     "Checkpoints",
+    "Codebook",
     "Constraints",
     "Criterion",
     "Data",

@@ -39,7 +39,29 @@ class WeightOnly(QuantizeOptions):
     decodes them once, when the file is loaded: memory and speed are then as before."""
 
 
-QuantizeStage = WeightOnly
+class Codebook(QuantizeOptions):
+    """Weights that share a few values: a table of them, and for each weight which one it has."""
+
+    scheme: Literal["codebook"]
+    size: Annotated[int, Field(ge=2, le=256)] = 16
+    """Values in a table; indices take as many bits as they need to tell them apart. Pruned weights
+    take one entry, the exact zero."""
+    method: Literal["kmeans", "gaussian_mixture"] = "kmeans"
+    """How the values are found: means of clusters, or of the components of a mixture."""
+    start: Literal["linear", "density", "random"] = "linear"
+    """Where the search starts: evenly over the range, evenly over the weights by number, or at
+    weights drawn by the seed (Han et al. 2016)."""
+    groups: Annotated[int, Field(ge=1, le=65_536)] = 1
+    """Tables of a weight, each for its part of the output channels; weights with fewer channels
+    have one for each."""
+    table: Literal["float32", "float16"] = "float32"
+    """Type of the shared values."""
+    decode: Decode = "at_use"
+    """`at_use` keeps indices in memory and looks values up whenever they are read; `at_load`
+    looks them up once, when the file is loaded: memory and speed are then as before."""
+
+
+QuantizeStage = Annotated[WeightOnly | Codebook, Field(discriminator="scheme")]
 
 
 def order_fault(stages: Sequence[object]) -> str | None:

@@ -215,17 +215,13 @@ class _Job:
         model = self._job.workdir / "compact.pt"
         self._write_result(state, model)
         try:
-<<<<<<< HEAD
             # A lowered program computes other numbers: its file is held against itself.
             stands_for = (
                 state.program.twin()
                 if state.quantised.lowering is None
                 else Program.as_uploaded(model, device=self._job.device)
             )
-            check_reload(stands_for, model, bench.inputs, self._job.workdir)
-=======
-            error = check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
->>>>>>> main
+            error = check_reload(stands_for, model, bench.inputs, self._job.workdir)
         except BaseException:
             model.unlink()
             raise

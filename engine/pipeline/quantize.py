@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from secateur.recipe_quantize import QuantizeOptions, WeightOnly
+from secateur.recipe_quantize import Codebook, QuantizeOptions, WeightOnly
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from engine.job import Listener
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
+from engine.quantisation.codebook import codebook_of
 from engine.quantisation.encoding import Encoding
 from engine.quantisation.quantisable import quantisable, too_large
 from engine.quantisation.weight_only import encode_weight_only
@@ -50,7 +51,7 @@ def quantize_step(
         EngineError: a weight cannot be encoded, named.
     """
     given, stage = state.program, step.stage
-    done = encode_weights(given, stage, state, encoder_of(stage))
+    done = encode_weights(given, stage, state, encoder_of(stage, bench.recipe.seed))
     if not done.encodings:
         raise _nothing(stage, done.layers, step.field)
     state.program = done.program
@@ -72,8 +73,24 @@ def quantize_step(
     return report
 
 
-def encoder_of(stage: QuantizeOptions) -> Encoder:
+def encoder_of(stage: QuantizeOptions, seed: int) -> Encoder:
     """How the scheme of a stage stores a weight."""
+    if isinstance(stage, Codebook):
+
+        def codebook(name: str, weight: Tensor, mask: Tensor | None) -> Encoding:
+            return codebook_of(
+                name,
+                weight,
+                size=stage.size,
+                method=stage.method,
+                start=stage.start,
+                seed=seed,
+                keep=mask,
+                groups=min(stage.groups, weight.shape[0]),
+                dtype=torch.float32 if stage.table == "float32" else torch.float16,
+            )
+
+        return codebook
     if isinstance(stage, WeightOnly):
 
         def weight_only(name: str, weight: Tensor, mask: Tensor | None) -> Encoding:

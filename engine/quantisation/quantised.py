@@ -8,11 +8,12 @@ from typing import Any
 
 from secateur.recipe_quantize import Decode
 
+from engine.quantisation.codebook import Codebook
 from engine.quantisation.encoding import Encoding, Encodings
 from engine.quantisation.lowering import Lowering
 from engine.quantisation.weight_only import WeightOnly
 
-_SCHEMES: dict[str, type[Encoding]] = {kind.scheme: kind for kind in (WeightOnly,)}
+_SCHEMES: dict[str, type[Encoding]] = {kind.scheme: kind for kind in (WeightOnly, Codebook)}
 _LOWERINGS: dict[str, type[Lowering]] = {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe_quantize import WeightOnly
+from secateur.recipe_quantize import Codebook, WeightOnly
 from secateur.resources import Method
 
 QUANTIZATION: list[Method] = [
@@ -25,6 +25,26 @@ QUANTIZATION: list[Method] = [
             WeightOnly,
             ["bits", "group_size", "symmetric", "clip", "decode", "exclude"],
             scheme="weight_only",
+        ),
+    ),
+    Method(
+        name="codebook",
+        kind="quantization",
+        summary=(
+            "Weight sharing: the weights of a layer are clustered, and each one becomes the index "
+            "of its cluster in a table of shared values. Indices are packed to the bits they "
+            "need; pruned weights stay exactly zero. Stock operators in the file look the values "
+            "up."
+        ),
+        formula="w ~ t[i], i = argmin_k |w - t_k| (kmeans) or the likeliest component k "
+        "(gaussian_mixture); n ceil(log2 K) + K b bits for n weights and K values of b bits",
+        source="Han, Mao & Dally 2016, Deep Compression (ICLR), section 3",
+        data="none",
+        cost="a clustering of each weight's histogram; at each use, one look-up a weight",
+        schema=schema_of(
+            Codebook,
+            ["size", "method", "start", "groups", "table", "decode", "exclude"],
+            scheme="codebook",
         ),
     ),
 ]

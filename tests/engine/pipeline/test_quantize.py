@@ -75,15 +75,21 @@ def test_weights_that_pruning_zeroed_stay_zero(run, lenet):
     assert done.result.report.certificate.detail.startswith("no channel was removed: the result")
 
 
-def test_a_job_resumes_to_the_bit(run, make_job, lenet, little_data):
-    recipe = {"stages": [prune(), {"stage": "finetune", "epochs": 1}, EIGHT, FOUR]}
-    whole = run(lenet, {"stages": recipe["stages"][:3]}, little_data)
-    for name in ("checkpoint.pt",):
-        again = run(lenet, {"stages": recipe["stages"][:3]}, little_data, whole.folder / name)
-        assert (again.folder / "compact.pt").read_bytes() == (
-            whole.folder / "compact.pt"
-        ).read_bytes()
-        assert again.result.report.quantization == whole.result.report.quantization
+def test_a_job_resumes_to_the_bit(make_job, lenet, little_data, tmp_path):
+    recipe = {"stages": [prune(), EIGHT | {"exclude": ["conv*"]}, FOUR]}
+    job, heard = make_job(lenet, recipe, little_data), Recorder(keep=tmp_path)
+    whole = compress(job, heard)
+    assert heard.checkpoints == 1 + 3
+    for number in (2, 3, 4):
+        again = make_job(lenet, recipe, little_data, tmp_path / f"{number}.pt")
+        report = compress(again, Recorder()).report
+        assert report.quantization == whole.report.quantization
+        first, second = (
+            torch.jit.load(folder / "compact.pt").state_dict()
+            for folder in (job.workdir, again.workdir)
+        )
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_second_stage_takes_what_the_first_left(run, lenet):
@@ -104,3 +110,21 @@ def test_nothing_to_quantise_is_an_error_with_the_reasons(make_job, lenet):
         compress(job, Recorder())
     assert caught.value.where == "recipe.stages.0.exclude"
     assert "`conv1.weight`" in caught.value.hint
+
+
+@pytest.mark.parametrize("decode", ["at_use", "at_load"])
+def test_pruned_weights_share_values_in_a_smaller_file(run, lenet, decode):
+    stages = [
+        prune(granularity="element", allocation={"amount": 0.7, "scope": "global"}),
+        {"stage": "quantize", "scheme": "codebook", "size": 16, "decode": decode},
+    ]
+    done = run(lenet, {"inputs": INPUTS, "stages": stages})
+    report = done.result.report
+    assert report.after.file_bytes < 0.3 * report.before.file_bytes
+    assert report.after.nonzero_parameters <= report.stages[0].nonzero_parameters
+    small = report.after.memory_bytes < 0.3 * report.before.memory_bytes
+    assert small == (decode == "at_use")
+    loaded = torch.jit.load(done.folder / "compact.pt")
+    if decode == "at_load":
+        weight = loaded.fc1.weight
+        assert len(weight.unique()) <= 16
