@@ -77,9 +77,15 @@ class TargetUnreachable(EngineError):
 
 
 class WeightsNotNumbers(EngineError):
-    """A weight that would be ranked holds NaN."""
+    """A weight that would be ranked or stored in fewer bits holds NaN or infinity."""
 
     type = "weights-not-numbers"
+
+
+class WeightCannotBeStored(EngineError):
+    """A weight does not fit the form in which it is to be stored."""
+
+    type = "weight-cannot-be-stored"
 
 
 class CertificateFailed(EngineError):
