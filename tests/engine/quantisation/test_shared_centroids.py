@@ -1,0 +1,84 @@
+"""Gradients of shared weights, by hand and against finite differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from engine.quantisation.shared_centroids import SegmentSums, SharedCentroids
+from tests.engine.quantisation.table import Table
+
+
+def shared(centroids, assignment, held=None):
+    """A weight of a plain table."""
+    return SharedCentroids(
+        centroids,
+        assignment,
+        held=held,
+        rebuilt=lambda moved: Table.of(moved, assignment),
+    )
+
+
+def test_a_centroid_follows_the_sum_of_its_members():
+    # Han et al. 2016, figure 3, in small: centroids -1, 0 and 2
+    rule = shared(torch.tensor([-1.0, 0.0, 2.0]), torch.tensor([[2, 0, 2], [1, 0, 1]]))
+    latents = rule.begin(torch.empty(2, 3), None)
+    assert rule.value(latents).tolist() == [[2, -1, 2], [0, -1, 0]]
+    gradient = torch.tensor([[1.0, 10.0, 100.0], [3.0, 0.5, -7.0]])
+    found = rule.gradients(latents, gradient)
+    assert found["centroids"].tolist() == [10.5, -4.0, 101.0]
+
+
+def test_the_centroid_of_pruned_weights_gets_nothing():
+    held = torch.tensor([False, True])
+    rule = shared(torch.tensor([3.0, 0.0]), torch.tensor([0, 1, 1, 0]), held)
+    latents = rule.begin(torch.empty(4), None)
+    found = rule.gradients(latents, torch.ones(4))
+    assert found["centroids"].tolist() == [2.0, 0.0]
+
+
+def test_against_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 3, 1, 2, 3])
+    assignment = torch.randint(0, 4, (4, 6), generator=generator)
+    rule = shared(torch.randn(4, generator=generator, dtype=torch.float64), assignment)
+    latents = rule.begin(torch.empty(4, 6, dtype=torch.float64), None)
+
+    def loss(weight):
+        return nn.functional.cross_entropy(inputs @ weight.T, targets)
+
+    weight = rule.value(latents).requires_grad_(True)
+    loss(weight).backward()
+    found = rule.gradients(latents, weight.grad)["centroids"]
+    step = 1e-6
+    for j in range(4):
+        moved = []
+        for sign in (1, -1):
+            other = latents["centroids"].clone()
+            other[j] += sign * step
+            moved.append(float(loss(rule.value({"centroids": other}))))
+        assert float(found[j]) == pytest.approx((moved[0] - moved[1]) / (2 * step), rel=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 5000), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
+def test_sums_of_segments(elements, count, seed, few):
+    generator = torch.Generator().manual_seed(seed)
+    # `few`: one segment has nearly all, others none
+    most = 1 if few else count
+    segments = torch.randint(0, most, (elements,), generator=generator)
+    values = torch.randn(elements, generator=generator)
+    found = SegmentSums(segments, count).of(values)
+    expected = torch.zeros(count, dtype=torch.float64).index_add_(0, segments, values.double())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-9)
+
+
+def test_the_encoding_has_the_new_centroids():
+    rule = shared(torch.tensor([1.0, 2.0]), torch.tensor([[0, 1], [1, 1]]))
+    latents = rule.begin(torch.empty(2, 2), None)
+    latents["centroids"] += 0.1
+    assert torch.equal(rule.encoding(latents).decode(), rule.value(latents))
