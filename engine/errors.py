@@ -70,6 +70,12 @@ class NothingPruned(EngineError):
     type = "nothing-pruned"
 
 
+class NothingQuantised(EngineError):
+    """No layer of the model can take the form that the recipe asks for."""
+
+    type = "nothing-quantized"
+
+
 class TargetUnreachable(EngineError):
     """No removal that the model allows brings its cost down to the recipe's target."""
 
