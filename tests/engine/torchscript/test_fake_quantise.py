@@ -124,7 +124,7 @@ def test_trained_and_resumed(tmp_path, every):
 
 
 def test_lower_precision_is_rounded_in_float32(tmp_path):
-    fake, points = digits_program(tmp_path / "m.pt")
+    fake, _ = digits_program(tmp_path / "m.pt")
     heard = Observer()
     train(fake, run_of(options(epochs=1, batch_size=64, precision="bf16")), heard)
     whole = Observer()
