@@ -59,6 +59,12 @@ SECTIONS = {
         "`metric` of the recipe's [objective](recipe.md#objectiveoptions). In a recipe the names "
         "stand without `metric_`.",
     ),
+    "export": (
+        "How the result is written",
+        "Entries of the recipe's [exports](exports.md): the name of a format, or an object with "
+        "its options. Each export is verified against the TorchScript result; one that fails is "
+        "told in the report and fails nothing else.",
+    ),
 }
 
 NEEDS = {

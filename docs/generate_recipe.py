@@ -23,7 +23,6 @@ WORDS = {
     "stages": "What happens, in this order; at least one of them prunes, or all of them score.",
     "constraints": "Limits on the result.",
     "measure": "How latency is measured.",
-    "exports": "Formats of the result.",
     "seed": "Decides everything random: order of samples, random scores, dropout.",
     "dtype": "Type of its values.",
     "stage": "What this stage does.",

@@ -34,6 +34,7 @@ from secateur.recipe_criterion import (
 )
 from secateur.recipe_data import Data
 from secateur.recipe_distillation import Distillation
+from secateur.recipe_exports import Exports, twice
 from secateur.recipe_features import FeatureMatch
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
@@ -162,7 +163,9 @@ class Recipe(RecipeModel):
     operator that has none fails the job. On a CPU they always do."""
     search: Search | None = None
     """Numbers of the stages that vary; the job then tries many recipes and keeps the best."""
-    exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
+    exports: Exports = Field(default=["torchscript"])
+    """Formats in which the result is written, each verified; see [exports](exports.md). The
+    TorchScript file is written in any case."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     _written: dict[str, Any] | None = PrivateAttr(default=None)
@@ -177,7 +180,7 @@ class Recipe(RecipeModel):
     @model_validator(mode="after")
     def _something_is_pruned_or_scanned(self) -> Self:
         if self.scans:
-            fields = ("constraints", "measure", "baselines")
+            fields = ("constraints", "measure", "baselines", "exports")
             defaults = type(self).model_fields
             idle = [name for name in fields if getattr(self, name) != defaults[name].default]
             fault = scan_fault(self.stages, idle)
@@ -190,6 +193,13 @@ class Recipe(RecipeModel):
                 )
         elif not any(isinstance(stage, PruneStage) for stage in self.stages):
             raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        return self
+
+    @model_validator(mode="after")
+    def _each_format_once(self) -> Self:
+        fault = twice(self.exports)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
 from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
 from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
+from secateur.report_exports import ExportReport as ExportReport  # noqa: PLC0414
 from secateur.report_target import TargetReport as TargetReport  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
@@ -364,5 +365,8 @@ class Report(ReportModel):
     """The controls the recipe asks for."""
     tradeoff: TradeOffReport | None = None
     """Accuracy against ratio with and without retraining; null where the recipe asks for none."""
+    exports: list[ExportReport] = Field(default=[])
+    """One for each format the recipe names; empty in older reports, and where the result breaks a
+    constraint."""
     verdict: Verdict
     provenance: Provenance

@@ -27,6 +27,7 @@ from engine.pipeline.device_memory import out_of_memory_explained
 from engine.pipeline.distributed import train_together
 from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.element_target import note_masked, with_amount
+from engine.pipeline.exporting import Result, export_all, with_exports
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
@@ -47,6 +48,7 @@ from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
 from engine.pipeline.training import Together, train_step
 from engine.pipeline.verdict import broken_constraints
+from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
 
 
@@ -207,7 +209,7 @@ class _Job:
         model = self._job.workdir / "compact.pt"
         model.write_bytes(self._portable_file_of(state.program))
         try:
-            check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
+            error = check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
         except BaseException:
             model.unlink()
             raise
@@ -221,12 +223,23 @@ class _Job:
             runs=bench.recipe.measure.runs,
         )
         report = build_report(bench, state, comparison, model)
-        artifacts = self._write(state, report, model)
         self._listener.stage_finished(index, "verify and measure", report.after)
-        result = CompressResult(artifacts=artifacts, report=report)
         broken = broken_constraints(
             bench.recipe, report.before, report.after, report.objective.decides
         )
+        exported: list[ProducedArtifact] = []
+        if not broken:
+            exports, exported = export_all(
+                bench.recipe.exports,
+                Result(model, bench.inputs, error, comparison_tolerance(state.program)),
+                workdir=self._job.workdir,
+                threads=self._job.threads,
+                listener=self._listener,
+                first_index=index + 1,
+            )
+            report = with_exports(report, exports)
+        artifacts = [*self._write(state, report, model), *exported]
+        result = CompressResult(artifacts=artifacts, report=report)
         if broken:
             raise ResultBreaksConstraint(
                 "the result breaks a constraint: " + "; ".join(item.text for item in broken),

@@ -124,7 +124,8 @@ def fingerprint_of(job: JobInput) -> str:
     """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe.
 
     Of the recipe, what differs from its defaults: fields that later versions add are not among it.
-    How often a job notes where it stands is no part of what it does.
+    How often a job notes where it stands is no part of what it does, and neither are the formats in
+    which its result is written.
     """
     parts = [
         file_sha256(job.model),
@@ -135,7 +136,9 @@ def fingerprint_of(job: JobInput) -> str:
         ),
         # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
         json.dumps(
-            job.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint"})
+            job.recipe.model_dump(
+                mode="json", exclude_defaults=True, exclude={"checkpoint", "exports"}
+            )
         ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

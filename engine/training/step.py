@@ -43,7 +43,7 @@ def find_gradients(
         OutOfMemory: the device cannot hold what the way back needs.
         UnsupportedOperator: an operator has no gradient.
     """
-    student.optimizer.zero_grad(set_to_none=True)
+    student.forget_gradients()
     world = run.world
     for part, whole in samples:
         pieces = [whole] if largest is None else whole.cut(largest)
@@ -112,8 +112,13 @@ def _move(student: Student, options: FinetuneOptions) -> Tensor | None:
     parameters = student.program.parameters()
     add_penalty(parameters, options.penalty, student.scales)
     student.bits.zero_gradients(parameters, student.masks)
-    norm = clip_gradients(parameters.values(), norm=options.clip_norm, value=options.clip_value)
+    if student.latents is not None:
+        student.latents.carry_gradients()
+    moved = student.moved()
+    norm = clip_gradients(moved.values(), norm=options.clip_norm, value=options.clip_value)
     student.optimizer.step()
+    if student.latents is not None:
+        student.latents.moved()
     return norm
 
 

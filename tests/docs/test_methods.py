@@ -8,13 +8,14 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from secateur import recipe, recipe_objective
+from secateur import recipe, recipe_exports, recipe_objective
 from secateur.methods import METHODS, schema_of
 from secateur.recipe_lottery import TICKET_CRITERIA
 from secateur.resources import Method
 
 from docs import generate_methods
 from engine import scores
+from engine.exports.registry import EXPORTERS
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -74,6 +75,7 @@ ACCEPTED: dict[str, set[str]] = {
     # Some names are those of other methods.
     "loss": {f"loss_{name}" for name in get_args(recipe_objective.LossName)},
     "metric": {f"metric_{name}" for name in get_args(recipe_objective.MetricName)},
+    "export": set(get_args(recipe_exports.ExportFormat)),
 }
 
 
@@ -86,6 +88,11 @@ def test_catalogue_names_exactly_what_a_recipe_accepts(kind: str) -> None:
 def test_engine_registers_exactly_the_criteria_listed() -> None:
     listed = [method.name for method in METHODS if method.kind == "criterion"]
     assert sorted(listed) == list(scores.names())
+
+
+def test_engine_writes_exactly_the_formats_listed() -> None:
+    listed = [method.name for method in METHODS if method.kind == "export"]
+    assert sorted(listed) == sorted([*EXPORTERS, "torchscript"])
 
 
 def test_names_are_unique() -> None:
@@ -165,8 +172,8 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         finetune.update(_training(method, fields))
     elif method.kind in ("scan", "sampler"):
         return _of_its_own(method, prune, fields)
-    elif method.kind == "baseline":
-        return {"stages": [prune, finetune], "baselines": [fields]}
+    elif method.kind in ("export", "baseline"):
+        return {"stages": [prune, finetune], f"{method.kind}s": [fields]}
     else:
         prune.update(fields)
         if method.name in TICKET_CRITERIA:

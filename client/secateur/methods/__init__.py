@@ -5,6 +5,7 @@
 
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
+from secateur.methods.exports import EXPORTS
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.objectives import LOSSES, METRICS
@@ -33,8 +34,9 @@ METHODS = [
     *SAMPLERS,
     *LOSSES,
     *METRICS,
+    *EXPORTS,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers;
-then what is measured, and by what."""
+then what is measured, and by what, and how the result is written."""
 
 __all__ = ["METHODS", "schema_of"]

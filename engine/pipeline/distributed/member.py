@@ -123,6 +123,7 @@ def _result(trained: Trained, memory: object) -> dict[str, object]:
         "diverged": trained.diverged,
         "remarks": list(trained.remarks),
         "optimizer": trained.optimizer,
+        "latents": trained.latents,
         "memory": memory,
         "recording": None if trained.recording is None else trained.recording.to_plain(),
     }

@@ -1,0 +1,37 @@
+"""In which formats the result is written."""
+
+from __future__ import annotations
+
+from secateur.methods.schema import schema_of
+from secateur.recipe_exports import SafetensorsExport, TorchScriptExport
+from secateur.resources import Method
+
+EXPORTS: list[Method] = [
+    Method(
+        name="torchscript",
+        kind="export",
+        summary=(
+            "The result itself, `compact.pt`, for `torch.jit.load` and LibTorch. It is written "
+            "whether it is named or not."
+        ),
+        formula="max |fresh process - this one| <= 1e-3 max |this one|; 8 eps of half types",
+        source="torch.jit.save",
+        data="none",
+        cost="one run in a fresh process, which every job makes",
+        schema=schema_of(TorchScriptExport),
+    ),
+    Method(
+        name="safetensors",
+        kind="export",
+        summary=(
+            "Parameters and buffers of the result by the names they have in the upload, without "
+            "the graph. Tied tensors are there once; the file's metadata map their other names to "
+            "the one that is kept."
+        ),
+        formula="read back in a fresh process, every tensor has the same bits",
+        source="safetensors, format of Hugging Face",
+        data="none",
+        cost="seconds; a second file of the size of the weights",
+        schema=schema_of(SafetensorsExport),
+    ),
+]

@@ -1,0 +1,56 @@
+"""`exports` of a recipe: names, or objects with options, each format once."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+from secateur import results
+from secateur.recipe import Recipe
+from secateur.recipe_exports import ExportFormat, OtherFormat, format_of, options_of
+from secateur.resources import ArtifactKind
+
+STAGES = [{"stage": "prune", "allocation": {"amount": 0.5}}]
+
+
+def recipe(*exports: Any) -> Recipe:
+    return Recipe.model_validate({"stages": STAGES, "exports": list(exports)})
+
+
+def test_a_name_and_an_object_mean_the_same() -> None:
+    assert Recipe.model_validate({"stages": STAGES}).exports == ["torchscript"]
+    for name in get_args(ExportFormat):
+        (named,), (spelt,) = recipe(name).exports, recipe({"format": name}).exports
+        assert format_of(named) == format_of(spelt) == name
+        assert options_of(named) == options_of(spelt)
+
+
+@pytest.mark.parametrize(
+    ("exports", "message"),
+    [
+        (["caffe"], "formats are `torchscript`, `safetensors`"),
+        ([{"format": "caffe"}], "formats are `torchscript`, `safetensors`"),
+        ([{}], "an export is the name of a format"),
+        ([7], "an export is the name of a format"),
+        ([["safetensors"]], "an export is the name of a format"),
+        ([{"format": "safetensors", "opset": 17}], "Extra inputs are not permitted"),
+        (["safetensors", {"format": "safetensors"}], r"`exports\.1` is `safetensors` again"),
+    ],
+)
+def test_others_are_refused(exports: list[Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        recipe(*exports)
+
+
+def test_a_scan_writes_no_model() -> None:
+    scan = {"stages": [{"stage": "score"}], "exports": ["safetensors"]}
+    with pytest.raises(ValidationError, match="`exports` speaks of a compressed model"):
+        Recipe.model_validate(scan)
+
+
+def test_every_format_is_a_kind_of_artifact_with_a_file_name() -> None:
+    for name in get_args(OtherFormat):
+        assert name in get_args(ArtifactKind)
+        assert results.NAMES[name].startswith("compact.")
+        assert len(name) <= 16  # what the database takes
