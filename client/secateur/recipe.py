@@ -138,6 +138,13 @@ Stage = Annotated[
 ]
 
 
+def _flat(schema: dict[str, Any]) -> None:
+    """Stages as one choice: OpenAPI knows no discriminator within another."""
+    items = schema["items"]
+    choices = [each.get("oneOf", [each]) for each in items["oneOf"]]
+    schema["items"] = {"oneOf": [choice for several in choices for choice in several]}
+
+
 class Measure(RecipeModel):
     """How latency is measured: original and compact alternately, in one process."""
 
@@ -155,7 +162,7 @@ class Recipe(RecipeModel):
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     data: Data = Data()
     """How the dataset is read: transforms, image files, columns of tables, windows of tokens."""
-    stages: list[Stage] = Field(min_length=1, max_length=32)
+    stages: list[Stage] = Field(min_length=1, max_length=32, json_schema_extra=_flat)
     objective: ObjectiveOptions = ObjectiveOptions()
     """What the model is for: the loss that is minimised and the metric that decides."""
     constraints: Constraints = Constraints()

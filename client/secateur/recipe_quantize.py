@@ -21,7 +21,16 @@ class QuantizeOptions(RecipeModel):
     """Patterns of layers that keep their weights as they are."""
 
 
-class WeightOnly(QuantizeOptions):
+class StoredOptions(QuantizeOptions):
+    """What schemes have that store weights in another form and compute in floating point."""
+
+    decode: Decode = "at_load"
+    """When stored weights become numbers again: `at_load`, once, when the file is loaded (memory
+    and speed are then as before), or `at_use`, whenever they are read: they stay small in memory,
+    and each run pays for decoding."""
+
+
+class WeightOnly(StoredOptions):
     """Weights stored in 8, 4, 2 or 1 bits with a scale for each group; the arithmetic stays in
     floating point."""
 
@@ -34,12 +43,9 @@ class WeightOnly(QuantizeOptions):
     """Grids around zero: no offsets to store, and zero is exact."""
     clip: Literal["none", "mse"] = "none"
     """`mse` narrows the range of each group to where the squared error is smallest."""
-    decode: Decode = "at_use"
-    """`at_use` keeps weights small in memory and decodes them whenever they are read; `at_load`
-    decodes them once, when the file is loaded: memory and speed are then as before."""
 
 
-class Codebook(QuantizeOptions):
+class Codebook(StoredOptions):
     """Weights that share a few values: a table of them, and for each weight which one it has."""
 
     scheme: Literal["codebook"]
@@ -56,9 +62,6 @@ class Codebook(QuantizeOptions):
     have one for each."""
     table: Literal["float32", "float16"] = "float32"
     """Type of the shared values."""
-    decode: Decode = "at_use"
-    """`at_use` keeps indices in memory and looks values up whenever they are read; `at_load`
-    looks them up once, when the file is loaded: memory and speed are then as before."""
 
 
 QuantizeStage = Annotated[WeightOnly | Codebook, Field(discriminator="scheme")]

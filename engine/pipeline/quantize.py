@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from secateur.recipe_quantize import Codebook, QuantizeOptions, WeightOnly
+from secateur.recipe_quantize import Codebook, QuantizeOptions, StoredOptions, WeightOnly
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
@@ -19,7 +19,8 @@ from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
 from engine.quantisation.codebook import codebook_of
 from engine.quantisation.encoding import Encoding
-from engine.quantisation.quantisable import quantisable, too_large
+from engine.quantisation.packaging import bigger
+from engine.quantisation.quantisable import quantisable
 from engine.quantisation.weight_only import encode_weight_only
 from engine.torchscript.program import Program
 
@@ -110,7 +111,7 @@ def encoder_of(stage: QuantizeOptions, seed: int) -> Encoder:
 
 @torch.no_grad()
 def encode_weights(
-    given: Program, stage: QuantizeOptions, state: JobState, encode: Encoder
+    given: Program, stage: StoredOptions, state: JobState, encode: Encoder
 ) -> _Outcome:
     """Encode what can be, and write the decoded values into a program of its own."""
     done = _Outcome(given.twin())
@@ -127,7 +128,7 @@ def encode_weights(
             continue
         encoding = encode(name, weight.detach().cpu(), state.masks.get(name))
         before = weight.numel() * weight.element_size()
-        reason = too_large(encoding)
+        reason = bigger(encoding, stage.decode)
         if reason:
             done.layers.append(_kept(name, weight, reason))
             done.too_large.append(name)

@@ -12,8 +12,20 @@ from engine.torchscript.program import Program
 from tests.engine.digits import Recorder
 from tests.engine.pipeline.conftest import prune
 
-EIGHT = {"stage": "quantize", "scheme": "weight_only", "bits": 8, "group_size": None}
-FOUR = {"stage": "quantize", "scheme": "weight_only", "bits": 4, "group_size": 16}
+EIGHT = {
+    "stage": "quantize",
+    "scheme": "weight_only",
+    "bits": 8,
+    "group_size": None,
+    "decode": "at_use",
+}
+FOUR = {
+    "stage": "quantize",
+    "scheme": "weight_only",
+    "bits": 4,
+    "group_size": 16,
+    "decode": "at_use",
+}
 INPUTS = [{"shape": [2, 1, 8, 8]}]
 
 
@@ -35,7 +47,9 @@ def test_a_model_is_quantised_alone_measured_and_reported(run, lenet, data, weig
     assert (quantised.scheme, quantised.decode) == ("weight_only", "at_use")
     matrices = {name for name, weight in weights.items() if weight.dim() >= 2}
     changed = {layer.name: layer for layer in quantised.layers if layer.form == "encoded"}
-    assert set(changed) == matrices
+    # Of 150 weights: the decoder would take more than they do.
+    assert set(changed) == matrices - {"conv1.weight"}
+    assert "stay in floating point: with scales" in quantised.warnings[0]
     assert all(8 < layer.bits < 12 for layer in changed.values())
     assert 0 < quantised.output_error < 0.05
     assert report.after.file_bytes == (done.folder / "compact.pt").stat().st_size
