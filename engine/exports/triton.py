@@ -4,7 +4,7 @@
     repository/NAME/1/model.pt
 
 The backend passes tensors, gives a tensor or a tuple of tensors, and knows no other structure. A
-model with lists, dictionaries or nested tuples is wrapped (see `engine.torchscript.flat`): its
+model with lists, dictionaries or nested tuples is wrapped (see `engine.torchscript.tensors_only`): its
 tensors become inputs and outputs of their own, named by the keys that lead to them.
 
 What is written into the configuration is what was seen: types and sizes of the example, and of the
@@ -13,6 +13,7 @@ results at two batch sizes. Where all of them have the batch in front, Triton ma
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,9 @@ from engine.exports.tensor_names import input_names, output_names
 from engine.exports.triton_config import DATA_TYPES, ModelConfig, TensorConfig
 from engine.structure import at_batch_size, leaves, tensors_in
 from engine.torchscript.arguments import arguments_of
-from engine.torchscript.flat import NotFlat, flatten, is_flat
+from engine.torchscript.tensors_only import NotFlat, flatten, is_flat
 
+_POSITION = re.compile(r"output(_\d+)*")
 _CHECK = Path(__file__).with_name("checks") / "triton.py"
 
 
@@ -95,7 +97,7 @@ def _names_in(request: ExportRequest) -> list[str]:
 
 def _names_out(case: Case) -> list[str]:
     names = output_names(case.expected)
-    if names and all(name.startswith("output") for name in names):
+    if all(_POSITION.fullmatch(name) for name in names):
         names = ["OUTPUT"] * len(names)
     return [f"{name}__{at}" for at, name in enumerate(names)]
 

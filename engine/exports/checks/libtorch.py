@@ -2,8 +2,8 @@
 
     python -I libtorch.py folder answers.pt
 
-calls `folder/model.pt` with the stored arguments, and writes [[expected, found]] of every call. What
-`main.cpp` does, where no compiler is at hand to build it.
+calls `folder/model.pt` with the stored arguments, and writes [[expected, found]] of every call.
+What `main.cpp` does, where no compiler is at hand to build it.
 """
 
 import pathlib
