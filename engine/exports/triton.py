@@ -4,7 +4,7 @@
     repository/NAME/1/model.pt
 
 The backend passes tensors, gives a tensor or a tuple of tensors, and knows no other structure. A
-model with lists, dictionaries or nested tuples is wrapped (see `engine.torchscript.tensors_only`): its
+model with lists, dictionaries or nested tuples is wrapped (`engine.torchscript.tensors_only`): its
 tensors become inputs and outputs of their own, named by the keys that lead to them.
 
 What is written into the configuration is what was seen: types and sizes of the example, and of the
