@@ -44,9 +44,9 @@ EXPORTS: list[Method] = [
         kind="export",
         summary=(
             "A folder that Triton Inference Server serves with its PyTorch backend: the file in "
-            "TorchScript, and a configuration whose names, types and sizes are those that the model "
-            "takes and gives. Tensors in lists, tuples and dictionaries become inputs and outputs of "
-            "their own, by a wrapper in TorchScript."
+            "TorchScript, and a configuration whose names, types and sizes are those of the "
+            "model. Tensors in lists, tuples and dictionaries become inputs and outputs of their "
+            "own, by a wrapper in TorchScript."
         ),
         formula="max |served - TorchScript| <= 1e-3 max |TorchScript|",
         source="Triton Inference Server, model configuration and PyTorch backend",
