@@ -70,6 +70,12 @@ class NothingPruned(EngineError):
     type = "nothing-pruned"
 
 
+class NothingQuantised(EngineError):
+    """No layer of the model can take the form that the recipe asks for."""
+
+    type = "nothing-quantized"
+
+
 class TargetUnreachable(EngineError):
     """No removal that the model allows brings its cost down to the recipe's target."""
 
@@ -80,6 +86,12 @@ class WeightsNotNumbers(EngineError):
     """A weight that would be ranked or stored in fewer bits holds NaN or infinity."""
 
     type = "weights-not-numbers"
+
+
+class WeightCannotBeStored(EngineError):
+    """A weight does not fit the form in which it is to be stored."""
+
+    type = "weight-cannot-be-stored"
 
 
 class CertificateFailed(EngineError):
