@@ -1,0 +1,109 @@
+"""An ExportedProgram (`.pt2`), for `torch.export.load`.
+
+Torch converts TorchScript graphs by a private class, which `engine.torchscript.exported_program`
+keeps. The structure of arguments and results stays where it holds tensors only; plain values among
+the arguments are fixed, and the tensors then stand by themselves. Every dimension that the
+converter can leave open is open: where it takes the product of two sizes for a constant, the number
+of samples is that of the example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.certify import relative_error
+from engine.errors import EngineError
+from engine.exports.fresh import run_fresh
+from engine.exports.request import Case, Exported, ExportFailed, ExportRequest
+from engine.exports.tensors import tensor_model
+from engine.structure import leaves
+from engine.torchscript.exported_program import exported_program
+from engine.torchscript.program import Program
+from engine.torchscript.straight import straighten
+
+_RUN = Path(__file__).with_name("checks") / "pt2_file.py"
+
+
+def write(request: ExportRequest) -> Exported:
+    """Convert, save, load and run.
+
+    Options: `dynamic_batch` (None: where it works).
+
+    Raises:
+        ExportFailed: torch has no conversion of the graph, or the file does not load and run.
+    """
+    with torch.no_grad():
+        program, cases, notes = _given(request)
+        try:
+            made = exported_program(program, cases[0].inputs)
+        except Exception as error:
+            # The converter raises whatever its passes raise.
+            first = str(error).strip().partition("\n")[0][:500]
+            raise ExportFailed(
+                f"torch cannot convert it: {first or type(error).__name__}"
+            ) from error
+    path = request.folder / "compact.pt2"
+    torch.export.save(made, path)
+    found = _run(request, path, cases)
+    if isinstance(found[0], str):
+        raise ExportFailed(f"the file does not run: {found[0]}")
+    errors = [_error(case, got) for case, got in zip(cases, found, strict=True)]
+    any_batch = len(cases) > 1 and errors[1] <= request.tolerance
+    if request.options["dynamic_batch"] and not any_batch:
+        raise ExportFailed(
+            "the file takes no other number of samples than the example has",
+            hint="leave `dynamic_batch` out",
+        )
+    if not any_batch:
+        why = found[1] if len(found) > 1 and isinstance(found[1], str) else "as the TorchScript file"
+        notes = [*notes, f"the number of samples is fixed: {why}"]
+    ran = len(cases) if any_batch else 1
+    return Exported(
+        path=path,
+        verified_by=f"torch.export.load of torch {torch.__version__} in a fresh process",
+        relative_error=max(errors[:ran]),
+        tolerance=request.tolerance,
+        batch_sizes=tuple(case.batch_size for case in cases[:ran]),
+        any_batch=any_batch,
+        notes=tuple(notes),
+    )
+
+
+def _given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
+    """What is converted, and the cases as it takes them."""
+    if all(isinstance(value, torch.Tensor) for value in request.inputs):
+        program = request.program
+        try:
+            program = straighten(program, [case.inputs for case in request.cases])
+        except EngineError:
+            pass  # what cannot be followed step by step is left to the converter
+        return program, request.cases, []
+    model = tensor_model(request)
+    cases = [Case(case.inputs, tuple(case.expected)) for case in model.cases]
+    taken = ", ".join(f"`{name}`" for name in model.inputs)
+    given = ", ".join(f"`{name}`" for name in model.outputs)
+    return model.program, cases, [f"it takes {taken} by position, and gives {given}", *model.notes]
+
+
+def _error(case: Case, found: Any) -> float:
+    if isinstance(found, str):
+        return float("inf")
+    expected, got = (list(leaves(value, torch.Tensor)) for value in (case.expected, found))
+    if [one.dtype for one in expected] != [one.dtype for one in got]:
+        return float("inf")
+    return relative_error(case.expected, found)
+
+
+def _run(request: ExportRequest, path: Path, cases: Sequence[Case]) -> list[Any]:
+    """What the file gives for every case in a fresh process: outputs, or what it raised."""
+    given, found = request.folder / "given.pt", request.folder / "found.pt"
+    torch.save({"cases": [list(c.inputs) for c in cases], "threads": torch.get_num_threads()}, given)
+    run_fresh(_RUN, path, given, found, seconds=request.seconds)
+    outputs: list[Any] = torch.load(found, weights_only=True)
+    given.unlink()
+    found.unlink()
+    return outputs
