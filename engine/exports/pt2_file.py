@@ -37,7 +37,7 @@ def write(request: ExportRequest) -> Exported:
         ExportFailed: torch has no conversion of the graph, or the file does not load and run.
     """
     with torch.no_grad():
-        program, cases, notes = _given(request)
+        program, cases, notes = given(request)
         try:
             made = exported_program(program, cases[0].inputs)
         except Exception as error:
@@ -73,7 +73,7 @@ def write(request: ExportRequest) -> Exported:
     )
 
 
-def _given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
+def given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
     """What is converted, and the cases as it takes them."""
     if all(isinstance(value, torch.Tensor) for value in request.inputs):
         program = request.program
