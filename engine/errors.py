@@ -88,6 +88,12 @@ class WeightsNotNumbers(EngineError):
     type = "weights-not-numbers"
 
 
+class WeightCannotBeStored(EngineError):
+    """A weight does not fit the form in which it is to be stored."""
+
+    type = "weight-cannot-be-stored"
+
+
 class CertificateFailed(EngineError):
     """The compact model does not equal the masked-dense one."""
 

@@ -49,8 +49,12 @@ class Reparametrisation(ABC):
         """
 
     @abstractmethod
-    def encoding(self, latents: Mapping[str, Tensor]) -> Encoding:
-        """How the weight is stored; it decodes to `value`, bit for bit."""
+    def encoding(self, latents: Mapping[str, Tensor]) -> Encoding | None:
+        """How the weight is stored, which decodes to `value`, bit for bit; None for as it is.
+
+        Args:
+            latents: on the device of the training: sums there may differ in the last bit.
+        """
 
 
 Reparametrisations = Mapping[str, Reparametrisation]

@@ -16,12 +16,12 @@ each element to its centroid as it comes would be atomic on a GPU, in any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from engine.quantisation.encoding import Encoding
+from engine.quantisation.codebook import Codebook
 from engine.quantisation.reparametrisation import Reparametrisation
 
 _ROW = 1024
@@ -29,41 +29,35 @@ _CENTROIDS = "centroids"
 
 
 class SharedCentroids(Reparametrisation):
-    """A weight whose elements are centroids of one table.
+    """A weight whose elements are entries of a codebook.
+
+    Centroids move in the type of the weight. Where the table is stored in a shorter one, the
+    weight has the values that the table has, and the gradient passes that rounding unchanged.
 
     Args:
-        centroids: float [k].
-        assignment: integer, of the weight's shape: for every element the number of its centroid.
-        held: bool [k], True for centroids that stay as they are.
-        rebuilt: the encoding with other centroids, float [k] on the CPU, under the same assignment.
+        codebook: of the weight.
     """
 
-    def __init__(
-        self,
-        centroids: Tensor,
-        assignment: Tensor,
-        *,
-        held: Tensor | None = None,
-        rebuilt: Callable[[Tensor], Encoding],
-    ) -> None:
-        self._start = centroids.detach()
-        self._shape = assignment.shape
-        self._assigned = assignment.detach().reshape(-1).to(torch.int64)
-        self._held = torch.zeros(len(centroids), dtype=torch.bool) if held is None else held
-        self._rebuilt = rebuilt
+    def __init__(self, codebook: Codebook) -> None:
+        self._codebook = codebook
+        self._places = codebook.places.reshape(-1)
+        self._held = codebook.held
         self._sums: SegmentSums | None = None
 
     def begin(self, weight: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-        """The centroids; pruned weights belong to one that is held."""
+        """The entries of the table; those of pruned weights are held."""
         del mask
-        self._assigned = self._assigned.to(weight.device)
+        self._places = self._places.to(weight.device)
         self._held = self._held.to(weight.device)
-        self._sums = SegmentSums(self._assigned, len(self._start))
-        return {_CENTROIDS: self._start.to(weight.device, weight.dtype, copy=True)}
+        self._sums = SegmentSums(self._places.to(torch.int64), len(self._held))
+        table = self._codebook.table.flatten()
+        return {_CENTROIDS: table.to(weight.device, weight.dtype, copy=True)}
 
     def value(self, latents: Mapping[str, Tensor]) -> Tensor:
-        """Every element its centroid."""
-        return latents[_CENTROIDS].detach()[self._assigned].reshape(self._shape)
+        """Every element its entry."""
+        table = latents[_CENTROIDS].detach().to(self._codebook.table.dtype)
+        found = table.index_select(0, self._places).to(self._codebook.dtype)
+        return found.reshape(self._codebook.shape)
 
     @torch.no_grad()
     def gradients(self, latents: Mapping[str, Tensor], gradient: Tensor) -> dict[str, Tensor]:
@@ -73,9 +67,9 @@ class SharedCentroids(Reparametrisation):
         summed = self._sums.of(gradient.reshape(-1)).masked_fill_(self._held, 0.0)
         return {_CENTROIDS: summed.to(latents[_CENTROIDS].dtype)}
 
-    def encoding(self, latents: Mapping[str, Tensor]) -> Encoding:
-        """The same assignment to the centroids as they are now."""
-        return self._rebuilt(latents[_CENTROIDS].detach().cpu().clone())
+    def encoding(self, latents: Mapping[str, Tensor]) -> Codebook:
+        """The same indices into the table as it is now."""
+        return self._codebook.with_table(latents[_CENTROIDS].cpu())
 
 
 class SegmentSums:

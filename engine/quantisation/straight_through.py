@@ -34,13 +34,19 @@ class StraightThrough(Reparametrisation):
     """A weight that is rounded for every step.
 
     Args:
-        encode: Q, as the encoding of a weight on the CPU.
+        rounded: Q, on any device.
+        encode: the encoding of Q; None for a weight that is stored as it is.
         start: v at the start, of the weight's shape; None for the weight of the program.
     """
 
     def __init__(
-        self, encode: Callable[[Tensor], Encoding], *, start: Tensor | None = None
+        self,
+        rounded: Callable[[Tensor], Tensor],
+        *,
+        encode: Callable[[Tensor], Encoding] | None = None,
+        start: Tensor | None = None,
     ) -> None:
+        self._rounded = rounded
         self._encode = encode
         self._start = start
 
@@ -52,13 +58,12 @@ class StraightThrough(Reparametrisation):
 
     def value(self, latents: Mapping[str, Tensor]) -> Tensor:
         """Rounded to the grid."""
-        latent = latents[_LATENT].detach()
-        return self._encode(latent).decode().to(latent.device)
+        return self._rounded(latents[_LATENT].detach())
 
     def gradients(self, latents: Mapping[str, Tensor], gradient: Tensor) -> dict[str, Tensor]:
         """Passed straight through."""
         return {_LATENT: gradient.to(latents[_LATENT].dtype)}
 
-    def encoding(self, latents: Mapping[str, Tensor]) -> Encoding:
+    def encoding(self, latents: Mapping[str, Tensor]) -> Encoding | None:
         """Of the rounded weight."""
-        return self._encode(latents[_LATENT].detach().cpu())
+        return None if self._encode is None else self._encode(latents[_LATENT].detach())

@@ -136,9 +136,12 @@ def encodings_of(
         own = _own(name, latents)
         if not own:
             continue  # frozen: it is stored as it was
-        made[name] = rule.encoding(own)
-        decoded = made[name].decode()
-        weight = weights[name].detach().to(decoded.device)
+        weight = weights[name].detach()
+        encoding = rule.encoding({part: one.to(weight.device) for part, one in own.items()})
+        if encoding is None:
+            continue
+        made[name] = encoding
+        decoded = encoding.decode().to(weight.device)
         if decoded.dtype != weight.dtype or not torch.equal(decoded, weight):
             raise RuntimeError(f"`{name}` is not what its encoding decodes to")
     return made

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NothingToTrain, TrainingDiverged
+from engine.torchscript.fake_quantise import buffers_of
 from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
@@ -288,7 +289,8 @@ def begin(program: Program, run: TrainingRun) -> Student:
         if run.optimizer is None
         else run.optimizer(moved)
     )
-    weights = averaged_tensors(student, frozen)
+    # Ranges of activations are averages already, and their grids follow from them.
+    weights = averaged_tensors(student, frozen | buffers_of(student))
     if latents is not None:
         # The mean of two values of a grid is not on it: latents are averaged.
         weights = latents.in_place_of(weights)

@@ -51,3 +51,8 @@ def quartered(weight: Tensor) -> Table:
     levels = torch.arange(-4, 5, device=weight.device)
     assignment = (weight.detach() / scale).round().to(torch.int64) + 4
     return Table.of(levels.to(weight.dtype) * scale, assignment)
+
+
+def in_quarters(weight: Tensor) -> Tensor:
+    """What `quartered` decodes to."""
+    return quartered(weight).decode()

@@ -8,18 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from engine.quantisation.codebook import Codebook, codebook_of
 from engine.quantisation.shared_centroids import SegmentSums, SharedCentroids
-from tests.engine.quantisation.table import Table
 
 
-def shared(centroids, assignment, held=None):
-    """A weight of a plain table."""
-    return SharedCentroids(
-        centroids,
-        assignment,
-        held=held,
-        rebuilt=lambda moved: Table.of(moved, assignment),
-    )
+def shared(centroids, assignment, *, zero=False, dtype=torch.float32):
+    """A weight with one table."""
+    table = centroids.float().unsqueeze(0)
+    indices = assignment.to(torch.uint8)
+    return SharedCentroids(Codebook.of_clusters(indices, table, dtype=dtype, zero=zero))
 
 
 def test_a_centroid_follows_the_sum_of_its_members():
@@ -33,11 +30,29 @@ def test_a_centroid_follows_the_sum_of_its_members():
 
 
 def test_the_centroid_of_pruned_weights_gets_nothing():
-    held = torch.tensor([False, True])
-    rule = shared(torch.tensor([3.0, 0.0]), torch.tensor([0, 1, 1, 0]), held)
+    rule = shared(torch.tensor([0.0, 3.0]), torch.tensor([1, 0, 0, 1]), zero=True)
     latents = rule.begin(torch.empty(4), None)
     found = rule.gradients(latents, torch.ones(4))
-    assert found["centroids"].tolist() == [2.0, 0.0]
+    assert found["centroids"].tolist() == [0.0, 2.0]
+
+
+def test_groups_of_rows_have_centroids_of_their_own():
+    weight = torch.tensor([[1.0, 2.0], [2.0, 1.0], [5.0, 1.0]])
+    rule = SharedCentroids(codebook_of("w", weight, size=2, groups=3))
+    latents = rule.begin(torch.empty(3, 2), None)
+    assert torch.equal(rule.value(latents), weight)
+    found = rule.gradients(latents, torch.tensor([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]]))
+    assert found["centroids"].tolist() == [1, 2, 8, 4, 32, 16]
+
+
+def test_a_short_table_gives_what_it_will_store():
+    weight = torch.tensor([0.1, 0.1, 0.7])
+    rule = SharedCentroids(codebook_of("w", weight, size=2, dtype=torch.float16))
+    latents = rule.begin(torch.empty(3), None)
+    assert latents["centroids"].dtype == torch.float32
+    latents["centroids"] += 1e-5  # smaller than a step of float16 at 0.7: it adds up behind it
+    assert torch.equal(rule.encoding(latents).decode(), rule.value(latents))
+    assert float(rule.value(latents)[2]) == float(torch.tensor(0.7).half())
 
 
 def test_against_finite_differences():
@@ -45,7 +60,8 @@ def test_against_finite_differences():
     inputs = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     targets = torch.tensor([0, 3, 1, 2, 3])
     assignment = torch.randint(0, 4, (4, 6), generator=generator)
-    rule = shared(torch.randn(4, generator=generator, dtype=torch.float64), assignment)
+    centroids = torch.randn(4, generator=generator)
+    rule = shared(centroids, assignment, dtype=torch.float64)
     latents = rule.begin(torch.empty(4, 6, dtype=torch.float64), None)
 
     def loss(weight):
@@ -54,13 +70,15 @@ def test_against_finite_differences():
     weight = rule.value(latents).requires_grad_(True)
     loss(weight).backward()
     found = rule.gradients(latents, weight.grad)["centroids"]
+    # The table of the file has the precision of float32; differences need more.
+    assignment = assignment.flatten()
     step = 1e-6
     for j in range(4):
         moved = []
         for sign in (1, -1):
             other = latents["centroids"].clone()
             other[j] += sign * step
-            moved.append(float(loss(rule.value({"centroids": other}))))
+            moved.append(float(loss(other[assignment].reshape(4, 6))))
         assert float(found[j]) == pytest.approx((moved[0] - moved[1]) / (2 * step), rel=1e-6)
 
 

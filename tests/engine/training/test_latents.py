@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.quantisation.codebook import codebook_of
 from engine.quantisation.shared_centroids import SharedCentroids
 from engine.quantisation.straight_through import StraightThrough
 from engine.torchscript.program import Program
@@ -15,7 +16,7 @@ from engine.training.evaluation import evaluate
 from engine.training.finetune import train
 from engine.training.latents import encodings_of
 from tests.engine.digits import save_scripted
-from tests.engine.quantisation.table import Table, quartered
+from tests.engine.quantisation.table import in_quarters, quartered
 from tests.engine.training.test_against_eager import BATCH, EPOCHS, Normalised, eager, split_of
 from tests.engine.training.test_distillation import Restless
 from tests.engine.training.test_epoch import Every, Within, resumed_everywhere
@@ -34,20 +35,8 @@ NAMES = ("conv.weight", "linear.weight")
 
 
 def sixteen(weight, mask=None):
-    """A weight that shares 16 evenly spaced centroids, the first for what is pruned."""
-    kept = weight if mask is None else weight[mask]
-    centroids = torch.linspace(float(kept.min()), float(kept.max()), 15)
-    assignment = (weight.reshape(-1, 1) - centroids).abs().argmin(1) + 1
-    assignment = assignment.reshape(weight.shape)
-    if mask is not None:
-        assignment = torch.where(mask, assignment, 0)
-    table = torch.cat([torch.zeros(1), centroids])
-    return SharedCentroids(
-        table,
-        assignment,
-        held=torch.arange(16) == 0,
-        rebuilt=lambda moved: Table.of(moved, assignment),
-    )
+    """A weight that shares 16 values."""
+    return SharedCentroids(codebook_of("w", weight, size=16, keep=mask))
 
 
 def rules_of(program, kind, masks=None):
@@ -55,7 +44,10 @@ def rules_of(program, kind, masks=None):
     masks = masks or {}
     if kind == "shared":
         return {name: sixteen(weight, masks.get(name)) for name, weight in held.items()}
-    return {name: StraightThrough(quartered, start=weight) for name, weight in held.items()}
+    return {
+        name: StraightThrough(in_quarters, encode=quartered, start=weight)
+        for name, weight in held.items()
+    }
 
 
 def with_rules(run, rules):
@@ -83,13 +75,13 @@ class Shared(Normalised):
         super().__init__()
         for name in NAMES:
             rule, layer = rules[name], getattr(self, name.partition(".")[0])
-            layer.assignment = rule._assigned.reshape(rule._shape)
+            layer.places = rule._codebook.places.long()
             del layer.weight
-            layer.table = nn.Parameter(rule._start.clone())
+            layer.table = nn.Parameter(rule._codebook.table.flatten().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.conv, self.linear):
-            layer.weight = layer.table[layer.assignment]
+            layer.weight = layer.table[layer.places]
         return super().forward(x)
 
 
@@ -105,7 +97,7 @@ class Rounded(Normalised):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.conv, self.linear):
-            change = quartered(layer.latent).decode() - layer.latent
+            change = in_quarters(layer.latent) - layer.latent
             layer.weight = layer.latent + change.detach()
         return super().forward(x)
 
