@@ -97,5 +97,3 @@ class _Seen(PlainVisitor):
                 where=name,
             )
         self.watches[name].see(value)
-
-

@@ -21,14 +21,11 @@ from engine.quantisation.int8.result import LayerQuantised
 from engine.torchscript.int8.dynamic import rewrite
 from engine.torchscript.int8.operands import nodes_in
 from engine.torchscript.int8.places import operand_place, operator_names
-from engine.torchscript.int8.rewriting import Refused, Rewriting, WeightStore, called
+from engine.torchscript.int8.rewriting import SHAPE_ONLY, Refused, Rewriting, WeightStore, readers
 from engine.torchscript.program import Program
 
 _QUINT8 = 13
 """torch.quint8, in TorchScript's numbers."""
-_SHAPE_ONLY = frozenset({"aten::size", "aten::dim", "aten::numel", "aten::len"})
-"""They ask a tensor for its shape, which its twin has too."""
-
 _OF_ACTIVATIONS = frozenset({"matmul", "bmm", "mm", "baddbmm", "scaled_dot_product_attention"})
 _OF_TWO = frozenset({"add", "mul", "cat"})
 
@@ -113,7 +110,7 @@ class Lowering:
         self._known = outside
 
     def _visit(self, node: Any, rule: Rule | None) -> None:
-        if node.kind() in _SHAPE_ONLY:
+        if node.kind() in SHAPE_ONLY:
             twin = self.known(node.inputsAt(0))
             if twin is not None:
                 node.replaceInput(0, twin.value)
@@ -141,7 +138,7 @@ class Lowering:
         reads = node.kind().startswith("aten::") and any(
             self.known(value) is not None for value in node.inputs()
         )
-        if reads or reason:
+        if (reads and node.kind() != "aten::append") or reason:
             op = node.kind().partition("::")[2]
             if op in _OF_ACTIVATIONS:
                 reason = reason or "it multiplies activations with activations"
@@ -208,8 +205,8 @@ class Lowering:
         Raises:
             Refused: the place has no range.
         """
-        uses = list(node.output().uses())
-        follower = uses[0].user if len(uses) == 1 else node
+        reading = readers(node.output())
+        follower = reading[0] if len(reading) == 1 else node
         fused = follower.kind() == "aten::relu" and follower.owningBlock() == node.owningBlock()
         last = follower if fused else node
         place = self.name(last)
@@ -225,18 +222,20 @@ class Lowering:
             last: the relu, where it is done as well.
         """
         last = node if last is None else last
-        self.stand_for(last.output(), Twin(made.output(), place), node)
+        floating = self.stand_for(last.output(), Twin(made.output(), place), node)
         if last is not node:
             self._fused.add(last.output().unique())
             last.removeAllInputs()
+            node.output().replaceAllUsesWith(floating)  # by what asks for its shape
         node.destroy()
 
-    def stand_for(self, old: Any, twin: Twin, before: Any) -> None:
+    def stand_for(self, old: Any, twin: Twin, before: Any) -> Any:
         """Let a twin, dequantised in front of a node, stand for a value."""
         floating = self.rewriting.append("aten::dequantize", [twin.value], before)
         floating.output().setType(torch._C.TensorType.get())
         self._known[floating.output().unique()] = twin
         old.replaceAllUsesWith(floating.output())
+        return floating.output()
 
     def number(self, value: float, before: Any) -> Any:
         """A constant in front of a node."""

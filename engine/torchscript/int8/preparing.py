@@ -1,8 +1,9 @@
-r"""A program as static int8 takes it: in evaluation mode for good, without writes in place, and with
-BatchNorm folded into the layer before it.
+r"""A program as static int8 takes it: in evaluation mode for good, without writes in place, and
+with BatchNorm folded into the layer before it.
 
 A BatchNorm with running statistics is an affine map of each channel. After a convolution or linear
-layer with weight :math:`W` and bias :math:`b`, with :math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}`,
+layer with weight :math:`W` and bias :math:`b`, and with
+:math:`a = \gamma / \sqrt{\sigma^2 + \epsilon}`,
 
 .. math:: a (W x + b - \mu) + \beta = (a W) x + a (b - \mu) + \beta
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from engine.torchscript.batch_norms import BATCH_NORMS
 from engine.torchscript.int8.operands import Operands, nodes_in
-from engine.torchscript.int8.rewriting import argument
+from engine.torchscript.int8.rewriting import argument, readers
 from engine.torchscript.program import Program, memory_of
 
 _FOLDED_INTO = frozenset(
@@ -80,9 +81,9 @@ class _Norm:
 
 def _fold(program: Program, graph: Any) -> None:
     operands = Operands(program, graph)
-    readers = _readers(program, operands, graph)
+    counts = _readers(program, operands, graph)
     for node in [item for item in nodes_in(graph) if item.kind() in BATCH_NORMS]:
-        norm = _foldable(program, operands, readers, node)
+        norm = _foldable(program, operands, counts, node)
         if norm is None:
             continue
         held = program.attributes()
@@ -99,12 +100,12 @@ def _fold(program: Program, graph: Any) -> None:
 
 
 def _foldable(
-    program: Program, operands: Operands, readers: dict[Any, int], node: Any
+    program: Program, operands: Operands, counts: dict[Any, int], node: Any
 ) -> _Norm | None:
     layer = node.inputsAt(0).node()
     if (
         layer.kind() not in _FOLDED_INTO
-        or len(list(node.inputsAt(0).uses())) != 1
+        or len(readers(node.inputsAt(0))) != 1
         or any(list(output.uses()) for output in list(node.outputs())[1:])
         or operands.plain(argument(node, "training")) is not False
         or (layer.kind() in {"aten::_convolution", "aten::convolution"}
@@ -127,7 +128,7 @@ def _foldable(
         item.name not in tensors
         or item.tensor.dtype != torch.float32
         or memory_of(item.tensor) != memory_of(tensors[item.name])
-        or readers[item.tensor.untyped_storage().data_ptr()] != 1
+        or counts[item.tensor.untyped_storage().data_ptr()] != 1
         for item in read
     ):
         return None

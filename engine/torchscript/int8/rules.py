@@ -5,7 +5,8 @@
 2. *Sums, products and concatenations* of tensors compute in int8 where one operand already is.
 3. *Operators that move or select values*, pooling and relu among them, take the integers as they
    are: what comes out has the scale of what went in.
-4. *Activations* that torch has tables for need a range for what they give.
+4. *hardswish and leaky_relu* need a range for what they give. A sigmoid stays in floating point:
+   qnnpack gives it in 8 bits alone, and then sums could be cut off elsewhere (see `REDUCED`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from engine.torchscript.int8.rewriting import Refused, argument, called, layer_o
 
 _MOVING = (
     "relu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "flatten", "view", "reshape",
-    "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous", "slice", "select", "detach",
-    "clone", "expand", "alias", "hardtanh", "relu6", "upsample_nearest2d",
+    "unflatten", "permute", "transpose", "t", "squeeze", "unsqueeze", "contiguous", "slice",
+    "select", "detach", "clone", "expand", "alias", "hardtanh", "relu6", "upsample_nearest2d",
 )  # fmt: skip
 """Operators of torch that take quantised tensors by the same name, and keep their scale."""
 
@@ -241,6 +242,6 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(["aten::chunk", "aten::split", "aten::split_with_sizes"], parted),
     **dict.fromkeys([f"aten::{name}" for name in _MOVING], moving),
     **dict.fromkeys([f"aten::{name}" for name in _PASSED_BY], passed_by),
-    **dict.fromkeys(["aten::sigmoid", "aten::hardswish", "aten::leaky_relu"], table),
+    **dict.fromkeys(["aten::hardswish", "aten::leaky_relu"], table),
 }
 """By operator."""
