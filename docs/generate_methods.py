@@ -38,6 +38,10 @@ SECTIONS = {
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
+    "quantization": (
+        "How weights are stored",
+        "`scheme` of a quantize stage: see [quantisation.md](quantisation.md).",
+    ),
     "baseline": ("What it is compared with", "`baselines` of the recipe."),
     "scan": (
         "What a scan measures",

@@ -41,6 +41,13 @@ from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_quantize import (
+    Codebook,
+    QuantizeOptions,
+    QuantizeStage,
+    WeightOnly,
+    order_fault,
+)
 from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
@@ -75,6 +82,7 @@ __all__ = [
     "Allocation",
     "Baseline",
     "Checkpoints",
+    "Codebook",
     "Constraints",
     "Criterion",
     "Data",
@@ -97,6 +105,8 @@ __all__ = [
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "QuantizeOptions",
+    "QuantizeStage",
     "RecalibrateStage",
     "Recipe",
     "Rigl",
@@ -110,6 +120,7 @@ __all__ = [
     "Supermask",
     "Tournament",
     "WeightAveraging",
+    "WeightOnly",
     "entries",
     "training_of",
 ]
@@ -122,8 +133,16 @@ class FinetuneStage(FinetuneOptions):
 
 
 Stage = Annotated[
-    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage | QuantizeStage,
+    Field(discriminator="stage"),
 ]
+
+
+def _flat(schema: dict[str, Any]) -> None:
+    """Stages as one choice: OpenAPI knows no discriminator within another."""
+    items = schema["items"]
+    choices = [each.get("oneOf", [each]) for each in items["oneOf"]]
+    schema["items"] = {"oneOf": [choice for several in choices for choice in several]}
 
 
 class Measure(RecipeModel):
@@ -143,7 +162,7 @@ class Recipe(RecipeModel):
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     data: Data = Data()
     """How the dataset is read: transforms, image files, columns of tables, windows of tokens."""
-    stages: list[Stage] = Field(min_length=1, max_length=32)
+    stages: list[Stage] = Field(min_length=1, max_length=32, json_schema_extra=_flat)
     objective: ObjectiveOptions = ObjectiveOptions()
     """What the model is for: the loss that is minimised and the metric that decides."""
     constraints: Constraints = Constraints()
@@ -178,7 +197,7 @@ class Recipe(RecipeModel):
         return check_extent(inputs)
 
     @model_validator(mode="after")
-    def _something_is_pruned_or_scanned(self) -> Self:
+    def _something_is_made_smaller_or_scanned(self) -> Self:
         if self.scans:
             fields = ("constraints", "measure", "baselines", "exports")
             defaults = type(self).model_fields
@@ -191,8 +210,18 @@ class Recipe(RecipeModel):
                     "`search` tries recipes that make models, and a recipe of `stage: score` makes "
                     "none; leave one of them out"
                 )
-        elif not any(isinstance(stage, PruneStage) for stage in self.stages):
-            raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        elif not any(isinstance(stage, PruneStage | QuantizeOptions) for stage in self.stages):
+            raise ValueError(
+                "`stages` has no `stage: prune` and no `stage: quantize`; nothing would become "
+                "smaller"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_moves_quantised_weights(self) -> Self:
+        fault = order_fault(self.stages)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -261,7 +290,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage | RecalibrateStage):
+            if not isinstance(stage, PruneStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -290,7 +319,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
@@ -311,7 +340,7 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage | RecalibrateStage):
                 return f"stages.{index}"
-            if isinstance(stage, ScoreStage):
+            if not isinstance(stage, PruneStage):
                 continue
             if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"

@@ -314,6 +314,7 @@ class Method(Resource):
         "allocation",
         "schedule",
         "training",
+        "quantization",
         "baseline",
         "scan",
         "sampler",

@@ -68,7 +68,7 @@ def build_report(
         objective=bench.objective.report(),
         stages=state.reports,
         after=after,
-        certificate=_reloaded(merge_certificates(state.certificates)),
+        certificate=_certificate(state),
         frozen=state.frozen,
         layers=layer_reports(dense, small),
         patterns=patterns,
@@ -80,6 +80,7 @@ def build_report(
         tickets=list(state.lottery.reports.values()),
         tournaments=list(state.tournaments.values()),
         targets=targets,
+        quantization=state.quantization,
         baselines=state.baselines,
         tradeoff=state.tradeoff.report(bench.recipe.tradeoff),
         verdict=judge(
@@ -90,6 +91,8 @@ def build_report(
             exceeded=list(exceeded(targets)),
             decides=bench.objective.report().decides,
             nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
+            quantization=state.quantization,
+            prunes=bool(stages),
         ),
         provenance=provenance(bench.job, model),
     )
@@ -149,5 +152,15 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def _reloaded(certificate: Certificate) -> Certificate:
-    return certificate.model_copy(update={"reloaded_in_fresh_process": True})
+def _certificate(state: JobState) -> Certificate:
+    """Of what was removed; quantisation follows it and tells its own error."""
+    merged = merge_certificates(state.certificates, masked=bool(state.masks))
+    detail = merged.detail
+    if state.quantization:
+        errors = ", ".join(f"{one.output_error:.2g}" for one in state.quantization)
+        told = (
+            "quantisation came after it and changed outputs on the example by at most "
+            f"{errors} of the largest; the file gives the quantised weights to the bit"
+        )
+        detail = f"{detail}; {told}" if detail else told
+    return merged.model_copy(update={"reloaded_in_fresh_process": True, "detail": detail})

@@ -187,7 +187,7 @@ def _solved(
         excess = _total(chosen, bound) - limit
         if excess <= 0:
             return chosen if _total(chosen, aim) < _total(best, aim) else best
-        allowed -= max(excess, math.ulp(limit))
+        allowed -= max(excess, 2e-9 * abs(limit))
     return best
 
 

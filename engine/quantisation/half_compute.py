@@ -50,7 +50,7 @@ from engine.scan.layers import forward_of
 from engine.scan.measuring import Judge
 from engine.structure import map_tensors, tensors_in
 from engine.torchscript.batch_norms import BATCH_NORMS, attribute_paths
-from engine.torchscript.casts import cast_operands, cast_outputs, forget_types
+from engine.torchscript.casts import cast_inputs, cast_operands, cast_outputs, forget_types
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.instructions import walk
 from engine.torchscript.program import Program, memory_of
@@ -116,8 +116,8 @@ def in_half(
         kind: the half type.
         exclude: names of parameters that stay in float32, and with them the operators that read
             them.
-        interface: type of floating-point outputs, and with `half` of inputs too. `float32` is the
-            type the program gives now.
+        interface: type of floating-point outputs. `float32` is the one the program gives now;
+            with `half` inputs are cast at the entry, so that they may be half as well.
 
     Raises:
         OutOfHalfRange: a parameter, or a result on the example, is beyond the half type.
@@ -153,7 +153,13 @@ def in_half(
             hint="its weights are excluded, of 16 bits already, or read by operators that run in "
             "float32 alone",
         )
-    fresh = _edited(program, trial, names, expected, dtype=dtype, interface=interface)
+    fresh = _edited(
+        *(program, trial, names),
+        inputs=inputs,
+        expected=expected,
+        dtype=dtype,
+        interface=interface,
+    )
     result = HalfCompute(
         fresh.read_back(),
         operators=trial.operators,
@@ -214,8 +220,9 @@ def _edited(
     program: Program,
     trial: HalfTrial,
     names: Collection[str],
-    expected: Any,
     *,
+    inputs: Sequence[Any],
+    expected: Any,
     dtype: torch.dtype,
     interface: str,
 ) -> Program:
@@ -237,6 +244,8 @@ def _edited(
                 cast_operands(fresh, instruction, [position], target)
         elif instruction.index not in trial.ran and instruction.kind in _ONE_TYPE:
             cast_operands(fresh, instruction, range(_ONE_TYPE[instruction.kind]), dtype)
+    if interface == "half":
+        cast_inputs(fresh, inputs, dtype)
     forget_types(fresh)
     given = {tensor.dtype for tensor in tensors_in(expected) if tensor.is_floating_point()}
     back = dtype if interface == "half" else max(given, key=_width, default=torch.float32)

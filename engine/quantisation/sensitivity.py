@@ -244,7 +244,7 @@ def fit_to_limit(
     for _ in range(_HALVINGS):
         if not low < guess < high:
             guess = math.sqrt(max(low, floor / 2) * high)
-        if not low < guess < high or len(trials) >= _PROBES:
+        if not low < guess < high or high < 1.0001 * low or len(trials) >= _PROBES:
             break
         found = within(guess)
         # A choice already measured tells nothing new: no other lies between it and the guess.

@@ -5,13 +5,14 @@ Only for a fresh copy of a program whose graph has not run (see `engine.torchscr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.errors import UnsupportedOperator
+from engine.structure import tensors_in
 from engine.torchscript.instructions import Instruction
 from engine.torchscript.program import Program
 
@@ -51,6 +52,29 @@ def cast_operands(
         graph.setInsertPoint(node)
         value = node.inputsAt(position)
         node.replaceInput(position, _inserted(graph, value, dtype, instruction.location))
+
+
+def cast_inputs(program: Program, example: Sequence[Any], dtype: torch.dtype) -> None:
+    """Cast every floating-point tensor that forward takes, before anything reads it.
+
+    Args:
+        program: to edit.
+        example: arguments of forward; says which of them are floats.
+        dtype: that they are to have.
+
+    Raises:
+        UnsupportedOperator: an argument is a structure that cannot be cast.
+    """
+    graph = program.graph
+    _, *arguments = graph.inputs()
+    first = next(iter(graph.nodes()), graph.return_node())
+    for value, given in zip(arguments, example, strict=False):
+        if not any(one.is_floating_point() for one in tensors_in([given])):
+            continue
+        graph.setInsertPoint(first)
+        cast = _rebuilt(graph, value, given, dtype)
+        behind = graph.insertConstant(None).node()
+        value.replaceAllUsesAfterNodeWith(behind, cast)
 
 
 def cast_outputs(program: Program, example: Any, dtype: torch.dtype) -> None:

@@ -68,6 +68,11 @@ ACCEPTED: dict[str, set[str]] = {
     }
     | _literals(recipe.RecalibrateStage, "stage")
     | {"lr_auto"},
+    "quantization": {
+        name
+        for scheme in get_args(get_args(recipe.QuantizeStage)[0])
+        for name in _literals(scheme, "scheme")
+    },
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # `random` is also a criterion, which has the name.
@@ -142,6 +147,8 @@ def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -
     """A recipe of a job of another type."""
     if method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
+    if method.kind == "quantization":
+        return {"stages": [prune, {"stage": "quantize", **fields}]}
     space = {"stages.0.allocation.amount": [0.25, 0.5]}
     return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
 
@@ -170,7 +177,7 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
         finetune.update(_training(method, fields))
-    elif method.kind in ("scan", "sampler"):
+    elif method.kind in ("scan", "sampler", "quantization"):
         return _of_its_own(method, prune, fields)
     elif method.kind in ("export", "baseline"):
         return {"stages": [prune, finetune], f"{method.kind}s": [fields]}

@@ -9,6 +9,7 @@ from secateur.methods.exports import EXPORTS
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.objectives import LOSSES, METRICS
+from secateur.methods.quantization import QUANTIZATION
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
@@ -29,6 +30,7 @@ METHODS = [
     *TRAINING,
     *TRAINING_RULES,
     *TRAINING_STEPS,
+    *QUANTIZATION,
     *BASELINES,
     *SCANS,
     *SAMPLERS,

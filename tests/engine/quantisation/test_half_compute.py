@@ -258,11 +258,37 @@ def test_the_branch_that_the_example_does_not_take_runs_too() -> None:
     assert differ(found, program, (-torch.ones(1, 4),)) < 0.03
 
 
+class Structured(nn.Module):
+    """A list and a tuple of floats, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: list[Tensor], pair: tuple[Tensor, Tensor], scale: float) -> Tensor:
+        return self.layer(x[0] + x[1]) * pair[0] * scale + pair[1]
+
+
 def test_a_half_interface_takes_and_gives_half() -> None:
     program = Program.load(bytes(traced("lenet5_digits")._c.save_to_buffer()))
     (image,) = example_inputs("lenet5_digits")
     found = in_half(program, (image,), "fp16", interface="half")
-    assert found.program.run((image.half(),)).dtype == torch.float16
+    given = found.program.run((image.half(),))
+    assert given.dtype == torch.float16
+    assert torch.equal(found.program.run((image,)), given)
+
+
+def test_structures_are_cast_at_the_entry() -> None:
+    program = load(Structured())
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    rows = torch.tensor([1, 2])[:, None]
+    inputs = ([x, y], (x, rows), 0.5)
+    found = in_half(program, inputs, "fp16", interface="half")
+    half = ([x.half(), y.half()], (x.half(), rows), 0.5)
+    given = found.program.run(half)
+    assert given.dtype == torch.float16
+    assert torch.equal(found.program.run(inputs), given)
+    assert torch.allclose(given.float(), program.run(inputs), atol=0.01)
 
 
 class Tied(nn.Module):
