@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from secateur.recipe_base import RecipeModel
+from secateur.recipe_training import FinetuneOptions
 
 Decode = Literal["at_load", "at_use"]
 """When stored weights become numbers again."""
@@ -28,6 +29,10 @@ class StoredOptions(QuantizeOptions):
     """When stored weights become numbers again: `at_load`, once, when the file is loaded (memory
     and speed are then as before), or `at_use`, whenever they are read: they stay small in memory,
     and each run pays for decoding."""
+    finetune: FinetuneOptions | None = None
+    """Training after encoding, in which quantised weights keep to what is stored: indices stay and
+    shared values move (`codebook`), or weights are rounded anew for every step (`weight_only`).
+    Null leaves what encoding gave."""
 
 
 class WeightOnly(StoredOptions):

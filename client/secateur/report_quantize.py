@@ -39,4 +39,6 @@ class QuantizationReport(ReportModel):
     """Stored for each weight of the layers that were quantised, on average."""
     output_error: float
     """Largest change of an output on the example, over the largest output."""
+    trained: bool = False
+    """Whether the stage trained what it stored; errors are those before that training."""
     warnings: list[str] = Field(default=[])

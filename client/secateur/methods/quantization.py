@@ -23,7 +23,7 @@ QUANTIZATION: list[Method] = [
         cost="one pass over the weights; at each use, decoding is a pass over the weight",
         schema=schema_of(
             WeightOnly,
-            ["bits", "group_size", "symmetric", "clip", "decode", "exclude"],
+            ["bits", "group_size", "symmetric", "clip", "decode", "exclude", "finetune"],
             scheme="weight_only",
         ),
     ),
@@ -43,7 +43,7 @@ QUANTIZATION: list[Method] = [
         cost="a clustering of each weight's histogram; at each use, one look-up a weight",
         schema=schema_of(
             Codebook,
-            ["size", "method", "start", "groups", "table", "decode", "exclude"],
+            ["size", "method", "start", "groups", "table", "decode", "exclude", "finetune"],
             scheme="codebook",
         ),
     ),
