@@ -22,7 +22,9 @@ def result_of(done) -> Program:
     return Program.as_uploaded(done.folder / "compact.pt")
 
 
-@pytest.mark.parametrize("decode", ["at_load", "at_use"])
+@pytest.mark.parametrize(
+    "decode", ["at_load", pytest.param("at_use", marks=pytest.mark.exhaustive)]
+)
 def test_weights_are_stored_in_half_and_computed_with_as_before(run, lenet, decode):
     done = run(lenet, {"inputs": INPUTS, "stages": [half(scheme="bf16", decode=decode)]})
     report = done.result.report
