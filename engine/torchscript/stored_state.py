@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from engine.torchscript.attributes import joined
+from engine.torchscript.attributes import modules_of
 from engine.torchscript.decoders import compiled, forget_sources
 from engine.torchscript.own_classes import with_own_classes
 
@@ -156,15 +156,11 @@ def _taking(
 
 def storing(module: Any) -> list[str]:
     """Paths of the submodules that are written so."""
-    found: list[str] = []
-    waiting = [("", module)]
-    while waiting:
-        path, owner = waiting.pop()
-        if owner.hasattr(STORED) and set(owner._method_names()) >= _METHODS:
-            found.append(path)
-        for name, child in torch._C.ModuleDict(owner).items():
-            waiting.append((joined(path, name), child))
-    return found
+    return [
+        path
+        for path, owner in modules_of(module).items()
+        if owner.hasattr(STORED) and set(owner._method_names()) >= _METHODS
+    ]
 
 
 def _kinds(module: Any) -> dict[str, str]:

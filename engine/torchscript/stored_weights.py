@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.torchscript.attributes import Attributes, joined
-from engine.torchscript.decoders import decode_reads, redirect_reads
+from engine.torchscript.attributes import Attributes, joined, modules_of
+from engine.torchscript.decoders import decode_reads, forget_sources, redirect_reads
 from engine.torchscript.own_classes import with_own_classes
 from engine.torchscript.program import Program
 from engine.torchscript.stored_state import (
@@ -127,6 +127,10 @@ def _remade(
         made = with_own_classes(
             program._c, {*removed, *added, *touched}, removed=removed, added=added
         )
+    # What tells where code came from would be as large as the weights of a small program.
+    for module in modules_of(made).values():
+        for method in module._method_names():
+            forget_sources(module._get_method(method).graph)
     there = Attributes(made)
     for name in held.keys() - set(gone):
         there[name] = held[name]
