@@ -41,5 +41,7 @@ def _by_name(*exporters: Exporter) -> Mapping[str, Exporter]:
 
 EXPORTERS = _by_name(
     Exporter("safetensors", "engine.exports.safetensors_file", "compact.safetensors"),
+    Exporter("triton", "engine.exports.triton", "compact.triton"),
+    Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
 )
 """All but `torchscript`, which is the result itself."""
