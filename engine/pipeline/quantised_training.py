@@ -7,37 +7,39 @@ stages stay as they are. What is not quantised is trained as ever.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+from secateur.recipe_quantize import MixedPrecision, StoredOptions
+from secateur.recipe_quantize import WeightOnly as WeightOnlyStage
 from torch import Tensor
 
 from engine.pipeline.checkpoint import JobState
-from engine.pipeline.quantize import Encoder, encoder_of
 from engine.pipeline.steps import FinetuneStep
 from engine.quantisation.codebook import Codebook
 from engine.quantisation.encoding import Encoding
 from engine.quantisation.fixed import Fixed
+from engine.quantisation.half import Half, HalfKind, to_half
 from engine.quantisation.reparametrisation import Reparametrisation
 from engine.quantisation.shared_centroids import SharedCentroids
 from engine.quantisation.straight_through import StraightThrough
+from engine.quantisation.weight_only import Bits, WeightOnly, encode_weight_only
 from engine.training.latents import encodings_of
 from engine.training.run import Trained, TrainingRun
 
 
-def reparametrised(
-    state: JobState, step: FinetuneStep, *, seed: int
-) -> dict[str, Reparametrisation]:
+def reparametrised(state: JobState, step: FinetuneStep) -> dict[str, Reparametrisation]:
     """How the weights follow from what moves, in a training within a quantise stage.
 
     Args:
         state: after the step that quantised.
         step: the training.
-        seed: of the recipe.
     """
     stage = step.quantized
     if stage is None:
         return {}
-    encode = encoder_of(stage, seed)
     return {
-        name: _rule(name, encoding, state, encode)
+        name: _rule(name, encoding, state, stage)
         if name in state.quantised.trained
         else Fixed(encoding)
         for name, encoding in state.quantised.encodings.items()
@@ -69,16 +71,33 @@ def keep_quantised(state: JobState, step: FinetuneStep, run: TrainingRun, traine
             )
 
 
-def _rule(name: str, encoding: Encoding, state: JobState, encode: Encoder) -> Reparametrisation:
+def _rule(
+    name: str, encoding: Encoding, state: JobState, stage: StoredOptions
+) -> Reparametrisation:
     if isinstance(encoding, Codebook):
         return SharedCentroids(encoding)
-    mask = state.masks.get(name)
-
-    def encoded(weight: Tensor) -> Encoding:
-        return encode(name, weight, mask)
-
+    encode = _again(name, encoding, stage)
     return StraightThrough(
-        lambda weight: encoded(weight).decode(),
-        encode=encoded,
+        lambda weight: encode(weight).decode(),
+        encode=encode,
         start=state.quantised.trained[name],
+    )
+
+
+def _again(name: str, encoding: Encoding, stage: StoredOptions) -> Callable[[Tensor], Encoding]:
+    """Encodes other values in the form that a weight has; stages may give each its own."""
+    if isinstance(encoding, Half):
+        kind: HalfKind = "fp16" if encoding.half.dtype == torch.float16 else "bf16"
+        return lambda weight: to_half(name, weight, kind)
+    if not isinstance(encoding, WeightOnly):
+        raise TypeError(f"`{encoding.scheme}` is not trained")
+    bits: Bits = encoding.width  # type: ignore[assignment]
+    clip = stage.clip if isinstance(stage, WeightOnlyStage | MixedPrecision) else "none"
+    return lambda weight: encode_weight_only(
+        weight,
+        bits=bits,
+        group_size=encoding.group_size,
+        symmetric=encoding.symmetric,
+        clip=clip,
+        name=name,
     )

@@ -135,7 +135,7 @@ def begin_training(
             run,
             sparsity=rule,
             first_epoch=step.first_epoch,
-            reparametrised=reparametrised(state, step, seed=bench.recipe.seed),
+            reparametrised=reparametrised(state, step),
         )
     if _before_a_round_by_movement(bench, state, step):
         run = replace(run, sparsity=MovementRecord())

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.data.batches import Batch
 from engine.errors import UnsupportedOperator, WeightsNotNumbers
 from engine.out_of_memory import is_out_of_memory, out_of_memory
+from engine.quantisation.half import OutOfHalfRange
 from engine.training.accumulation import MicroBatch
 from engine.training.clipping import clip_gradients
 from engine.training.divergence import diverged
@@ -120,7 +121,7 @@ def _move(student: Student, run: TrainingRun) -> Tensor | None:
     if student.latents is not None:
         try:
             student.latents.moved()
-        except WeightsNotNumbers as error:
+        except (WeightsNotNumbers, OutOfHalfRange) as error:
             raise diverged(error.title, run) from error
     return norm
 
