@@ -27,6 +27,8 @@ NAMES = {
     "scores": "scores.safetensors",
     "plot": "sensitivity.svg",
     "safetensors": "compact.safetensors",
+    "onnx": "compact.onnx",
+    "pt2": "compact.pt2",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""
 WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})

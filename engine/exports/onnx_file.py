@@ -74,7 +74,7 @@ def _made(
         raise ExportFailed(f"its outputs differ by {error:.2g} of the largest output")
     return Exported(
         path=path.parent if len(list(path.parent.iterdir())) > 1 else path,
-        verified_by=f"onnxruntime {version('onnxruntime')} on CPU, opset {request.options['opset']}",
+        verified_by=f"onnxruntime {version('onnxruntime')} on CPU",
         relative_error=error,
         tolerance=request.tolerance,
         batch_sizes=tuple(case.batch_size for case in cases),

@@ -33,7 +33,8 @@ from engine.torchscript.program import Program
 _PASSES = 20
 """Loops within loops are unrolled from the outside in, one level at a time."""
 _MOST_ROUNDS = 256
-_ENDLESS = 2**62
+# Some of them are not in the stubs of torch.
+_PASSES_OF_TORCH: Any = torch._C
 
 
 def straighten(program: Program, cases: Sequence[Sequence[Any]]) -> Program:
@@ -116,7 +117,7 @@ def _settle(program: Program, observed: Sequence[_Observed]) -> bool:
     before = _loops(program.graph)
     # The pass comes back to where edits were made, which may be a loop that is gone by then.
     program.graph.setInsertPoint(program.graph.return_node())
-    torch._C._jit_pass_constant_loop_unrolling(program.graph)
+    _PASSES_OF_TORCH._jit_pass_constant_loop_unrolling(program.graph)
     return bool(chosen) or _loops(program.graph) != before
 
 
@@ -158,7 +159,8 @@ class _Rules:
             return None
         taken = 0 if decisions.pop() else 1
         refuses = any(
-            inner.kind == "prim::RaiseException" for inner in instruction.blocks[1 - taken].instructions
+            inner.kind == "prim::RaiseException"
+            for inner in instruction.blocks[1 - taken].instructions
         )
         return taken if refuses or self._fixed(instruction.inputs[0]) else None
 
@@ -211,7 +213,7 @@ def _tidy(program: Program) -> None:
     graph = program.graph
     for _ in range(2):
         torch._C._jit_pass_peephole(graph, True)
-        torch._C._jit_pass_peephole_list_idioms(graph, refine_list_len=True)
+        _PASSES_OF_TORCH._jit_pass_peephole_list_idioms(graph, refine_list_len=True)
         torch._C._jit_pass_constant_propagation(graph)
         torch._C._jit_pass_dce(graph)
     program.edited()
