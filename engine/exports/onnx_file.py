@@ -114,6 +114,7 @@ def _convert(request: ExportRequest, model: TensorModel, *, any_batch: bool) -> 
             save_as_external_data=True,
             all_tensors_to_one_file=True,
             location=f"{_FILE}.data",
+            convert_attribute=True,  # weights of the outermost module are constants of nodes
         )
     try:
         onnx.checker.check_model(path, full_check=True)

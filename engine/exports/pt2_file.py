@@ -21,7 +21,7 @@ from engine.errors import EngineError
 from engine.exports.fresh import run_fresh
 from engine.exports.request import Case, Exported, ExportFailed, ExportRequest
 from engine.exports.tensors import tensor_model
-from engine.structure import leaves
+from engine.structure import tensors_in
 from engine.torchscript.exported_program import exported_program
 from engine.torchscript.program import Program
 from engine.torchscript.straight import straighten
@@ -109,10 +109,19 @@ def _given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
 def _error(case: Case, found: Any) -> float:
     if isinstance(found, str):
         return float("inf")
-    expected, got = (list(leaves(value, torch.Tensor)) for value in (case.expected, found))
-    if [one.dtype for one in expected] != [one.dtype for one in got]:
+    expected = _listed(case.expected)
+    if [one.dtype for one in tensors_in(expected)] != [one.dtype for one in tensors_in(found)]:
         return float("inf")
-    return relative_error(case.expected, found)
+    return relative_error(expected, found)
+
+
+def _listed(value: Any) -> Any:
+    """Lists in the place of tuples: torch gives either for the other."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return value
 
 
 def _run(request: ExportRequest, path: Path, cases: Sequence[Case]) -> list[Any]:

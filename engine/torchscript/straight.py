@@ -225,9 +225,10 @@ def _spell_out(program: Program, observed: Sequence[_Observed]) -> None:
         if instruction.kind != "aten::unflatten":
             continue
         made = {each[0] for one in observed for each in one.given.get(instruction.index, [])}
-        sizes = instruction.node.inputsAt(2).node()
+        kind = instruction.node.inputsAt(2).node().kind()
         dimension = instruction.node.inputsAt(1).toIValue()
-        if len(made) == 1 and sizes.kind() == "prim::ListConstruct" and dimension is not None:
+        known = kind in {"prim::ListConstruct", "prim::Constant"} and dimension is not None
+        if len(made) == 1 and known:
             ((rank, _),) = made
             _reshape(*program.place(instruction), rank)
     program.edited()
@@ -242,10 +243,16 @@ def _size(graph: Any, source: Any, at: int) -> Any:
 
 def _reshape(node: Any, graph: Any, rank: int) -> None:
     """`x.unflatten(d, [a, b])` as `x.reshape([x.size(0), .., a, b, .., x.size(-1)])`."""
-    source, parts = node.inputsAt(0), list(node.inputsAt(2).node().inputs())
+    graph.setInsertPoint(node)
+    source, listed = node.inputsAt(0), node.inputsAt(2)
+    baked = listed.toIValue()
+    parts = (
+        list(listed.node().inputs())
+        if baked is None
+        else [graph.insertConstant(size) for size in baked]
+    )
     before = rank - len(parts) + 1
     dimension = node.inputsAt(1).toIValue() % before
-    graph.setInsertPoint(node)
     sizes = []
     for at in range(before):
         if at == dimension:
