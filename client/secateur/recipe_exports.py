@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from secateur.recipe_base import RecipeModel
 
-OtherFormat = Literal["safetensors", "onnx", "pt2"]
+OtherFormat = Literal["safetensors", "onnx", "pt2", "triton", "libtorch"]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
 """Names of the formats. `torchscript` is the result itself, which is written in any case."""
@@ -53,11 +53,31 @@ class Pt2Export(RecipeModel):
     """Whether the file takes any number of samples: null where that works, `true` or it fails."""
 
 
+class TritonExport(RecipeModel):
+    """A model repository of Triton Inference Server, for its PyTorch backend."""
+
+    format: Literal["triton"]
+    """A folder with configuration and model, as a zip."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")] = "compact"
+    """Of the model in requests, and of its folder."""
+    max_batch_size: Annotated[int, Field(ge=1, le=2**20)] = 64
+    """Samples that Triton may join, where every tensor has the batch in front."""
+
+
+class LibtorchExport(RecipeModel):
+    """A program in C++ that runs the model, with calls and their results."""
+
+    format: Literal["libtorch"]
+    """Sources, the model and the example, as a zip."""
+
+
 _TYPES: dict[str, type[RecipeModel]] = {
     "torchscript": TorchScriptExport,
     "safetensors": SafetensorsExport,
     "onnx": OnnxExport,
     "pt2": Pt2Export,
+    "triton": TritonExport,
+    "libtorch": LibtorchExport,
 }
 """The options of every format."""
 
@@ -81,7 +101,9 @@ Export = Annotated[
     | Annotated[TorchScriptExport, Tag("TorchScriptExport")]
     | Annotated[SafetensorsExport, Tag("SafetensorsExport")]
     | Annotated[OnnxExport, Tag("OnnxExport")]
-    | Annotated[Pt2Export, Tag("Pt2Export")],
+    | Annotated[Pt2Export, Tag("Pt2Export")]
+    | Annotated[TritonExport, Tag("TritonExport")]
+    | Annotated[LibtorchExport, Tag("LibtorchExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]
 

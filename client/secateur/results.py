@@ -29,6 +29,8 @@ NAMES = {
     "safetensors": "compact.safetensors",
     "onnx": "compact.onnx",
     "pt2": "compact.pt2",
+    "triton": "compact.triton.zip",
+    "libtorch": "compact.libtorch.zip",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""
 WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe_exports import OnnxExport, Pt2Export, SafetensorsExport, TorchScriptExport
+from secateur.recipe_exports import (
+    LibtorchExport,
+    OnnxExport,
+    Pt2Export,
+    SafetensorsExport,
+    TorchScriptExport,
+    TritonExport,
+)
 from secateur.resources import Method
 
 EXPORTS: list[Method] = [
@@ -61,5 +68,33 @@ EXPORTS: list[Method] = [
         data="none",
         cost="seconds: a conversion, and runs in a fresh process",
         schema=schema_of(Pt2Export),
+    ),
+    Method(
+        name="triton",
+        kind="export",
+        summary=(
+            "A folder that Triton Inference Server serves with its PyTorch backend: the file in "
+            "TorchScript, and a configuration whose names, types and sizes are those of the "
+            "model. Tensors in lists, tuples and dictionaries become inputs and outputs of their "
+            "own, by a wrapper in TorchScript."
+        ),
+        formula="max |served - TorchScript| <= 1e-3 max |TorchScript|",
+        source="Triton Inference Server, model configuration and PyTorch backend",
+        data="none",
+        cost="seconds; a second copy of the file",
+        schema=schema_of(TritonExport),
+    ),
+    Method(
+        name="libtorch",
+        kind="export",
+        summary=(
+            "A folder with the TorchScript file, a program in C++ that loads it, and calls with "
+            "their results, which the program makes and compares."
+        ),
+        formula="max |LibTorch - TorchScript| <= 1e-3 max |TorchScript|",
+        source="LibTorch, the C++ distribution of torch",
+        data="none",
+        cost="a minute of compiling where the worker has a C++ compiler; a copy of the file",
+        schema=schema_of(LibtorchExport),
     ),
 ]
