@@ -43,8 +43,10 @@ from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
 from secateur.recipe_quantize import (
     Codebook,
+    DynamicInt8,
     QuantizeOptions,
     QuantizeStage,
+    StaticInt8,
     WeightOnly,
     order_fault,
 )
@@ -88,6 +90,7 @@ __all__ = [
     "Data",
     "Distillation",
     "Distribution",
+    "DynamicInt8",
     "EarlyStopping",
     "FeatureMatch",
     "FinetuneOptions",
@@ -117,6 +120,7 @@ __all__ = [
     "Search",
     "SlicesScored",
     "Stage",
+    "StaticInt8",
     "Supermask",
     "Tournament",
     "WeightAveraging",
@@ -338,7 +342,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage | RecalibrateStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage | StaticInt8):
                 return f"stages.{index}"
             if not isinstance(stage, PruneStage):
                 continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 
@@ -64,7 +64,46 @@ class Codebook(StoredOptions):
     """Type of the shared values."""
 
 
-QuantizeStage = Annotated[WeightOnly | Codebook, Field(discriminator="scheme")]
+class Int8Options(QuantizeOptions):
+    """What schemes have that compute in int8, on CPUs."""
+
+    max_drift: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """How far outputs may move, as the norm of the change over their norm, on the samples (or the
+    example, where there is no dataset). Layers that cost most keep floating point until that holds;
+    null keeps them all in int8."""
+
+
+class DynamicInt8(Int8Options):
+    """Linear, LSTM and GRU layers multiply integers; their inputs are quantised when they run."""
+
+    scheme: Literal["dynamic_int8"]
+
+
+class StaticInt8(Int8Options):
+    """Whole chains of layers compute in integers, by ranges that were calibrated on data."""
+
+    scheme: Literal["static_int8"]
+    observer: Literal["histogram", "min_max", "percentile"] = "histogram"
+    """What range of each activation is kept: the one with the smallest squared error, all of it, or
+    all but a share of the values."""
+    percentile: Annotated[float, Field(gt=50.0, le=100.0)] | None = None
+    """Of the values that observer `percentile` keeps; null is 99.99."""
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Of the training split to calibrate on, drawn by the seed."""
+
+    @model_validator(mode="after")
+    def _percentile_has_its_observer(self) -> Self:
+        if self.percentile is not None and self.observer != "percentile":
+            raise ValueError(
+                f"`percentile` belongs to `observer: percentile`, and the observer is "
+                f"`{self.observer}`; leave one of them out"
+            )
+        return self
+
+
+QuantizeStage = Annotated[
+    WeightOnly | Codebook | DynamicInt8 | StaticInt8, Field(discriminator="scheme")
+]
 
 
 def order_fault(stages: Sequence[object]) -> str | None:
@@ -74,6 +113,14 @@ def order_fault(stages: Sequence[object]) -> str | None:
         stages: of the recipe.
     """
     first: int | None = None
+    quantising = [index for index, one in enumerate(stages) if isinstance(one, QuantizeOptions)]
+    for index in quantising:
+        if isinstance(stages[index], Int8Options) and len(quantising) > 1:
+            other = next(one for one in quantising if one != index)
+            return (
+                f"`stages.{index}` computes in int8, from weights in floating point, and "
+                f"`stages.{other}` stores them in another form; keep one of the two"
+            )
     for index, stage in enumerate(stages):
         name = getattr(stage, "stage", "")
         if isinstance(stage, QuantizeOptions):

@@ -6,15 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from secateur.recipe_quantize import Codebook, QuantizeOptions, StoredOptions, WeightOnly
+from secateur.recipe_quantize import (
+    Codebook,
+    Int8Options,
+    QuantizeOptions,
+    StoredOptions,
+    WeightOnly,
+)
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
-from engine.calling import call, plain_execution
-from engine.certify import relative_error
 from engine.errors import EngineError
 from engine.job import Listener
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.int8 import int8_step
+from engine.pipeline.output_error import output_error
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
 from engine.quantisation.codebook import codebook_of
@@ -52,6 +58,8 @@ def quantize_step(
         EngineError: a weight cannot be encoded, named.
     """
     given, stage = state.program, step.stage
+    if isinstance(stage, Int8Options):
+        return int8_step(bench, state, step, stage, listener)
     done = encode_weights(given, stage, state, encoder_of(stage, bench.recipe.seed))
     if not done.encodings:
         raise _nothing(stage, done.layers, step.field)
@@ -149,17 +157,6 @@ def encode_weights(
             )
         )
     return done
-
-
-@torch.no_grad()
-def output_error(bench: Workbench, before: Program, after: Program) -> float:
-    """Largest change of an output on the example, over the largest output."""
-    with plain_execution():
-        torch.manual_seed(0)
-        expected = call(before.twin().module, bench.inputs)
-        torch.manual_seed(0)
-        found = call(after.twin().module, bench.inputs)
-    return relative_error(expected, found)
 
 
 def _kept(name: str, weight: Tensor, reason: str) -> QuantizedLayer:
