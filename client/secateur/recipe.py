@@ -44,10 +44,13 @@ from secateur.recipe_prune import PruneStage
 from secateur.recipe_quantize import (
     Codebook,
     DynamicInt8,
+    HalfPrecision,
+    MixedPrecision,
     QuantizeOptions,
     QuantizeStage,
     StaticInt8,
     WeightOnly,
+    judged_field,
     order_fault,
 )
 from secateur.recipe_recalibration import RecalibrateStage
@@ -96,12 +99,14 @@ __all__ = [
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
+    "HalfPrecision",
     "Imp",
     "ImpRewind",
     "Iterative",
     "Limit",
     "LrRewind",
     "Measure",
+    "MixedPrecision",
     "Normalize",
     "ObjectiveOptions",
     "OneShot",
@@ -358,7 +363,10 @@ class Recipe(RecipeModel):
         """Path of the first field that limits or seeks accuracy or loss, or None."""
         if self.constraints.on_validation is not None:
             return f"constraints.{self.constraints.on_validation}"
-        return None if self.search is None else self.search.labelled_field()
+        judged = judged_field(self.stages)
+        if judged is not None or self.search is None:
+            return judged
+        return self.search.labelled_field()
 
     def scanned_split(self, split: str, *, targets: bool) -> str | None:
         """Path of the first field of a scan that needs this split (or its targets), or None."""

@@ -16,7 +16,6 @@ from engine.calling import plain_execution
 from engine.coupling.exclusion import match_layers
 from engine.data.batches import batches, bounds, shuffled
 from engine.errors import UnsupportedOperator
-from engine.job import Listener
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.output_error import output_error
 from engine.pipeline.setup import Workbench
@@ -38,7 +37,7 @@ _DYNAMIC_SAMPLES = 512
 
 @torch.no_grad()
 def int8_step(
-    bench: Workbench, state: JobState, step: QuantizeStep, stage: Int8Options, listener: Listener
+    bench: Workbench, state: JobState, step: QuantizeStep, stage: Int8Options
 ) -> QuantizationReport:
     """Choose how the program computes in int8; the program of the state stays as it is.
 
@@ -79,9 +78,6 @@ def int8_step(
     changed = [layer for layer in report.layers if layer.form != "float"]
     numbers = sum(torch.Size(layer.shape).numel() for layer in changed)
     report.bits = 8 * sum(layer.bytes_after for layer in changed) / max(numbers, 1)
-    state.quantization.append(report)
-    for warning in report.warnings:
-        listener.log(f"{step.label}: {warning}")
     return report
 
 
