@@ -198,14 +198,6 @@ def order_fault(stages: Sequence[object]) -> str | None:
         stages: of the recipe.
     """
     first: int | None = None
-    quantising = [index for index, one in enumerate(stages) if isinstance(one, QuantizeOptions)]
-    for index in quantising:
-        if isinstance(stages[index], Int8Options) and len(quantising) > 1:
-            other = next(one for one in quantising if one != index)
-            return (
-                f"`stages.{index}` computes in int8, from weights in floating point, and "
-                f"`stages.{other}` stores them in another form; keep one of the two"
-            )
     for index, stage in enumerate(stages):
         name = getattr(stage, "stage", "")
         if isinstance(stage, QuantizeOptions):
@@ -219,6 +211,12 @@ def order_fault(stages: Sequence[object]) -> str | None:
         (index, stage) for index, stage in enumerate(stages) if isinstance(stage, QuantizeOptions)
     ]
     for index, stage in quantising:
+        if isinstance(stage, Int8Options) and len(quantising) > 1:
+            other = next(at for at, _ in quantising if at != index)
+            return (
+                f"`stages.{index}` computes in int8, from weights in floating point, and "
+                f"`stages.{other}` stores them in another form; keep one of the two"
+            )
         if isinstance(stage, HalfPrecision) and stage.compute == "half" and len(quantising) > 1:
             return (
                 f"`stages.{index}.compute: half` computes with the weights in 16 bits, and another "
