@@ -43,10 +43,12 @@ from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
 from secateur.recipe_quantize import (
     Codebook,
+    DynamicInt8,
     HalfPrecision,
     MixedPrecision,
     QuantizeOptions,
     QuantizeStage,
+    StaticInt8,
     StoredOptions,
     WeightOnly,
     judged_field,
@@ -92,6 +94,7 @@ __all__ = [
     "Data",
     "Distillation",
     "Distribution",
+    "DynamicInt8",
     "EarlyStopping",
     "FeatureMatch",
     "FinetuneOptions",
@@ -123,6 +126,7 @@ __all__ = [
     "Search",
     "SlicesScored",
     "Stage",
+    "StaticInt8",
     "Supermask",
     "Tournament",
     "WeightAveraging",
@@ -347,7 +351,7 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage | RecalibrateStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage | StaticInt8):
                 return f"stages.{index}"
             if isinstance(stage, StoredOptions) and stage.finetune is not None:
                 return f"stages.{index}.finetune"
