@@ -74,7 +74,7 @@ def _made(
         raise ExportFailed(f"its outputs differ by {error:.2g} of the largest output")
     return Exported(
         path=path.parent if len(list(path.parent.iterdir())) > 1 else path,
-        verified_by=f"onnxruntime {version('onnxruntime')} on CPU, opset {request.options['opset']}",
+        verified_by=f"onnxruntime {version('onnxruntime')} on CPU",
         relative_error=error,
         tolerance=request.tolerance,
         batch_sizes=tuple(case.batch_size for case in cases),
@@ -114,6 +114,7 @@ def _convert(request: ExportRequest, model: TensorModel, *, any_batch: bool) -> 
             save_as_external_data=True,
             all_tensors_to_one_file=True,
             location=f"{_FILE}.data",
+            convert_attribute=True,  # weights of the outermost module are constants of nodes
         )
     try:
         onnx.checker.check_model(path, full_check=True)

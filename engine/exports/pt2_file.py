@@ -10,6 +10,7 @@ of samples is that of the example.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from engine.errors import EngineError
 from engine.exports.fresh import run_fresh
 from engine.exports.request import Case, Exported, ExportFailed, ExportRequest
 from engine.exports.tensors import tensor_model
-from engine.structure import leaves
+from engine.structure import tensors_in
 from engine.torchscript.exported_program import exported_program
 from engine.torchscript.program import Program
 from engine.torchscript.straight import straighten
@@ -38,37 +39,54 @@ def write(request: ExportRequest) -> Exported:
     """
     with torch.no_grad():
         program, cases, notes = given(request)
-        try:
-            made = exported_program(program, cases[0].inputs)
-        except Exception as error:
-            # The converter raises whatever its passes raise.
-            first = str(error).strip().partition("\n")[0][:500]
-            raise ExportFailed(
-                f"torch cannot convert it: {first or type(error).__name__}"
-            ) from error
     path = request.folder / "compact.pt2"
-    torch.export.save(made, path)
-    found = _run(request, path, cases)
-    if isinstance(found[0], str):
-        raise ExportFailed(f"the file does not run: {found[0]}")
-    errors = [_error(case, got) for case, got in zip(cases, found, strict=True)]
-    any_batch = len(cases) > 1 and errors[1] <= request.tolerance
-    if request.options["dynamic_batch"] and not any_batch:
+    why = "as in the TorchScript file"
+    if len(cases) > 1:
+        # Traced on more than one sample: torch takes a size of one for a constant.
+        _convert(program, cases[1], path)
+        found = _run(request, path, cases)
+        errors = [_error(case, got) for case, got in zip(cases, found, strict=True)]
+        if max(errors) <= request.tolerance:
+            return _exported(request, path, cases, errors, notes)
+        refused = [got for got in found if isinstance(got, str)]
+        why = refused[0] if refused else "another one computes otherwise"
+    if request.options["dynamic_batch"]:
         raise ExportFailed(
-            "the file takes no other number of samples than the example has",
-            hint="leave `dynamic_batch` out",
+            f"the file takes no other number of samples: {why}", hint="leave `dynamic_batch` out"
         )
-    if not any_batch:
-        why = found[1] if len(found) > 1 and isinstance(found[1], str) else "as the TorchScript file"
-        notes = [*notes, f"the number of samples is fixed: {why}"]
-    ran = len(cases) if any_batch else 1
+    _convert(program, cases[0], path)
+    (found,) = _run(request, path, cases[:1])
+    if isinstance(found, str):
+        raise ExportFailed(f"the file does not run: {found}")
+    notes = [*notes, f"the number of samples is fixed: {why}"]
+    return _exported(request, path, cases[:1], [_error(cases[0], found)], notes)
+
+
+def _convert(program: Program, case: Case, path: Path) -> None:
+    try:
+        with torch.no_grad():
+            made = exported_program(program, case.inputs)
+    except Exception as error:
+        # The converter raises whatever its passes raise.
+        first = str(error).strip().partition("\n")[0][:500]
+        raise ExportFailed(f"torch cannot convert it: {first or type(error).__name__}") from error
+    torch.export.save(made, path)
+
+
+def _exported(
+    request: ExportRequest,
+    path: Path,
+    cases: Sequence[Case],
+    errors: Sequence[float],
+    notes: Sequence[str],
+) -> Exported:
     return Exported(
         path=path,
         verified_by=f"torch.export.load of torch {torch.__version__} in a fresh process",
-        relative_error=max(errors[:ran]),
+        relative_error=max(errors),
         tolerance=request.tolerance,
-        batch_sizes=tuple(case.batch_size for case in cases[:ran]),
-        any_batch=any_batch,
+        batch_sizes=tuple(case.batch_size for case in cases),
+        any_batch=len(cases) > 1,
         notes=tuple(notes),
     )
 
@@ -77,31 +95,41 @@ def given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
     """What is converted, and the cases as it takes them."""
     if all(isinstance(value, torch.Tensor) for value in request.inputs):
         program = request.program
-        try:
+        # What cannot be followed step by step is left to the converter.
+        with suppress(EngineError):
             program = straighten(program, [case.inputs for case in request.cases])
-        except EngineError:
-            pass  # what cannot be followed step by step is left to the converter
         return program, request.cases, []
     model = tensor_model(request)
     cases = [Case(case.inputs, tuple(case.expected)) for case in model.cases]
     taken = ", ".join(f"`{name}`" for name in model.inputs)
-    given = ", ".join(f"`{name}`" for name in model.outputs)
-    return model.program, cases, [f"it takes {taken} by position, and gives {given}", *model.notes]
+    results = ", ".join(f"`{name}`" for name in model.outputs)
+    return model.program, cases, [f"it takes {taken} by position, and gives {results}", *model.notes]
 
 
 def _error(case: Case, found: Any) -> float:
     if isinstance(found, str):
         return float("inf")
-    expected, got = (list(leaves(value, torch.Tensor)) for value in (case.expected, found))
-    if [one.dtype for one in expected] != [one.dtype for one in got]:
+    expected = _listed(case.expected)
+    if [one.dtype for one in tensors_in(expected)] != [one.dtype for one in tensors_in(found)]:
         return float("inf")
-    return relative_error(case.expected, found)
+    return relative_error(expected, found)
+
+
+def _listed(value: Any) -> Any:
+    """Lists in the place of tuples: torch gives either for the other."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_listed(item) for item in value]
+    return value
 
 
 def _run(request: ExportRequest, path: Path, cases: Sequence[Case]) -> list[Any]:
     """What the file gives for every case in a fresh process: outputs, or what it raised."""
     given, found = request.folder / "given.pt", request.folder / "found.pt"
-    torch.save({"cases": [list(c.inputs) for c in cases], "threads": torch.get_num_threads()}, given)
+    torch.save(
+        {"cases": [list(c.inputs) for c in cases], "threads": torch.get_num_threads()}, given
+    )
     run_fresh(_RUN, path, given, found, seconds=request.seconds)
     outputs: list[Any] = torch.load(found, weights_only=True)
     given.unlink()

@@ -148,15 +148,22 @@ def judge(
             f"{before.file_bytes:,})"
         )
     faults = len(warnings)
-    if after.nonzero_parameters < after.parameters and after.macs == before.macs:
+    if prunes and after.nonzero_parameters < after.parameters and after.macs == before.macs:
+        stays = (
+            "the latency stays as it was"
+            if quantization
+            else "the file and the latency stay as they were"
+        )
         warnings.append(
-            "single weights were zeroed, which dense kernels do not skip: the file and the "
-            "latency stay as they were; `granularity: channel` makes them smaller"
+            "single weights were zeroed, which dense kernels do not skip: "
+            f"{stays}; `granularity: channel` makes them smaller"
         )
     warnings.extend(remarks)
     return Verdict(
         ok=faults == 0,
-        summary=_summary(before, after, change, faster, decides, quantization=quantization),
+        summary=_summary(
+            before, after, change, faster, decides, quantization=quantization, prunes=prunes
+        ),
         warnings=warnings,
         compression_ratio=before.parameters / max(after.nonzero_parameters, 1),
         file_ratio=before.file_bytes / after.file_bytes,
@@ -179,14 +186,18 @@ def _summary(
     decides: MetricReport,
     *,
     quantization: Sequence[QuantizationReport],
+    prunes: bool,
 ) -> str:
-    parts = [
+    fewer = (
         f"{before.parameters:,} to {after.nonzero_parameters:,} non-zero parameters "
-        f"({before.parameters / max(after.nonzero_parameters, 1):.1f} times fewer)",
+        f"({before.parameters / max(after.nonzero_parameters, 1):.1f} times fewer)"
+    )
+    parts = [
+        *([fewer] if prunes else []),
         *(f"weights in {one.bits:.2g} bits" for one in quantization),
         f"file {after.file_bytes / before.file_bytes - 1:+.0%}",
     ]
-    if before.macs:
+    if before.macs and prunes:
         parts.append(f"MACs {after.macs / before.macs - 1:+.0%}")
     if before.accuracy is not None and after.accuracy is not None and change is not None:
         parts.append(

@@ -140,8 +140,7 @@ class _Results:
                 self.read(item, inner_kind, f"{source}[{at}]", f"{name or _ALONE}_{at}")
         else:
             raise UnsupportedOperator(
-                f"the model gives a {type(value).__name__} beside its tensors "
-                f"(`{name or _ALONE}`)",
+                f"the model gives a {type(value).__name__} beside its tensors (`{name or _ALONE}`)",
                 where="forward",
                 hint="the format knows tensors only; give it as one",
             )

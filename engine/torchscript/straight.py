@@ -33,7 +33,8 @@ from engine.torchscript.program import Program
 _PASSES = 20
 """Loops within loops are unrolled from the outside in, one level at a time."""
 _MOST_ROUNDS = 256
-_ENDLESS = 2**62
+# Some of them are not in the stubs of torch.
+_PASSES_OF_TORCH: Any = torch._C
 
 
 def straighten(program: Program, cases: Sequence[Sequence[Any]]) -> Program:
@@ -116,7 +117,7 @@ def _settle(program: Program, observed: Sequence[_Observed]) -> bool:
     before = _loops(program.graph)
     # The pass comes back to where edits were made, which may be a loop that is gone by then.
     program.graph.setInsertPoint(program.graph.return_node())
-    torch._C._jit_pass_constant_loop_unrolling(program.graph)
+    _PASSES_OF_TORCH._jit_pass_constant_loop_unrolling(program.graph)
     return bool(chosen) or _loops(program.graph) != before
 
 
@@ -158,7 +159,8 @@ class _Rules:
             return None
         taken = 0 if decisions.pop() else 1
         refuses = any(
-            inner.kind == "prim::RaiseException" for inner in instruction.blocks[1 - taken].instructions
+            inner.kind == "prim::RaiseException"
+            for inner in instruction.blocks[1 - taken].instructions
         )
         return taken if refuses or self._fixed(instruction.inputs[0]) else None
 
@@ -211,7 +213,7 @@ def _tidy(program: Program) -> None:
     graph = program.graph
     for _ in range(2):
         torch._C._jit_pass_peephole(graph, True)
-        torch._C._jit_pass_peephole_list_idioms(graph, refine_list_len=True)
+        _PASSES_OF_TORCH._jit_pass_peephole_list_idioms(graph, refine_list_len=True)
         torch._C._jit_pass_constant_propagation(graph)
         torch._C._jit_pass_dce(graph)
     program.edited()
@@ -223,9 +225,10 @@ def _spell_out(program: Program, observed: Sequence[_Observed]) -> None:
         if instruction.kind != "aten::unflatten":
             continue
         made = {each[0] for one in observed for each in one.given.get(instruction.index, [])}
-        sizes = instruction.node.inputsAt(2).node()
+        kind = instruction.node.inputsAt(2).node().kind()
         dimension = instruction.node.inputsAt(1).toIValue()
-        if len(made) == 1 and sizes.kind() == "prim::ListConstruct" and dimension is not None:
+        known = kind in {"prim::ListConstruct", "prim::Constant"} and dimension is not None
+        if len(made) == 1 and known:
             ((rank, _),) = made
             _reshape(*program.place(instruction), rank)
     program.edited()
@@ -240,10 +243,16 @@ def _size(graph: Any, source: Any, at: int) -> Any:
 
 def _reshape(node: Any, graph: Any, rank: int) -> None:
     """`x.unflatten(d, [a, b])` as `x.reshape([x.size(0), .., a, b, .., x.size(-1)])`."""
-    source, parts = node.inputsAt(0), list(node.inputsAt(2).node().inputs())
+    graph.setInsertPoint(node)
+    source, listed = node.inputsAt(0), node.inputsAt(2)
+    baked = listed.toIValue()
+    parts = (
+        list(listed.node().inputs())
+        if baked is None
+        else [graph.insertConstant(size) for size in baked]
+    )
     before = rank - len(parts) + 1
     dimension = node.inputsAt(1).toIValue() % before
-    graph.setInsertPoint(node)
     sizes = []
     for at in range(before):
         if at == dimension:

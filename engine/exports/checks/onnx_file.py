@@ -21,13 +21,14 @@ def _main(model: str, given: str, found: str, names: str, threads: str) -> None:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     # What the graph does not need, the exporter leaves out.
     taken = {one.name for one in session.get_inputs()}
-    arrays = {}
+    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
     with np.load(given) as stored:
         for at in range(cases):
             feed = {name: stored[f"{at}/{name}"] for name in inputs if name in taken}
             made = session.run(outputs, feed)
-            arrays.update({f"{at}/{name}": np.asarray(a) for name, a in zip(outputs, made)})
-    np.savez(found, **arrays)
+            for name, array in zip(outputs, made, strict=True):
+                arrays[f"{at}/{name}"] = np.asarray(array)
+    np.savez(found, **arrays)  # type: ignore[arg-type]  # no name is an option of savez
 
 
 if __name__ == "__main__":

@@ -48,14 +48,19 @@ def lower_dynamic(
         rewriting = Rewriting(program, program.graph_of_method(method), store, excluded)
         rewritings.append(rewriting)
         for node in list(nodes_in(rewriting.graph)):
-            layers += _rewrite(rewriting, node)
+            layers += rewrite(rewriting, node)
     layers = list(dict.fromkeys(layers))
     if not store.packed:
         return program, layers
     return finished(program, rewritings, store), layers
 
 
-def _rewrite(rewriting: Rewriting, node: Any) -> list[LayerQuantised]:
+def rewrite(rewriting: Rewriting, node: Any) -> list[LayerQuantised]:
+    """Replace a node that reads a weight, where torch has an operator for it.
+
+    Returns:
+        What became of it; nothing where it is no layer.
+    """
     found = _STEPS.get(node.kind())
     if found is None:
         return []

@@ -25,6 +25,10 @@ CONVOLUTIONS = frozenset(
 )  # fmt: skip
 
 
+SHAPE_ONLY = frozenset({"aten::size", "aten::dim", "aten::numel", "aten::len"})
+"""They ask a tensor for its shape and read no value."""
+
+
 class Refused(Exception):
     """Why an operator stays in floating point."""
 
@@ -196,6 +200,11 @@ def replace(node: Any, made: Any) -> None:
         new.setType(old.type())
         old.replaceAllUsesWith(new)
     node.destroy()
+
+
+def readers(value: Any) -> list[Any]:
+    """Nodes that read what a value holds, and not its shape alone."""
+    return [use.user for use in value.uses() if use.user.kind() not in SHAPE_ONLY]
 
 
 def called(node: Any) -> str:

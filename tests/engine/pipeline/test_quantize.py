@@ -59,6 +59,7 @@ def test_a_model_is_quantised_alone_measured_and_reported(run, lenet, data, weig
     assert report.verdict.accuracy_change == pytest.approx(
         report.after.accuracy.top1 - report.before.accuracy.top1
     )
+    assert report.verdict.summary.startswith("weights in ")
     assert "as many non-zero parameters" not in " ".join(report.verdict.warnings)
     assert report.certificate.detail.startswith("nothing was removed; quantisation came after")
 
