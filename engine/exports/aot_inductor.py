@@ -30,8 +30,8 @@ def write(request: ExportRequest) -> Exported:
     """Convert, compile, and run the package in a fresh process.
 
     Raises:
-        ExportFailed: there is no compiler, the graph cannot be converted or compiled, or the package
-            does not run.
+        ExportFailed: there is no compiler, the graph cannot be converted or compiled, or the
+            package does not run.
     """
     started = time.monotonic()
     if not any(map(shutil.which, _COMPILERS)):
@@ -75,7 +75,8 @@ def _compile(source: Path, target: Path, cache: Path) -> None:
     except Exception as error:
         # The compiler raises whatever its passes raise.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
+        # The compiler's own words, where there are some.
+        said = next((line for line in lines if "error: " in line), lines[0] if lines else "")
         raise ExportFailed(
             f"AOTInductor cannot compile it: {said[:500] or type(error).__name__}"
         ) from error

@@ -103,7 +103,11 @@ def given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
     cases = [Case(case.inputs, tuple(case.expected)) for case in model.cases]
     taken = ", ".join(f"`{name}`" for name in model.inputs)
     results = ", ".join(f"`{name}`" for name in model.outputs)
-    return model.program, cases, [f"it takes {taken} by position, and gives {results}", *model.notes]
+    return (
+        model.program,
+        cases,
+        [f"it takes {taken} by position, and gives {results}", *model.notes],
+    )
 
 
 def _error(case: Case, found: Any) -> float:
