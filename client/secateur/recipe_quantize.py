@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_bit_budget import BitBudget, FallBack
+from secateur.recipe_training import FinetuneOptions
 
 Decode = Literal["at_load", "at_use"]
 """When stored weights become numbers again."""
@@ -29,6 +30,10 @@ class StoredOptions(QuantizeOptions):
     """When stored weights become numbers again: `at_load`, once, when the file is loaded (memory
     and speed are then as before), or `at_use`, whenever they are read: they stay small in memory,
     and each run pays for decoding."""
+    finetune: FinetuneOptions | None = None
+    """Training after encoding, in which quantised weights keep to what is stored: indices stay and
+    shared values move (`codebook`), or weights are rounded anew for every step (all others). Null
+    leaves what encoding gave."""
 
 
 class WeightOnly(StoredOptions):
@@ -125,6 +130,11 @@ class HalfPrecision(StoredOptions):
             raise ValueError(
                 "`decode: at_use` casts weights to float32, and `compute: half` computes with them "
                 "as they are stored; leave `decode` out"
+            )
+        if self.compute == "half" and self.finetune is not None:
+            raise ValueError(
+                "`finetune` trains weights that are stored in 16 bits; a program with `compute: "
+                "half` is not trained: use a `finetune` stage before this one"
             )
         if self.compute == "float32" and self.interface == "half":
             raise ValueError("`interface: half` is of a program with `compute: half`")

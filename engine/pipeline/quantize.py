@@ -66,6 +66,11 @@ def quantize_step(
     if not done.encodings:
         raise _nothing(stage, done.layers, step.field)
     state.program = done.program
+    if stage.finetune is not None:
+        held = given.parameters()
+        state.quantised.trained = {
+            name: held[name].detach().cpu().clone() for name in done.encodings
+        }
     for name, encoding in done.encodings.items():
         state.quantised.encodings[name] = encoding
         state.quantised.decode[name] = stage.decode

@@ -30,7 +30,16 @@ QUANTIZATION: list[Method] = [
         cost="one pass over the weights; at each use, decoding is a pass over the weight",
         schema=schema_of(
             WeightOnly,
-            ["bits", "group_size", "symmetric", "clip", "fall_back", "decode", "exclude"],
+            [
+                "bits",
+                "group_size",
+                "symmetric",
+                "clip",
+                "fall_back",
+                "decode",
+                "exclude",
+                "finetune",
+            ],
             scheme="weight_only",
         ),
     ),
@@ -50,7 +59,17 @@ QUANTIZATION: list[Method] = [
         cost="a clustering of each weight's histogram; at each use, one look-up a weight",
         schema=schema_of(
             Codebook,
-            ["size", "method", "start", "groups", "table", "fall_back", "decode", "exclude"],
+            [
+                "size",
+                "method",
+                "start",
+                "groups",
+                "table",
+                "fall_back",
+                "decode",
+                "exclude",
+                "finetune",
+            ],
             scheme="codebook",
         ),
     ),
@@ -113,7 +132,9 @@ QUANTIZATION: list[Method] = [
             data="none",
             cost="one pass over the weights; for `compute: half` a few passes of the example",
             schema=schema_of(
-                HalfPrecision, ["compute", "interface", "decode", "exclude"], scheme=name
+                HalfPrecision,
+                ["compute", "interface", "decode", "exclude", "finetune"],
+                scheme=name,
             ),
         )
         for name, called, significand in (("fp16", "float16", 11), ("bf16", "bfloat16", 8))
@@ -145,6 +166,7 @@ QUANTIZATION: list[Method] = [
                 "clip",
                 "decode",
                 "exclude",
+                "finetune",
             ],
             scheme="mixed_precision",
         ),
