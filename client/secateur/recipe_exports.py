@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from secateur.recipe_base import RecipeModel
 
-OtherFormat = Literal["safetensors", "triton", "libtorch"]
+OtherFormat = Literal["safetensors", "triton", "libtorch", "secateur"]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
 """Names of the formats. `torchscript` is the result itself, which is written in any case."""
@@ -50,11 +50,22 @@ class LibtorchExport(RecipeModel):
     """Sources, the model and the example, as a zip."""
 
 
+class ArchiveExport(RecipeModel):
+    """The result in few bytes, for download; `secateur unpack` gives it back."""
+
+    format: Literal["secateur"]
+    """An archive, coded by entropy."""
+    weights: Literal["stored", "dense"] = "stored"
+    """Of the file that comes out: `stored` as in `compact.pt`, or `dense`, all in floating point
+    and without decoders."""
+
+
 _TYPES: dict[str, type[RecipeModel]] = {
     "torchscript": TorchScriptExport,
     "safetensors": SafetensorsExport,
     "triton": TritonExport,
     "libtorch": LibtorchExport,
+    "secateur": ArchiveExport,
 }
 """The options of every format."""
 
@@ -78,7 +89,8 @@ Export = Annotated[
     | Annotated[TorchScriptExport, Tag("TorchScriptExport")]
     | Annotated[SafetensorsExport, Tag("SafetensorsExport")]
     | Annotated[TritonExport, Tag("TritonExport")]
-    | Annotated[LibtorchExport, Tag("LibtorchExport")],
+    | Annotated[LibtorchExport, Tag("LibtorchExport")]
+    | Annotated[ArchiveExport, Tag("ArchiveExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]
 

@@ -43,5 +43,6 @@ EXPORTERS = _by_name(
     Exporter("safetensors", "engine.exports.safetensors_file", "compact.safetensors"),
     Exporter("triton", "engine.exports.triton", "compact.triton"),
     Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
+    Exporter("secateur", "engine.exports.secateur_archive", "compact.secateur"),
 )
 """All but `torchscript`, which is the result itself."""
