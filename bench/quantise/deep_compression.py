@@ -57,7 +57,7 @@ DENSE_EPOCHS = 30
 ROUNDS, ROUND_EPOCHS, LAST_EPOCHS = 6, 8, 30
 PRUNED: dict[str, dict[str, Any]] = {
     "lenet_300_100": {"amount": 0.95, "distribution": "erdos_renyi"},
-    "lenet_5": {"amount": 0.965, "scope": "global"},
+    "lenet_5": {"amount": 0.95, "scope": "global"},
 }
 RETRAINING: dict[str, dict[str, Any]] = {
     "lenet_300_100": {"kind": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4},
