@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from secateur.report import QuantizationReport, QuantizedLayer
+from secateur.report import BitAllocation, QuantizationReport, QuantizedLayer
 
 from reporting import formatting
 from reporting.formatting import MISSING
@@ -37,11 +37,25 @@ def quantization_words(report: QuantizationReport) -> str:
     ]
     if report.decode is not None:
         parts.append(_DECODED[report.decode])
+    if report.allocation is not None:
+        parts.append(allocation_words(report.allocation))
     parts.append(
         f"outputs on the example changed by at most {formatting.percent(report.output_error, 2)} "
         "of the largest"
     )
     return "; ".join(parts) + "."
+
+
+def allocation_words(choice: BitAllocation) -> str:
+    """How the bits of each weight were chosen, and how well that was predicted."""
+    limit = formatting.size(round(choice.limit)) if choice.rule == "bytes" else f"{choice.limit:g}"
+    found = "not finite" if choice.measured is None else f"{choice.measured:.3g}"
+    kept = "" if choice.lost is None else f" (of the limit {choice.lost:.3g} was lost)"
+    return (
+        f"formats chosen for {choice.rule} {limit} by the {choice.measure} on {choice.samples} "
+        f"samples: {formatting.size(choice.bytes)} of {formatting.size(choice.bytes_before)}, "
+        f"{choice.measure} {choice.predicted:.3g} predicted and {found} measured{kept}"
+    )
 
 
 def quantized_rows(report: QuantizationReport) -> list[QuantizedRow]:

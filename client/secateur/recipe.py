@@ -43,9 +43,15 @@ from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
 from secateur.recipe_quantize import (
     Codebook,
+    DynamicInt8,
+    HalfPrecision,
+    MixedPrecision,
     QuantizeOptions,
     QuantizeStage,
+    StaticInt8,
+    StoredOptions,
     WeightOnly,
+    judged_field,
     order_fault,
 )
 from secateur.recipe_recalibration import RecalibrateStage
@@ -88,17 +94,20 @@ __all__ = [
     "Data",
     "Distillation",
     "Distribution",
+    "DynamicInt8",
     "EarlyStopping",
     "FeatureMatch",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
+    "HalfPrecision",
     "Imp",
     "ImpRewind",
     "Iterative",
     "Limit",
     "LrRewind",
     "Measure",
+    "MixedPrecision",
     "Normalize",
     "ObjectiveOptions",
     "OneShot",
@@ -117,6 +126,7 @@ __all__ = [
     "Search",
     "SlicesScored",
     "Stage",
+    "StaticInt8",
     "Supermask",
     "Tournament",
     "WeightAveraging",
@@ -284,7 +294,8 @@ class Recipe(RecipeModel):
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
-        """The training runs of its stages, in order, each with the epochs it takes."""
+        """The training runs of its stages but those that quantise, in order, each with the epochs
+        it takes: what a control of pruning repeats."""
         found: list[FinetuneOptions] = []
         for stage in self.stages:
             if isinstance(stage, FinetuneStage):
@@ -319,6 +330,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                yield f"stages.{index}.finetune.freeze", stage.finetune.freeze
             if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
@@ -338,8 +351,10 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage | RecalibrateStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage | StaticInt8):
                 return f"stages.{index}"
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                return f"stages.{index}.finetune"
             if not isinstance(stage, PruneStage):
                 continue
             if stage.needs_samples or stage.contest is not None:
@@ -354,7 +369,10 @@ class Recipe(RecipeModel):
         """Path of the first field that limits or seeks accuracy or loss, or None."""
         if self.constraints.on_validation is not None:
             return f"constraints.{self.constraints.on_validation}"
-        return None if self.search is None else self.search.labelled_field()
+        judged = judged_field(self.stages)
+        if judged is not None or self.search is None:
+            return judged
+        return self.search.labelled_field()
 
     def scanned_split(self, split: str, *, targets: bool) -> str | None:
         """Path of the first field of a scan that needs this split (or its targets), or None."""
@@ -396,6 +414,9 @@ class Recipe(RecipeModel):
         """The training runs of a stage, each with the path of its field."""
         if isinstance(stage, FinetuneStage):
             yield f"stages.{index}", stage
+        elif isinstance(stage, StoredOptions):
+            if stage.finetune is not None:
+                yield f"stages.{index}.finetune", stage.finetune
         elif isinstance(stage, PruneStage):
             if stage.contest is not None and stage.contest.recovery is not None:
                 yield f"stages.{index}.tournament.recovery", stage.contest.recovery
@@ -424,6 +445,10 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
                 return f"stages.{index}.early_stopping"
+            if isinstance(stage, StoredOptions):
+                training = stage.finetune
+                if training is not None and training.early_stopping is not None:
+                    return f"stages.{index}.finetune.early_stopping"
             if isinstance(stage, PruneStage):
                 training = training_of(stage.schedule)
                 if training is not None and training.early_stopping is not None:

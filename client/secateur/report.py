@@ -17,8 +17,10 @@ from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
 from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
 from secateur.report_exports import ExportReport as ExportReport  # noqa: PLC0414
+from secateur.report_quantize import BitAllocation as BitAllocation  # noqa: PLC0414
 from secateur.report_quantize import QuantizationReport as QuantizationReport  # noqa: PLC0414
 from secateur.report_quantize import QuantizedLayer as QuantizedLayer  # noqa: PLC0414
+from secateur.report_quantize import WeightFormats as WeightFormats  # noqa: PLC0414
 from secateur.report_target import TargetReport as TargetReport  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414

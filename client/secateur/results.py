@@ -27,6 +27,8 @@ NAMES = {
     "scores": "scores.safetensors",
     "plot": "sensitivity.svg",
     "safetensors": "compact.safetensors",
+    "onnx": "compact.onnx",
+    "pt2": "compact.pt2",
     "triton": "compact.triton.zip",
     "libtorch": "compact.libtorch.zip",
     "secateur": "compact.secateur",

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
-from secateur.recipe_quantize import Codebook, QuantizeOptions, StoredOptions, WeightOnly
+from secateur.recipe_quantize import (
+    HalfPrecision,
+    Int8Options,
+    QuantizeOptions,
+    StoredOptions,
+)
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
-from engine.calling import call, plain_execution
-from engine.certify import relative_error
 from engine.errors import EngineError
 from engine.job import Listener
+from engine.pipeline.bit_choice import choose_bits_of
 from engine.pipeline.checkpoint import JobState
+from engine.pipeline.encoders import Encoder, encoder_of
+from engine.pipeline.half_step import half_step
+from engine.pipeline.int8 import int8_step
+from engine.pipeline.output_error import output_error
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
-from engine.quantisation.codebook import codebook_of
 from engine.quantisation.encoding import Encoding
 from engine.quantisation.packaging import bigger
 from engine.quantisation.quantisable import quantisable
-from engine.quantisation.weight_only import encode_weight_only
 from engine.torchscript.program import Program
-
-Encoder = Callable[[str, Tensor, Tensor | None], Encoding]
-"""Stores a weight, by its name, its value, and the mask that holds some of it at zero."""
 
 
 class NothingQuantised(EngineError):
@@ -52,10 +56,21 @@ def quantize_step(
         EngineError: a weight cannot be encoded, named.
     """
     given, stage = state.program, step.stage
-    done = encode_weights(given, stage, state, encoder_of(stage, bench.recipe.seed))
+    if isinstance(stage, Int8Options):
+        return _told(int8_step(bench, state, step, stage), state, step, listener)
+    if isinstance(stage, HalfPrecision) and stage.compute == "half":
+        return _told(half_step(bench, state, step), state, step, listener)
+    choice = choose_bits_of(bench, state, step, listener)
+    encode = encoder_of(stage, bench.recipe.seed) if choice is None else choice.encode
+    done = encode_weights(given, stage, state, encode, notes={} if choice is None else choice.notes)
     if not done.encodings:
         raise _nothing(stage, done.layers, step.field)
     state.program = done.program
+    if stage.finetune is not None:
+        held = given.parameters()
+        state.quantised.trained = {
+            name: held[name].detach().cpu().clone() for name in done.encodings
+        }
     for name, encoding in done.encodings.items():
         state.quantised.encodings[name] = encoding
         state.quantised.decode[name] = stage.decode
@@ -66,54 +81,40 @@ def quantize_step(
         layers=done.layers,
         bits=_mean_bits(done.encodings),
         output_error=output_error(bench, given, done.program),
-        warnings=_warnings(done),
+        allocation=None if choice is None else choice.report,
+        warnings=_warnings(done) + ([] if choice is None else choice.warnings),
     )
+    return _told(report, state, step, listener)
+
+
+def _told(
+    report: QuantizationReport, state: JobState, step: QuantizeStep, listener: Listener
+) -> QuantizationReport:
+    """The same report, kept and with its warnings logged."""
     state.quantization.append(report)
     for warning in report.warnings:
         listener.log(f"{step.label}: {warning}")
     return report
 
 
-def encoder_of(stage: QuantizeOptions, seed: int) -> Encoder:
-    """How the scheme of a stage stores a weight."""
-    if isinstance(stage, Codebook):
-
-        def codebook(name: str, weight: Tensor, mask: Tensor | None) -> Encoding:
-            return codebook_of(
-                name,
-                weight,
-                size=stage.size,
-                method=stage.method,
-                start=stage.start,
-                seed=seed,
-                keep=mask,
-                groups=min(stage.groups, weight.shape[0]),
-                dtype=torch.float32 if stage.table == "float32" else torch.float16,
-            )
-
-        return codebook
-    if isinstance(stage, WeightOnly):
-
-        def weight_only(name: str, weight: Tensor, mask: Tensor | None) -> Encoding:
-            return encode_weight_only(
-                weight,
-                bits=stage.bits,
-                group_size=stage.group_size,
-                symmetric=stage.symmetric,
-                clip=stage.clip,
-                keep_zeros=mask is not None,
-                name=name,
-            )
-
-        return weight_only
-    raise TypeError(f"`{type(stage).__name__}` stores no weights")
-
-
 @torch.no_grad()
 def encode_weights(
-    given: Program, stage: StoredOptions, state: JobState, encode: Encoder
+    given: Program,
+    stage: StoredOptions,
+    state: JobState,
+    encode: Encoder,
+    *,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> _Outcome:
-    """Encode what can be, and write the decoded values into a program of its own."""
+    """Encode what can be, and write the decoded values into a program of its own.
+
+    Args:
+        given: stays as it is.
+        stage: says what is excluded.
+        state: has what earlier stages stored, and masks.
+        encode: one weight.
+        notes: by weight, what is to be told of its format.
+    """
     done = _Outcome(given.twin())
     held = done.program.attributes()
     weights, reasons = quantisable(given, stage.exclude)
@@ -128,6 +129,9 @@ def encode_weights(
             continue
         encoding = encode(name, weight.detach().cpu(), state.masks.get(name))
         before = weight.numel() * weight.element_size()
+        if isinstance(encoding, str):
+            done.layers.append(_kept(name, weight, notes.get(name, encoding)))
+            continue
         reason = bigger(encoding, stage.decode)
         if reason:
             done.layers.append(_kept(name, weight, reason))
@@ -146,20 +150,10 @@ def encode_weights(
                 bytes_before=before,
                 bytes_after=encoding.stored_bytes,
                 relative_error=_error(weight.detach(), decoded),
+                reason=notes.get(name),
             )
         )
     return done
-
-
-@torch.no_grad()
-def output_error(bench: Workbench, before: Program, after: Program) -> float:
-    """Largest change of an output on the example, over the largest output."""
-    with plain_execution():
-        torch.manual_seed(0)
-        expected = call(before.twin().module, bench.inputs)
-        torch.manual_seed(0)
-        found = call(after.twin().module, bench.inputs)
-    return relative_error(expected, found)
 
 
 def _kept(name: str, weight: Tensor, reason: str) -> QuantizedLayer:

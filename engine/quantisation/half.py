@@ -49,13 +49,13 @@ class Half(Encoding):
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """`half` alone."""
-        return {"half": self.half}
+        """`rounded` alone; modules have a method `half`."""
+        return {"rounded": self.half}
 
     @property
     def decoder(self) -> str:
         """A cast."""
-        return f"def decode(half: Tensor) -> Tensor:\n    return half.to({self.dtype})\n"
+        return f"def decode(rounded: Tensor) -> Tensor:\n    return rounded.to({self.dtype})\n"
 
     def decode(self) -> Tensor:
         """The weight, rounded to the half type."""

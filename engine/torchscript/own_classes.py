@@ -1,13 +1,17 @@
 """Submodules with classes of their own, so that one of them can be changed and not its like.
 
 Scripted modules of the same kind share a class, and with it their attributes and methods. Here the
-modules on the way to some submodules are made anew, each with a class that no other module has.
-They lose their methods: those of the program hold all their code once they are inlined.
+modules on the way to some submodules are made anew, with classes that no other module has; those
+that shared a class and are changed alike share one again, which keeps files small. They lose their
+methods: those of the program hold all their code once they are inlined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import copy
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,6 +29,7 @@ def with_own_classes(
     *,
     removed: Mapping[str, Collection[str]],
     added: Mapping[str, Mapping[str, Any]],
+    changes: Mapping[str, Hashable] = MappingProxyType({}),
 ) -> Any:
     """A program's module whose touched submodules have classes of their own.
 
@@ -34,6 +39,8 @@ def with_own_classes(
         touched: paths of submodules.
         removed: attributes to leave out, by path of the module; nothing may read them any more.
         added: submodules to add, by path of the module and name.
+        changes: what else is to be changed in touched submodules, by path; only those for which it
+            is equal share a class.
 
     Returns:
         The new module. Its submodules are in the order they were in, added ones behind.
@@ -42,8 +49,9 @@ def with_own_classes(
         WeightCannotBeStored: the program does more with a touched submodule than read from it.
     """
     ways = {path[:end] for path in touched for end in _ends(path)}
+    rebuilding = _Rebuilding(ways, removed, added, changes)
     children = {
-        name: _rebuilt(child, name, ways, removed, added) if name in ways else child
+        name: rebuilding.rebuilt(child, name) if name in ways else child
         for name, child in torch._C.ModuleDict(module).items()
     } | dict(added.get("", {}))
     methods = [module._get_method(name).graph for name in module._method_names()]
@@ -70,22 +78,50 @@ def _ends(path: str) -> list[int]:
     return [*(at for at, letter in enumerate(path) if letter == "."), len(path)]
 
 
-def _rebuilt(
-    module: Any,
-    path: str,
-    ways: Collection[str],
-    removed: Mapping[str, Collection[str]],
-    added: Mapping[str, Mapping[str, Any]],
-) -> Any:
-    children = dict(torch._C.ModuleDict(module).items())
-    made = _clone(module, list(module._method_names()), [*removed.get(path, ()), *children])
-    for name, child in children.items():
-        inner = joined(path, name)
-        new = _rebuilt(child, inner, ways, removed, added) if inner in ways else child
-        made._register_attribute(name, new._type(), new)
-    for name, child in added.get(path, {}).items():
-        made._register_attribute(name, child._type(), child)
-    return made
+@dataclass
+class _Rebuilding:
+    """Makes modules anew, from the innermost to the outermost."""
+
+    ways: Collection[str]
+    removed: Mapping[str, Collection[str]]
+    added: Mapping[str, Mapping[str, Any]]
+    changes: Mapping[str, Hashable]
+    made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def rebuilt(self, module: Any, path: str) -> Any:
+        """A module with a class of its own, or with that of one that was changed alike."""
+        old = dict(torch._C.ModuleDict(module).items())
+        children = {
+            name: self.rebuilt(child, joined(path, name))
+            if joined(path, name) in self.ways
+            else child
+            for name, child in old.items()
+        } | dict(self.added.get(path, {}))
+        removed = sorted(self.removed.get(path, ()))
+        types = tuple((name, _class_of(child)) for name, child in children.items())
+        key = (_class_of(module), tuple(removed), types, self.changes.get(path))
+        if key in self.made:
+            return self._like(self.made[key], module, children)
+        new = _clone(module, list(module._method_names()), [*removed, *old])
+        for name, child in children.items():
+            new._register_attribute(name, child._type(), child)
+        self.made[key] = new
+        return new
+
+    @staticmethod
+    def _like(first: Any, module: Any, children: Mapping[str, Any]) -> Any:
+        """Another module of the first one's class, with the values of the module it is made for."""
+        new = copy.deepcopy(first)
+        concrete: Any = torch._C.ConcreteModuleType.from_jit_type(first._type())
+        for name in concrete.get_attributes():
+            new.setattr(name, module.getattr(name))
+        for name, child in children.items():
+            new.setattr(name, child)
+        return new
+
+
+def _class_of(module: Any) -> str:
+    return str(module._type().qualified_name())
 
 
 def _free_name(module: Any, name: str) -> str:

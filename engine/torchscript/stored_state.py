@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from engine.torchscript.attributes import joined
+from engine.torchscript.attributes import modules_of
 from engine.torchscript.decoders import compiled, forget_sources
 from engine.torchscript.own_classes import with_own_classes
 
@@ -73,7 +73,8 @@ def store_state(
     """Define how a module is written and read.
 
     Args:
-        module: with a class of its own, see `engine.torchscript.own_classes`.
+        module: whose class no other module has but those with the same decoders, see
+            `engine.torchscript.own_classes`.
         weights: by attribute, a decoder's source and the stored tensors, in the order it takes.
         trained: whether the weight is to have gradients once it is loaded.
     """
@@ -81,6 +82,8 @@ def store_state(
     kind = torch._C.DictType(torch._C.StringType.get(), torch._C.ListType.ofTensors())
     parts = {name: list(stored) for name, (_, stored) in weights.items()}
     module._register_attribute(STORED, kind, parts)
+    if set(module._method_names()) >= _METHODS:
+        return  # of a class with a module that came before
     decoders = {f"decode_{at}": compiled(source) for at, (source, _) in enumerate(weights.values())}
     others = [name for name in kinds if name not in weights]
     state = ", ".join(
@@ -156,15 +159,11 @@ def _taking(
 
 def storing(module: Any) -> list[str]:
     """Paths of the submodules that are written so."""
-    found: list[str] = []
-    waiting = [("", module)]
-    while waiting:
-        path, owner = waiting.pop()
-        if owner.hasattr(STORED) and set(owner._method_names()) >= _METHODS:
-            found.append(path)
-        for name, child in torch._C.ModuleDict(owner).items():
-            waiting.append((joined(path, name), child))
-    return found
+    return [
+        path
+        for path, owner in modules_of(module).items()
+        if owner.hasattr(STORED) and set(owner._method_names()) >= _METHODS
+    ]
 
 
 def _kinds(module: Any) -> dict[str, str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
-from engine.torchscript.attributes import Attributes, joined
-from engine.torchscript.decoders import decode_reads, redirect_reads
+from engine.torchscript.attributes import Attributes, joined, modules_of
+from engine.torchscript.decoders import decode_reads, forget_sources, redirect_reads
 from engine.torchscript.own_classes import with_own_classes
 from engine.torchscript.program import Program
 from engine.torchscript.stored_state import (
@@ -94,8 +95,14 @@ def decoded_at_load(program: Program, weights: Sequence[StoredWeight]) -> Progra
         moved |= dict.fromkeys(weight.names, f"{place}.weight")
     for method in program._c._method_names():
         redirect_reads(program.graph_of_method(method), moved)
-    own = [owner for owner, stored in of_owner.items() if not moved.keys() & _first(stored)]
-    packed = _remade(program, moved, added, own)
+    changes = {
+        owner: tuple(
+            (name, one.decoder, held[one.names[0]].requires_grad) for name, one in stored.items()
+        )
+        for owner, stored in of_owner.items()
+        if not moved.keys() & _first(stored)
+    }
+    packed = _remade(program, moved, added, changes)
     for owner, stored in of_owner.items():
         for attribute, weight in stored.items():
             packed._put(joined(owner, attribute), held[weight.names[0]])
@@ -115,7 +122,7 @@ def _remade(
     program: Program,
     gone: Iterable[str],
     added: Mapping[str, Mapping[str, Any]],
-    touched: Collection[str] = (),
+    changes: Mapping[str, Hashable] = MappingProxyType({}),
 ) -> Program:
     """The program without some tensors, and with classes of their own where those were."""
     held = program.attributes()
@@ -125,8 +132,16 @@ def _remade(
         removed[owner].append(attribute)
     with program._without_weights(held):
         made = with_own_classes(
-            program._c, {*removed, *added, *touched}, removed=removed, added=added
+            program._c,
+            {*removed, *added, *changes},
+            removed=removed,
+            added=added,
+            changes=changes,
         )
+    # What tells where code came from would be as large as the weights of a small program.
+    for module in modules_of(made).values():
+        for method in module._method_names():
+            forget_sources(module._get_method(method).graph)
     there = Attributes(made)
     for name in held.keys() - set(gone):
         there[name] = held[name]

@@ -148,7 +148,9 @@ def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -
     if method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
     if method.kind == "quantization":
-        return {"stages": [prune, {"stage": "quantize", **fields}]}
+        # A budget has no default.
+        budget = {"budget": {"bytes": 0.2}} if method.name == "mixed_precision" else {}
+        return {"stages": [prune, {"stage": "quantize", **budget, **fields}]}
     space = {"stages.0.allocation.amount": [0.25, 0.5]}
     return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
 

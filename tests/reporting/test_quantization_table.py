@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.report import QuantizationReport, QuantizedLayer
+from secateur.report import BitAllocation, QuantizationReport, QuantizedLayer, WeightFormats
 
 from reporting.html import render
 from reporting.quantization_table import quantization_words, quantized_rows
@@ -56,3 +56,25 @@ def test_the_page_has_the_table_and_escapes_names() -> None:
     assert "one stays" in page
     assert HOSTILE not in page
     assert "<h2>Quantisation</h2>" not in render(small_report())
+
+
+def test_words_of_a_choice_by_hand() -> None:
+    chosen = BitAllocation(
+        rule="max_drift", limit=0.05, measure="drift", samples=256, bytes=460, bytes_before=3360,
+        predicted=0.04, measured=0.0412, lost=0.0412, tried=3,
+        weights=[
+            WeightFormats(
+                name="fc.weight", chosen="4", bytes={"4": 460}, loss={"4": 0.04}
+            )
+        ],
+    )  # fmt: skip
+    assert (
+        "formats chosen for max_drift 0.05 by the drift on 256 samples: 460 B of 3.36 kB, drift "
+        "0.04 predicted and 0.0412 measured (of the limit 0.0412 was lost)"
+    ) in quantization_words(REPORT.model_copy(update={"allocation": chosen}))
+    budget = chosen.model_copy(
+        update={"rule": "bytes", "limit": 500.0, "lost": None, "measured": None}
+    )
+    words = quantization_words(REPORT.model_copy(update={"allocation": budget}))
+    assert "for bytes 500 B by" in words
+    assert "0.04 predicted and not finite measured; outputs" in words

@@ -6,6 +6,8 @@ from secateur.methods.schema import schema_of
 from secateur.recipe_exports import (
     ArchiveExport,
     LibtorchExport,
+    OnnxExport,
+    Pt2Export,
     SafetensorsExport,
     TorchScriptExport,
     TritonExport,
@@ -39,6 +41,34 @@ EXPORTS: list[Method] = [
         data="none",
         cost="seconds; a second file of the size of the weights",
         schema=schema_of(SafetensorsExport),
+    ),
+    Method(
+        name="onnx",
+        kind="export",
+        summary=(
+            "An ONNX graph with named inputs and outputs, by torch's exporter of TorchScript. "
+            "Control flow that shapes decide is settled first; arguments and results in lists, "
+            "tuples and dictionaries stand by themselves. Over 2 GiB the weights lie in a file "
+            "beside, and both come as a zip."
+        ),
+        formula="max |onnxruntime - TorchScript| <= 1e-3 max |TorchScript| at two batch sizes",
+        source="ONNX (onnx.ai); torch.onnx.export(dynamo=False)",
+        data="none",
+        cost="seconds: an export, and runs by onnxruntime on a CPU",
+        schema=schema_of(OnnxExport),
+    ),
+    Method(
+        name="pt2",
+        kind="export",
+        summary=(
+            "An ExportedProgram, the format that follows TorchScript in torch. Sizes are left open "
+            "where torch's converter can; the report says whether the number of samples is."
+        ),
+        formula="max |torch.export - TorchScript| <= 1e-3 max |TorchScript|",
+        source="torch.export; torch._export.converter.TS2EPConverter",
+        data="none",
+        cost="seconds: a conversion, and runs in a fresh process",
+        schema=schema_of(Pt2Export),
     ),
     Method(
         name="triton",
