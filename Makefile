@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-targets bench-accuracy bench-finetune papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-targets bench-accuracy bench-finetune bench-quantise papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ $(STAMP): constraints.txt pyproject.toml client/pyproject.toml
 	  echo "Name another one, for example: make install PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev,exports]'
 	@touch $@
 
 demo: install ## Train LeNet-5, compress it through the service, show before and after
@@ -83,6 +83,9 @@ bench-finetune: install ## Speed of fine-tuning against an eager loop (half an h
 
 bench-targets: install ## What is asked of every target and what is reached, milliseconds too (minutes)
 	$(ONE_THREAD) $(BIN)/python -m bench.targets
+
+bench-quantise: install ## Files of weights in few bits, and what decoding them costs (ten minutes)
+	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise
 
 papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.papers

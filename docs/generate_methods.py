@@ -38,6 +38,10 @@ SECTIONS = {
     "allocation": ("How much, and where", "`allocation` of a prune stage."),
     "schedule": ("When", "`schedule` of a prune stage."),
     "training": ("How it recovers", "Fields of a `finetune` stage and of `schedule.finetune`."),
+    "quantization": (
+        "How weights are stored",
+        "`scheme` of a quantize stage: see [quantisation.md](quantisation.md).",
+    ),
     "baseline": ("What it is compared with", "`baselines` of the recipe."),
     "scan": (
         "What a scan measures",
@@ -58,6 +62,12 @@ SECTIONS = {
         "What it is judged by",
         "`metric` of the recipe's [objective](recipe.md#objectiveoptions). In a recipe the names "
         "stand without `metric_`.",
+    ),
+    "export": (
+        "How the result is written",
+        "Entries of the recipe's [exports](exports.md): the name of a format, or an object with "
+        "its options. Each export is verified against the TorchScript result; one that fails is "
+        "told in the report and fails nothing else.",
     ),
 }
 

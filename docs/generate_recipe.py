@@ -20,12 +20,13 @@ BLOCK = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTA
 # Fields whose name and values say enough in code, but not to a reader who meets them here.
 WORDS = {
     "version": "Of the recipe format.",
-    "stages": "What happens, in this order; at least one of them prunes, or all of them score.",
+    "stages": "What happens, in this order; at least one prunes or quantises, or all of them "
+    "score.",
     "constraints": "Limits on the result.",
     "measure": "How latency is measured.",
-    "exports": "Formats of the result.",
     "seed": "Decides everything random: order of samples, random scores, dropout.",
     "dtype": "Type of its values.",
+    "scheme": "How weights are stored: see [quantisation.md](quantisation.md).",
     "stage": "What this stage does.",
     "granularity": "What is removed: see [methods](methods.md#what-is-removed).",
     "allocation": "How much goes, and where.",

@@ -70,6 +70,12 @@ class NothingPruned(EngineError):
     type = "nothing-pruned"
 
 
+class NothingQuantised(EngineError):
+    """No layer of the model can take the form that the recipe asks for."""
+
+    type = "nothing-quantized"
+
+
 class TargetUnreachable(EngineError):
     """No removal that the model allows brings its cost down to the recipe's target."""
 
@@ -77,9 +83,15 @@ class TargetUnreachable(EngineError):
 
 
 class WeightsNotNumbers(EngineError):
-    """A weight that would be ranked holds NaN."""
+    """A weight that would be ranked or stored in fewer bits holds NaN or infinity."""
 
     type = "weights-not-numbers"
+
+
+class WeightCannotBeStored(EngineError):
+    """A weight does not fit the form in which it is to be stored."""
+
+    type = "weight-cannot-be-stored"
 
 
 class CertificateFailed(EngineError):
@@ -129,3 +141,9 @@ class CriterionDoesNotFit(EngineError):
     """The model has nothing that the criterion looks at."""
 
     type = "criterion-does-not-fit"
+
+
+class CodebookDoesNotFit(EngineError):
+    """A codebook of this size or type cannot hold what the weight needs."""
+
+    type = "codebook-does-not-fit"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MISSING = "–"  # noqa: RUF001  # an en dash, the typographer's sign for "no value"
@@ -94,3 +95,8 @@ def scientific(value: float) -> str:
 def loss(value: float | None) -> str:
     """A loss with four decimals."""
     return MISSING if value is None else f"{value:.4f}"
+
+
+def shape(sides: Sequence[int]) -> str:
+    """`[6, 1, 5, 5]` as `6 × 1 × 5 × 5`."""  # noqa: RUF002
+    return " × ".join(str(side) for side in sides) or "scalar"  # noqa: RUF001

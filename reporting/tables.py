@@ -303,14 +303,10 @@ def layer(row: LayerReport) -> LayerRow:
     total = prod(row.shape_before)
     return LayerRow(
         row.name,
-        _shape(row.shape_before),
-        _shape(row.shape_after),
+        formatting.shape(row.shape_before),
+        formatting.shape(row.shape_after),
         row.nonzero_after,
         total,
         formatting.ratio(total / row.nonzero_after) if row.nonzero_after else MISSING,
         row.removed_fraction,
     )
-
-
-def _shape(shape: list[int]) -> str:
-    return " × ".join(str(side) for side in shape) or "scalar"  # noqa: RUF001

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from secateur.report import Measurement
+from secateur.resources import ProducedKind
 
 MAX_LINE_BYTES = 16 << 20
 """Plans of large models are long; nothing legitimate comes near this."""
@@ -95,7 +96,7 @@ class Produced(Message):
     """A finished file lies at `path`, relative to the work folder."""
 
     kind: Literal["artifact"] = "artifact"
-    artifact: Literal["model", "report_json", "report_html", "recipe", "masks", "scores", "plot"]
+    artifact: ProducedKind
     path: FileName
     media_type: Annotated[str, Field(max_length=100, pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")]
 

@@ -34,12 +34,26 @@ from secateur.recipe_criterion import (
 )
 from secateur.recipe_data import Data
 from secateur.recipe_distillation import Distillation
+from secateur.recipe_exports import Exports, twice
 from secateur.recipe_features import FeatureMatch
 from secateur.recipe_inputs import Input, check_extent
 from secateur.recipe_lottery import Baseline, Imp, ImpRewind, Supermask
 from secateur.recipe_objective import ObjectiveOptions
 from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
+from secateur.recipe_quantize import (
+    Codebook,
+    DynamicInt8,
+    HalfPrecision,
+    MixedPrecision,
+    QuantizeOptions,
+    QuantizeStage,
+    StaticInt8,
+    StoredOptions,
+    WeightOnly,
+    judged_field,
+    order_fault,
+)
 from secateur.recipe_recalibration import RecalibrateStage
 from secateur.recipe_schedule import (
     Agp,
@@ -74,28 +88,34 @@ __all__ = [
     "Allocation",
     "Baseline",
     "Checkpoints",
+    "Codebook",
     "Constraints",
     "Criterion",
     "Data",
     "Distillation",
     "Distribution",
+    "DynamicInt8",
     "EarlyStopping",
     "FeatureMatch",
     "FinetuneOptions",
     "FinetuneStage",
     "Granularity",
+    "HalfPrecision",
     "Imp",
     "ImpRewind",
     "Iterative",
     "Limit",
     "LrRewind",
     "Measure",
+    "MixedPrecision",
     "Normalize",
     "ObjectiveOptions",
     "OneShot",
     "Optimizer",
     "Penalty",
     "PruneStage",
+    "QuantizeOptions",
+    "QuantizeStage",
     "RecalibrateStage",
     "Recipe",
     "Rigl",
@@ -106,9 +126,11 @@ __all__ = [
     "Search",
     "SlicesScored",
     "Stage",
+    "StaticInt8",
     "Supermask",
     "Tournament",
     "WeightAveraging",
+    "WeightOnly",
     "entries",
     "training_of",
 ]
@@ -121,8 +143,16 @@ class FinetuneStage(FinetuneOptions):
 
 
 Stage = Annotated[
-    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage, Field(discriminator="stage")
+    PruneStage | FinetuneStage | RecalibrateStage | ScoreStage | QuantizeStage,
+    Field(discriminator="stage"),
 ]
+
+
+def _flat(schema: dict[str, Any]) -> None:
+    """Stages as one choice: OpenAPI knows no discriminator within another."""
+    items = schema["items"]
+    choices = [each.get("oneOf", [each]) for each in items["oneOf"]]
+    schema["items"] = {"oneOf": [choice for several in choices for choice in several]}
 
 
 class Measure(RecipeModel):
@@ -142,7 +172,7 @@ class Recipe(RecipeModel):
     """What `forward` takes, argument by argument; left out, it is taken from the dataset."""
     data: Data = Data()
     """How the dataset is read: transforms, image files, columns of tables, windows of tokens."""
-    stages: list[Stage] = Field(min_length=1, max_length=32)
+    stages: list[Stage] = Field(min_length=1, max_length=32, json_schema_extra=_flat)
     objective: ObjectiveOptions = ObjectiveOptions()
     """What the model is for: the loss that is minimised and the metric that decides."""
     constraints: Constraints = Constraints()
@@ -162,7 +192,9 @@ class Recipe(RecipeModel):
     operator that has none fails the job. On a CPU they always do."""
     search: Search | None = None
     """Numbers of the stages that vary; the job then tries many recipes and keeps the best."""
-    exports: list[Literal["torchscript"]] = Field(default=["torchscript"])
+    exports: Exports = Field(default=["torchscript"])
+    """Formats in which the result is written, each verified; see [exports](exports.md). The
+    TorchScript file is written in any case."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     _written: dict[str, Any] | None = PrivateAttr(default=None)
@@ -175,9 +207,9 @@ class Recipe(RecipeModel):
         return check_extent(inputs)
 
     @model_validator(mode="after")
-    def _something_is_pruned_or_scanned(self) -> Self:
+    def _something_is_made_smaller_or_scanned(self) -> Self:
         if self.scans:
-            fields = ("constraints", "measure", "baselines")
+            fields = ("constraints", "measure", "baselines", "exports")
             defaults = type(self).model_fields
             idle = [name for name in fields if getattr(self, name) != defaults[name].default]
             fault = scan_fault(self.stages, idle)
@@ -188,8 +220,25 @@ class Recipe(RecipeModel):
                     "`search` tries recipes that make models, and a recipe of `stage: score` makes "
                     "none; leave one of them out"
                 )
-        elif not any(isinstance(stage, PruneStage) for stage in self.stages):
-            raise ValueError("`stages` has no `stage: prune`; nothing would be removed")
+        elif not any(isinstance(stage, PruneStage | QuantizeOptions) for stage in self.stages):
+            raise ValueError(
+                "`stages` has no `stage: prune` and no `stage: quantize`; nothing would become "
+                "smaller"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_moves_quantised_weights(self) -> Self:
+        fault = order_fault(self.stages)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _each_format_once(self) -> Self:
+        fault = twice(self.exports)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")
@@ -245,13 +294,14 @@ class Recipe(RecipeModel):
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
-        """The training runs of its stages, in order, each with the epochs it takes."""
+        """The training runs of its stages but those that quantise, in order, each with the epochs
+        it takes: what a control of pruning repeats."""
         found: list[FinetuneOptions] = []
         for stage in self.stages:
             if isinstance(stage, FinetuneStage):
                 found.append(stage)
                 continue
-            if isinstance(stage, ScoreStage | RecalibrateStage):
+            if not isinstance(stage, PruneStage):
                 continue
             schedule = stage.schedule
             if isinstance(schedule, Supermask):
@@ -280,7 +330,9 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                yield f"stages.{index}.finetune.freeze", stage.finetune.freeze
+            if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
             training = training_of(stage.schedule)
@@ -299,9 +351,11 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage | RecalibrateStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage | StaticInt8):
                 return f"stages.{index}"
-            if isinstance(stage, ScoreStage):
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                return f"stages.{index}.finetune"
+            if not isinstance(stage, PruneStage):
                 continue
             if stage.needs_samples or stage.contest is not None:
                 return f"stages.{index}.criterion"
@@ -315,7 +369,10 @@ class Recipe(RecipeModel):
         """Path of the first field that limits or seeks accuracy or loss, or None."""
         if self.constraints.on_validation is not None:
             return f"constraints.{self.constraints.on_validation}"
-        return None if self.search is None else self.search.labelled_field()
+        judged = judged_field(self.stages)
+        if judged is not None or self.search is None:
+            return judged
+        return self.search.labelled_field()
 
     def scanned_split(self, split: str, *, targets: bool) -> str | None:
         """Path of the first field of a scan that needs this split (or its targets), or None."""
@@ -357,6 +414,9 @@ class Recipe(RecipeModel):
         """The training runs of a stage, each with the path of its field."""
         if isinstance(stage, FinetuneStage):
             yield f"stages.{index}", stage
+        elif isinstance(stage, StoredOptions):
+            if stage.finetune is not None:
+                yield f"stages.{index}.finetune", stage.finetune
         elif isinstance(stage, PruneStage):
             if stage.contest is not None and stage.contest.recovery is not None:
                 yield f"stages.{index}.tournament.recovery", stage.contest.recovery
@@ -385,6 +445,10 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
                 return f"stages.{index}.early_stopping"
+            if isinstance(stage, StoredOptions):
+                training = stage.finetune
+                if training is not None and training.early_stopping is not None:
+                    return f"stages.{index}.finetune.early_stopping"
             if isinstance(stage, PruneStage):
                 training = training_of(stage.schedule)
                 if training is not None and training.early_stopping is not None:

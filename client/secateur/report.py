@@ -16,6 +16,11 @@ from secateur.report_base import Accuracy as Accuracy  # noqa: PLC0414
 from secateur.report_base import MetricReport as MetricReport  # noqa: PLC0414
 from secateur.report_base import ObjectiveReport as ObjectiveReport  # noqa: PLC0414
 from secateur.report_base import ReportModel as ReportModel  # noqa: PLC0414
+from secateur.report_exports import ExportReport as ExportReport  # noqa: PLC0414
+from secateur.report_quantize import BitAllocation as BitAllocation  # noqa: PLC0414
+from secateur.report_quantize import QuantizationReport as QuantizationReport  # noqa: PLC0414
+from secateur.report_quantize import QuantizedLayer as QuantizedLayer  # noqa: PLC0414
+from secateur.report_quantize import WeightFormats as WeightFormats  # noqa: PLC0414
 from secateur.report_target import TargetReport as TargetReport  # noqa: PLC0414
 from secateur.report_tournament import Contestant as Contestant  # noqa: PLC0414
 from secateur.report_tournament import TournamentReport as TournamentReport  # noqa: PLC0414
@@ -77,15 +82,16 @@ class Masked(Measurement):
 class StageReport(Measurement):
     """State of the model after one step of one stage."""
 
-    state: Literal["permanent", "compacted", "finetuned", "recalibrated"] | None = None
+    state: Literal["permanent", "compacted", "finetuned", "recalibrated", "quantized"] | None = None
     """What the step made of the model: zeros written into the weights, a smaller model, a
-    trained one, or one whose BatchNorm statistics were measured anew. Null in older reports."""
+    trained one, one whose BatchNorm statistics were measured anew, or one with weights of fewer
+    bits. Null in older reports."""
     masked: Masked | None = None
     """Measured at the last round of a prune stage; null elsewhere, for whole layers, for models
     over 2 GiB, and where the job's log says why not."""
 
     stage: str
-    """`prune`, `finetune` or `recalibrate`."""
+    """`prune`, `finetune`, `recalibrate` or `quantize`."""
     label: str
     """Human name of the step, such as `prune round 2 of 4`."""
     stage_index: int
@@ -360,9 +366,14 @@ class Report(ReportModel):
     """One for each stage whose criterion was decided by a tournament."""
     targets: list[TargetReport] = Field(default=[])
     """One for each stage that aims at a cost."""
+    quantization: list[QuantizationReport] = Field(default=[])
+    """One for each stage that quantised."""
     baselines: list[BaselineReport] = Field(default=[])
     """The controls the recipe asks for."""
     tradeoff: TradeOffReport | None = None
     """Accuracy against ratio with and without retraining; null where the recipe asks for none."""
+    exports: list[ExportReport] = Field(default=[])
+    """One for each format the recipe names; empty in older reports, and where the result breaks a
+    constraint."""
     verdict: Verdict
     provenance: Provenance

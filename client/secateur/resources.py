@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from secateur.recipe import Recipe
+from secateur.recipe_exports import OtherFormat
 from secateur.recipe_granularity import without_default
 
 JobType = Literal["compress", "inspect", "plan", "score", "search"]
@@ -19,17 +20,11 @@ JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "ca
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 ModelStatus = Literal["uploaded", "ready", "rejected"]
 Device = Literal["auto", "cpu", "cuda"]
-ArtifactKind = Literal[
-    "model",
-    "report_json",
-    "report_html",
-    "recipe",
-    "masks",
-    "scores",
-    "plot",
-    "checkpoint",
-    "training_state",
+ProducedKind = Literal[
+    "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", OtherFormat
 ]
+"""What a job leaves when it has ended; exports by their format."""
+ArtifactKind = Literal[ProducedKind, "checkpoint", "training_state"]
 
 
 T = TypeVar("T")
@@ -319,11 +314,13 @@ class Method(Resource):
         "allocation",
         "schedule",
         "training",
+        "quantization",
         "baseline",
         "scan",
         "sampler",
         "loss",
         "metric",
+        "export",
     ]
     summary: str
     formula: str

@@ -26,6 +26,11 @@ NAMES = {
     "masks": "masks.safetensors",
     "scores": "scores.safetensors",
     "plot": "sensitivity.svg",
+    "safetensors": "compact.safetensors",
+    "onnx": "compact.onnx",
+    "pt2": "compact.pt2",
+    "triton": "compact.triton.zip",
+    "libtorch": "compact.libtorch.zip",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""
 WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})
@@ -102,6 +107,8 @@ def _fetch(
 ) -> None:
     for artifact in client.artifacts(job):
         name = NAMES.get(artifact.kind)
+        if name is not None and artifact.media_type == "application/zip":
+            name = f"{name}.zip"  # an export of several files
         if artifact.kind == "plot" and job.type == "search":
             name = "front.svg"
         if name is None or (only is not None and name not in only):

@@ -25,6 +25,7 @@ from secateur.report import (
     Frozen,
     Masked,
     Measurement,
+    QuantizationReport,
     StageReport,
     TargetReport,
     TournamentReport,
@@ -37,6 +38,7 @@ from engine.lottery.state import LotteryState
 from engine.masks import Masks
 from engine.measure.tradeoff import TradeOffState
 from engine.pipeline.durable import replaced
+from engine.quantisation.quantised import Quantised
 from engine.torchscript.program import Program
 from engine.training.state import TrainingState
 from engine.training.teacher_cache import KeptCache
@@ -81,6 +83,8 @@ class JobState:
         movement: of weights in the training before the next round of a prune stage that is judged
             by it, by stage index.
         curves: of the training runs that are finished.
+        quantised: how the weights are stored in the file.
+        quantization: one report for each stage that quantised.
         kept: the teacher's scores in a file of this attempt; not kept.
         masked: what the prune step under way measured before it took effect; not kept.
     """
@@ -107,6 +111,8 @@ class JobState:
     weights: WeightDistribution | None = None
     movement: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
     curves: list[TrainingCurves] = field(default_factory=list)
+    quantised: Quantised = field(default_factory=Quantised)
+    quantization: list[QuantizationReport] = field(default_factory=list)
     kept: KeptCache | None = None
     masked: Masked | None = None
 
@@ -150,6 +156,8 @@ def save_checkpoint(state: JobState, path: Path, *, file: bytes | None, fingerpr
         "weights": None if state.weights is None else state.weights.model_dump_json(),
         "movement": state.movement,
         "curves": [curves.model_dump_json() for curves in state.curves],
+        "quantised": state.quantised.to_plain(),
+        "quantization": [report.model_dump_json() for report in state.quantization],
     }
     with replaced(path) as target:
         torch.save(plain, target)
@@ -248,6 +256,10 @@ def load_checkpoint(path: Path, original: Program, *, fingerprint: str) -> JobSt
         weights=None if weights is None else WeightDistribution.model_validate_json(weights),
         movement=plain.get("movement", {}),
         curves=[TrainingCurves.model_validate_json(text) for text in plain.get("curves", [])],
+        quantised=Quantised.from_plain(plain.get("quantised")),
+        quantization=[
+            QuantizationReport.model_validate_json(text) for text in plain.get("quantization", [])
+        ],
     )
 
 

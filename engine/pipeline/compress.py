@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from secateur.report import Report, StageReport
+from secateur.report import ExportReport, Measurement, Report, StageReport
 
 from engine.errors import ConstraintUnmet
 from engine.job import JobInput, Listener, ProducedArtifact
@@ -23,13 +23,16 @@ from engine.measure.latency import compare_latency
 from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState, load_checkpoint
 from engine.pipeline.checkpointing import CheckpointWriter, TrainingNotes
+from engine.pipeline.deployment import memory_deployed, write_deployed
 from engine.pipeline.device_memory import out_of_memory_explained
 from engine.pipeline.distributed import train_together
 from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.element_target import note_masked, with_amount
+from engine.pipeline.exporting import Result, export_all, with_exports
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
+from engine.pipeline.quantize import quantize_step
 from engine.pipeline.recalibration import recalibrate_step
 from engine.pipeline.reload import check_reload
 from engine.pipeline.report import build_report, fingerprint_of, write_recipe
@@ -37,6 +40,7 @@ from engine.pipeline.setup import Workbench, prepare
 from engine.pipeline.stage_states import distribution_after, stage_name, state_after
 from engine.pipeline.steps import (
     PruneStep,
+    QuantizeStep,
     RecalibrateStep,
     TournamentStep,
     TrainStep,
@@ -47,6 +51,7 @@ from engine.pipeline.tickets import begin_stage, note, note_pruned
 from engine.pipeline.tournament import hold_tournament, with_winner
 from engine.pipeline.training import Together, train_step
 from engine.pipeline.verdict import broken_constraints
+from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
 
 
@@ -140,7 +145,7 @@ class _Job:
         self,
         bench: Workbench,
         state: JobState,
-        step: PruneStep | TrainStep | RecalibrateStep,
+        step: PruneStep | TrainStep | RecalibrateStep | QuantizeStep,
         position: int,
     ) -> None:
         if isinstance(step, PruneStep):
@@ -155,6 +160,9 @@ class _Job:
             program = state.program
             if step.stage.granularity in ("element", "n_m"):
                 state.masked = measure_masks_beside(bench, given, state.masks, step, self._listener)
+        elif isinstance(step, QuantizeStep):
+            quantize_step(bench, state, step, self._listener)
+            program = state.program
         elif isinstance(step, RecalibrateStep):
             program = recalibrate_step(bench, state, step, self._listener)
         else:
@@ -173,13 +181,13 @@ class _Job:
             )
             aside = step.aside
         note_masked(state, step.stage_index)
-        measurement = measure(bench, program, file_bytes=len(self._file_of(program)))
+        measurement = self._measured(bench, state, program)
         masked, state.masked = state.masked, None
         # What was measured of the masked model is not the step's own time.
         started += 0.0 if masked is None else masked.elapsed_ms / 1000
         if isinstance(step, PruneStep):
             note_pruned(state, step, measurement, removed)
-        elif not isinstance(step, RecalibrateStep):
+        elif not isinstance(step, RecalibrateStep | QuantizeStep):
             note(bench, state, step, measurement)
         if not aside:
             state.reports.append(
@@ -205,9 +213,15 @@ class _Job:
         index = len(bench.recipe.stages)
         self._listener.stage_started(index, "verify and measure")
         model = self._job.workdir / "compact.pt"
-        model.write_bytes(self._portable_file_of(state.program))
+        self._write_result(state, model)
         try:
-            check_reload(state.program.twin(), model, bench.inputs, self._job.workdir)
+            # A lowered program computes other numbers: its file is held against itself.
+            stands_for = (
+                state.program.twin()
+                if state.quantised.lowering is None
+                else Program.as_uploaded(model, device=self._job.device)
+            )
+            error = check_reload(stands_for, model, bench.inputs, self._job.workdir)
         except BaseException:
             model.unlink()
             raise
@@ -221,12 +235,19 @@ class _Job:
             runs=bench.recipe.measure.runs,
         )
         report = build_report(bench, state, comparison, model)
-        artifacts = self._write(state, report, model)
         self._listener.stage_finished(index, "verify and measure", report.after)
-        result = CompressResult(artifacts=artifacts, report=report)
         broken = broken_constraints(
             bench.recipe, report.before, report.after, report.objective.decides
         )
+        exported: list[ProducedArtifact] = []
+        if not broken:
+            tolerance = comparison_tolerance(state.program)
+            exports, exported = self._export(
+                state, Result(model, bench.inputs, error, tolerance), first_index=index + 1
+            )
+            report = with_exports(report, exports)
+        artifacts = [*self._write(state, report, model), *exported]
+        result = CompressResult(artifacts=artifacts, report=report)
         if broken:
             raise ResultBreaksConstraint(
                 "the result breaks a constraint: " + "; ".join(item.text for item in broken),
@@ -236,6 +257,31 @@ class _Job:
                 result=result,
             )
         return result
+
+    def _export(
+        self, state: JobState, result: Result, *, first_index: int
+    ) -> tuple[list[ExportReport], list[ProducedArtifact]]:
+        """The result in the other formats of the recipe."""
+        with TemporaryDirectory(dir=self._job.workdir) as folder:
+            if state.quantised and self._job.recipe.exports != ["torchscript"]:
+                # Other formats know nothing of decoders; what they make of encodings is their own.
+                whole = Path(folder) / "float.pt"
+                self._on_cpu(state.program).save(whole)
+                plain = state.quantised.to_plain()
+                result = replace(
+                    result,
+                    program_file=whole,
+                    encodings=plain["encodings"],
+                    lowering=plain["lowering"],
+                )
+            return export_all(
+                self._job.recipe.exports,
+                result,
+                workdir=self._job.workdir,
+                threads=self._job.threads,
+                listener=self._listener,
+                first_index=first_index,
+            )
 
     def _together(self, bench: Workbench, state: JobState, position: int) -> Together | None:
         """Training by several processes, where the recipe asks for it."""
@@ -273,10 +319,33 @@ class _Job:
                 self._written = (program, file.read_bytes())
         return self._written[1]
 
-    def _portable_file_of(self, program: Program) -> bytes:
-        """The file saved from the CPU: it must load on machines without a GPU."""
-        file = self._file_of(program)
-        return file if self._job.device == "cpu" else Program.load(file).to_bytes()
+    def _measured(self, bench: Workbench, state: JobState, program: Program) -> Measurement:
+        """A program after a step, as its file will be."""
+        if not state.quantised or program is not state.program:
+            return measure(bench, program, file_bytes=len(self._file_of(program)))
+        with TemporaryDirectory(dir=self._job.workdir) as folder:
+            file = Path(folder) / "model.pt"
+            write_deployed(self._on_cpu(program), state.quantised, file)
+            runs = None
+            if state.quantised.lowering is not None:
+                runs = Program.as_uploaded(file, device=self._job.device)
+            measured = measure(bench, program, file_bytes=file.stat().st_size, runs=runs)
+        measured.memory_bytes = memory_deployed(program, state.quantised)
+        return measured
+
+    def _write_result(self, state: JobState, path: Path) -> None:
+        """Write the file from the CPU: it must load on machines without a GPU."""
+        if state.quantised:
+            write_deployed(self._on_cpu(state.program), state.quantised, path)
+        elif self._job.device == "cpu":
+            path.write_bytes(self._file_of(state.program))
+        else:
+            path.write_bytes(self._on_cpu(state.program).to_bytes())
+
+    def _on_cpu(self, program: Program) -> Program:
+        if self._job.device == "cpu":
+            return program
+        return Program.load(self._file_of(program))
 
     def _save(self, bench: Workbench, state: JobState) -> None:
         # The upload itself is at hand whenever a job resumes.

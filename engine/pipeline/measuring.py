@@ -16,15 +16,18 @@ from engine.torchscript.program import Program
 from engine.training.evaluation import evaluate
 
 
-def measure(bench: Workbench, program: Program, *, file_bytes: int) -> Measurement:
+def measure(
+    bench: Workbench, program: Program, *, file_bytes: int, runs: Program | None = None
+) -> Measurement:
     """Size, MACs, loss and metrics; no latency.
 
     Args:
         bench: example and dataset.
         program: what to measure.
         file_bytes: size of its file.
+        runs: computes in its place, where its file computes otherwise than it does.
     """
-    return Measurement(**_values(bench, program, file_bytes), latency_ms=[])
+    return Measurement(**_values(bench, program, file_bytes, runs), latency_ms=[])
 
 
 def with_latency(measurement: Measurement, latencies: Sequence[Latency]) -> Measurement:
@@ -37,7 +40,9 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if isfinite(value) else None for name, value in metrics.items()}
 
 
-def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, Any]:
+def _values(
+    bench: Workbench, program: Program, file_bytes: int, runs: Program | None
+) -> dict[str, Any]:
     weights = weights_of(program)
     validation = bench.validation
     started = time.monotonic()
@@ -46,7 +51,7 @@ def _values(bench: Workbench, program: Program, file_bytes: int) -> dict[str, An
         if validation is None
         # A twin: what runs may write to its buffers.
         else evaluate(
-            program.twin(),
+            program.twin() if runs is None else runs,
             validation,
             device=bench.job.device,
             example_batch=bench.example_batch,

@@ -200,8 +200,13 @@ def compact_masks(
     return {name: (smaller[name] != 0).detach().cpu() for name in masks if name in smaller}
 
 
-def merge_certificates(certificates: Sequence[Certificate]) -> Certificate:
-    """One certificate for all prune steps: as good as the worst of them."""
+def merge_certificates(certificates: Sequence[Certificate], *, masked: bool) -> Certificate:
+    """One certificate for all prune steps: as good as the worst of them.
+
+    Args:
+        certificates: of the steps.
+        masked: whether single weights were zeroed.
+    """
     if not certificates:
         return Certificate(
             passed=True,
@@ -210,7 +215,9 @@ def merge_certificates(certificates: Sequence[Certificate]) -> Certificate:
             mixed_by=[],
             batch_sizes=[],
             reloaded_in_fresh_process=False,
-            detail="no channel was removed: the result is the original with single weights zeroed",
+            detail="no channel was removed: the result is the original with single weights zeroed"
+            if masked
+            else "nothing was removed",
         )
     restricted = [
         certificate.restricted_error

@@ -68,7 +68,7 @@ def build_report(
         objective=bench.objective.report(),
         stages=state.reports,
         after=after,
-        certificate=_reloaded(merge_certificates(state.certificates)),
+        certificate=_certificate(state),
         frozen=state.frozen,
         layers=layer_reports(dense, small),
         patterns=patterns,
@@ -80,6 +80,7 @@ def build_report(
         tickets=list(state.lottery.reports.values()),
         tournaments=list(state.tournaments.values()),
         targets=targets,
+        quantization=state.quantization,
         baselines=state.baselines,
         tradeoff=state.tradeoff.report(bench.recipe.tradeoff),
         verdict=judge(
@@ -90,6 +91,8 @@ def build_report(
             exceeded=list(exceeded(targets)),
             decides=bench.objective.report().decides,
             nonzero_macs=count_nonzero_macs(state.program, bench.inputs),
+            quantization=state.quantization,
+            prunes=bool(stages),
         ),
         provenance=provenance(bench.job, model),
     )
@@ -124,7 +127,8 @@ def fingerprint_of(job: JobInput) -> str:
     """Names what a checkpoint belongs to: the bytes of the job's files, and the recipe.
 
     Of the recipe, what differs from its defaults: fields that later versions add are not among it.
-    How often a job notes where it stands is no part of what it does.
+    How often a job notes where it stands is no part of what it does, and neither are the formats in
+    which its result is written.
     """
     parts = [
         file_sha256(job.model),
@@ -135,7 +139,9 @@ def fingerprint_of(job: JobInput) -> str:
         ),
         # Not sorted: of the patterns of `allocation.layers` the first that matches decides.
         json.dumps(
-            job.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint"})
+            job.recipe.model_dump(
+                mode="json", exclude_defaults=True, exclude={"checkpoint", "exports"}
+            )
         ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -146,5 +152,15 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
 
 
-def _reloaded(certificate: Certificate) -> Certificate:
-    return certificate.model_copy(update={"reloaded_in_fresh_process": True})
+def _certificate(state: JobState) -> Certificate:
+    """Of what was removed; quantisation follows it and tells its own error."""
+    merged = merge_certificates(state.certificates, masked=bool(state.masks))
+    detail = merged.detail
+    if state.quantization:
+        errors = ", ".join(f"{one.output_error:.2g}" for one in state.quantization)
+        told = (
+            "quantisation came after it and changed outputs on the example by at most "
+            f"{errors} of the largest; the file gives the quantised weights to the bit"
+        )
+        detail = f"{detail}; {told}" if detail else told
+    return merged.model_copy(update={"reloaded_in_fresh_process": True, "detail": detail})

@@ -10,21 +10,23 @@ from engine.measure.distribution import add_state
 from engine.measure.size import weights_of
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.setup import Workbench
-from engine.pipeline.steps import PruneStep, RecalibrateStep, Step, steps_of
+from engine.pipeline.steps import PruneStep, QuantizeStep, RecalibrateStep, Step, steps_of
 
 
 def stage_name(step: Step, removed: int) -> str:
     """What a step is in the report; a training that removes weights counts as pruning."""
     if isinstance(step, RecalibrateStep):
         return "recalibrate"
+    if isinstance(step, QuantizeStep):
+        return "quantize"
     return "prune" if isinstance(step, PruneStep) or removed else "finetune"
 
 
 def state_after(
     step: Step, state: JobState, measurement: Measurement
-) -> Literal["permanent", "compacted", "finetuned", "recalibrated"]:
-    """Whether a step wrote zeros into the weights, made the model smaller, trained it, or measured
-    its statistics anew.
+) -> Literal["permanent", "compacted", "finetuned", "recalibrated", "quantized"]:
+    """Whether a step wrote zeros into the weights, made the model smaller, trained it, measured
+    its statistics anew, or gave its weights fewer bits.
 
     Args:
         step: that is over.
@@ -33,6 +35,8 @@ def state_after(
     """
     if isinstance(step, RecalibrateStep):
         return "recalibrated"
+    if isinstance(step, QuantizeStep):
+        return "quantized"
     if not isinstance(step, PruneStep):
         return "finetuned"
     before = state.reports[-1] if state.reports else state.before
@@ -52,14 +56,15 @@ def distribution_after(
     if state.weights is None:
         return None
     steps = steps_of(bench.recipe, initial_given=bench.job.initial is not None)
-    if isinstance(steps[position], RecalibrateStep):
-        return state.weights  # it moves none
+    if isinstance(steps[position], RecalibrateStep | QuantizeStep):
+        return state.weights  # statistics are no weights, and grids have a table of their own
     step, pruned = steps[position], isinstance(steps[position], PruneStep)
     # Copies and controls leave the job's model as it is.
     later = [
         item
         for item in steps[position + 1 :]
-        if isinstance(item, PruneStep) or not (item.aside or isinstance(item, RecalibrateStep))
+        if isinstance(item, PruneStep)
+        or not (item.aside or isinstance(item, RecalibrateStep | QuantizeStep))
     ]
     if any(isinstance(item, PruneStep) == pruned for item in later):
         return state.weights

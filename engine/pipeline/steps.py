@@ -13,9 +13,10 @@ from secateur.recipe import (
     RecalibrateStage,
     Recipe,
     Rigl,
-    ScoreStage,
+    Stage,
     training_of,
 )
+from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, StoredOptions
 from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
@@ -55,6 +56,7 @@ class FinetuneStep:
 
     Attributes:
         changing: the prune stage whose masks change during this run.
+        quantized: the quantise stage that this run is a part of.
     """
 
     stage_index: int
@@ -63,6 +65,7 @@ class FinetuneStep:
     rounds: int = 1
     changing: PruneStage | None = None
     first_epoch: int = 0
+    quantized: StoredOptions | None = None
 
     @property
     def label(self) -> str:
@@ -71,6 +74,8 @@ class FinetuneStep:
             return {"agp": "prune while training", "rigl": "exchange while training"}[
                 self.changing.schedule.kind
             ]
+        if self.quantized is not None:
+            return "finetune quantized"
         if self.round_number is None:
             return "finetune"
         return f"finetune after round {self.round_number} of {self.rounds}"
@@ -79,6 +84,8 @@ class FinetuneStep:
     def field(self) -> str:
         """Path in the recipe."""
         stage = f"recipe.stages.{self.stage_index}"
+        if self.quantized is not None:
+            return f"{stage}.finetune"
         return stage if self.round_number is None else f"{stage}.schedule.finetune"
 
     @property
@@ -153,8 +160,36 @@ class RecalibrateStep:
         return False
 
 
+@dataclass(frozen=True)
+class QuantizeStep:
+    """Weights get fewer bits."""
+
+    stage_index: int
+    stage: QuantizeStage
+
+    @property
+    def label(self) -> str:
+        """Human name."""
+        return f"quantize ({self.stage.scheme})"
+
+    @property
+    def field(self) -> str:
+        """Path in the recipe."""
+        return f"recipe.stages.{self.stage_index}"
+
+    @property
+    def shown_round(self) -> int | None:
+        """It has no rounds."""
+        return None
+
+    @property
+    def aside(self) -> bool:
+        """Whether the job's program stays what it is."""
+        return False
+
+
 TrainStep = FinetuneStep | TicketStep | BaselineStep | TradeOffStep
-Step = PruneStep | TrainStep | TournamentStep | RecalibrateStep
+Step = PruneStep | TrainStep | TournamentStep | RecalibrateStep | QuantizeStep
 
 
 def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
@@ -166,13 +201,10 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     """
     steps: list[Step] = []
     for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, ScoreStage):
-            raise TypeError("a score stage is no step towards a smaller model")
-        if isinstance(stage, RecalibrateStage):
-            steps.append(RecalibrateStep(index, stage))
-            continue
         if not isinstance(stage, PruneStage):
-            steps.append(FinetuneStep(index, stage))
+            steps.append(_only_step(index, stage))
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                steps.append(FinetuneStep(index, stage.finetune, quantized=stage))
             continue
         if stage.contest is not None:
             steps.append(TournamentStep(index, stage))
@@ -199,6 +231,17 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     if recipe.tradeoff is not None:
         steps.extend(tradeoff_steps(recipe.tradeoff, len(recipe.stages)))
     return steps
+
+
+def _only_step(index: int, stage: Stage) -> Step:
+    """The step of a stage that has one."""
+    if isinstance(stage, RecalibrateStage):
+        return RecalibrateStep(index, stage)
+    if isinstance(stage, QuantizeOptions):
+        return QuantizeStep(index, stage)
+    if isinstance(stage, FinetuneOptions):
+        return FinetuneStep(index, stage)
+    raise TypeError(f"a {stage.stage} stage is no step towards a smaller model")
 
 
 def _as_the_stages_train(baseline: Baseline, trainings: list[FinetuneOptions]) -> FinetuneOptions:

@@ -26,7 +26,14 @@ from engine.pipeline.checkpoint import JobState
 from engine.pipeline.masking import keep_learned, learns_masks
 from engine.pipeline.scratch import as_long_as, from_scratch, note_baseline
 from engine.pipeline.setup import Workbench
-from engine.pipeline.steps import FinetuneStep, PruneStep, RecalibrateStep, Step, TrainStep
+from engine.pipeline.steps import (
+    FinetuneStep,
+    PruneStep,
+    QuantizeStep,
+    RecalibrateStep,
+    Step,
+    TrainStep,
+)
 from engine.pipeline.tradeoff import keep_point, note_point
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
@@ -61,7 +68,9 @@ def begin_stage(bench: Workbench, state: JobState, step: Step) -> None:
             that reaches the stage.
     """
     index = step.stage_index
-    if isinstance(step, FinetuneStep | BaselineStep | TradeOffStep | RecalibrateStep):
+    if isinstance(
+        step, FinetuneStep | BaselineStep | TradeOffStep | RecalibrateStep | QuantizeStep
+    ):
         return
     if index in state.lottery.reports:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from secateur.recipe import Recipe
-from secateur.report import Measurement, MetricReport, Verdict
+from secateur.report import Measurement, MetricReport, QuantizationReport, Verdict
 from secateur.report_base import CLASSIFICATION
 
 _POINT = 0.01
@@ -114,6 +114,8 @@ def judge(
     exceeded: Sequence[str] = (),
     decides: MetricReport = CLASSIFICATION.decides,
     nonzero_macs: int | None = None,
+    quantization: Sequence[QuantizationReport] = (),
+    prunes: bool = True,
 ) -> Verdict:
     """The verdict; `remarks` are warnings from earlier in the job.
 
@@ -121,6 +123,8 @@ def judge(
         exceeded: targets that the result does not keep.
         decides: the metric that decides.
         nonzero_macs: of the result without zeros in weights, where they could be counted.
+        quantization: what the quantise stages did.
+        prunes: whether the recipe has a stage that removes something.
     """
     change = accuracy_change(before, after)
     faster = speedups(before, after)
@@ -129,25 +133,37 @@ def judge(
         if speedup < 1 - NOISE:
             warnings.append(
                 f"SLOWER than the original at batch {size}: {1 / speedup:.2f} times the time; "
-                "odd channel counts can be slow, try `round_to: 8`"
+                f"{_why_slow(quantization)}"
             )
     if change is not None and change < -_POINT:
         warnings.append(f"top-1 accuracy fell by {-change:.2%}, more than one point")
     worse = None if decides.name == "accuracy" else _metric_warning(before, after, decides)
     if worse is not None:
         warnings.append(worse)
-    if after.nonzero_parameters >= before.nonzero_parameters:
+    if prunes and after.nonzero_parameters >= before.nonzero_parameters:
         warnings.append("the result has as many non-zero parameters as the original")
-    faults = len(warnings)
-    if after.nonzero_parameters < after.parameters and after.macs == before.macs:
+    if quantization and after.file_bytes >= before.file_bytes:
         warnings.append(
-            "single weights were zeroed, which dense kernels do not skip: the file and the "
-            "latency stay as they were; `granularity: channel` makes them smaller"
+            f"the file is no smaller than the original's ({after.file_bytes:,} bytes after "
+            f"{before.file_bytes:,})"
+        )
+    faults = len(warnings)
+    if prunes and after.nonzero_parameters < after.parameters and after.macs == before.macs:
+        stays = (
+            "the latency stays as it was"
+            if quantization
+            else "the file and the latency stay as they were"
+        )
+        warnings.append(
+            "single weights were zeroed, which dense kernels do not skip: "
+            f"{stays}; `granularity: channel` makes them smaller"
         )
     warnings.extend(remarks)
     return Verdict(
         ok=faults == 0,
-        summary=_summary(before, after, change, faster, decides),
+        summary=_summary(
+            before, after, change, faster, decides, quantization=quantization, prunes=prunes
+        ),
         warnings=warnings,
         compression_ratio=before.parameters / max(after.nonzero_parameters, 1),
         file_ratio=before.file_bytes / after.file_bytes,
@@ -168,13 +184,20 @@ def _summary(
     change: float | None,
     faster: dict[str, float],
     decides: MetricReport,
+    *,
+    quantization: Sequence[QuantizationReport],
+    prunes: bool,
 ) -> str:
-    parts = [
+    fewer = (
         f"{before.parameters:,} to {after.nonzero_parameters:,} non-zero parameters "
-        f"({before.parameters / max(after.nonzero_parameters, 1):.1f} times fewer)",
+        f"({before.parameters / max(after.nonzero_parameters, 1):.1f} times fewer)"
+    )
+    parts = [
+        *([fewer] if prunes else []),
+        *(f"weights in {one.bits:.2g} bits" for one in quantization),
         f"file {after.file_bytes / before.file_bytes - 1:+.0%}",
     ]
-    if before.macs:
+    if before.macs and prunes:
         parts.append(f"MACs {after.macs / before.macs - 1:+.0%}")
     if before.accuracy is not None and after.accuracy is not None and change is not None:
         parts.append(
@@ -187,6 +210,15 @@ def _summary(
         )
     parts.extend(f"{value:.2f} times as fast at batch {size}" for size, value in faster.items())
     return ", ".join(parts)
+
+
+def _why_slow(quantization: Sequence[QuantizationReport]) -> str:
+    if any(one.decode == "at_use" for one in quantization):
+        return (
+            "weights are decoded at each use; `decode: at_load` decodes them once, when the file "
+            "is loaded"
+        )
+    return "odd channel counts can be slow, try `round_to: 8`"
 
 
 def _shown(value: float | None, metric: MetricReport) -> str:

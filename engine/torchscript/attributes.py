@@ -21,8 +21,7 @@ class Attributes:
     """
 
     def __init__(self, module: Any) -> None:
-        self._modules: dict[str, Any] = {}
-        _gather("", module, self._modules)
+        self._modules = modules_of(module)
         self._places: dict[str, tuple[Any, str]] = {}
 
     @cached_property
@@ -76,6 +75,13 @@ class Attributes:
 def joined(path: str, name: str) -> str:
     """The path of what a module at a path calls `name`."""
     return f"{path}.{name}" if path else name
+
+
+def modules_of(module: Any) -> dict[str, Any]:
+    """A module and its submodules by path."""
+    found: dict[str, Any] = {}
+    _gather("", module, found)
+    return found
 
 
 def _gather(path: str, module: Any, found: dict[str, Any]) -> None:

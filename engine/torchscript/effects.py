@@ -13,7 +13,7 @@ _SPEAKING = frozenset({"prim::RaiseException", "prim::Print", "aten::warn"})
 
 def written(instruction: Instruction) -> tuple[int, ...]:
     """Positions of the operands that it changes in place: tensors, lists or dictionaries."""
-    return () if instruction.operator is None else _written(instruction.node.schema())
+    return () if instruction.operator is None else written_positions(instruction.node.schema())
 
 
 def speaks(instruction: Instruction) -> bool:
@@ -27,7 +27,8 @@ def lasts(instruction: Instruction) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _written(schema: str) -> tuple[int, ...]:
+def written_positions(schema: str) -> tuple[int, ...]:
+    """Positions of the operands that an operator with this schema changes in place."""
     arguments = torch._C.parse_schema(schema).arguments
     return tuple(
         position

@@ -18,6 +18,7 @@ from engine.torchscript.autocast import show_convolutions
 from engine.torchscript.batch_norms import BATCH_NORMS, batch_norms
 from engine.torchscript.edit import GraphEditor
 from engine.torchscript.exposing import Exposed
+from engine.torchscript.fake_quantise import FAKE_QUANTISE, flag
 from engine.torchscript.instructions import Instruction, walk
 from engine.torchscript.program import Program
 
@@ -86,6 +87,9 @@ def training_copy(
         if instruction.kind == "prim::Constant"
     }
     for instruction in walk(fresh.block):
+        if instruction.kind == FAKE_QUANTISE and instruction.operator is not None:
+            place = instruction.operator.arguments.index("observer_on")
+            editor.replace_operand(instruction, place, flag(True, program.device))
         name = flags.get(instruction.kind)
         if name is None or instruction.operator is None or instruction.index in still:
             continue

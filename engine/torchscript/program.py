@@ -37,6 +37,7 @@ from engine.torchscript.private_methods import (
     is_private,
 )
 from engine.torchscript.refusals import refuse_depth, refuse_odd
+from engine.torchscript.stored_state import forget_stored, storing
 from engine.torchscript.thaw import thaw
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ class Program:
         refuse_depth(graph_of(module))
         inline_public_methods(module)
         close_private_methods(module)
+        if storing(module._c):
+            program = forget_stored(cls(module, device))
+            module = program.module
         others = [program.graph_of_method(name) for name in program.other_methods()]
         rebuilt = leave_autocast(graph_of(module))
         for graph in others:

@@ -90,7 +90,7 @@ def _train_and_judge(
     settled = may_be_kept(run, student.average, epoch)
     student.watch.see(loss, run, epoch, settled=settled)
     student.settle()
-    check_weights(student.program.parameters(), run, epoch)
+    check_weights(student.moved(), run, epoch)
     measured = run.world.told(partial(validate, student.result, run, epoch, observer))
     if settled:
         if measured is not None:

@@ -112,7 +112,7 @@ class _Before:
         self._recorded = None if student.recording is None else student.recording.sums()
 
     def restore(self, student: Student, judge: EpochJudge) -> None:
-        student.optimizer.zero_grad(set_to_none=True)
+        student.forget_gradients()
         copy_tensors(self._buffers, student.program.buffers())
         judge.recall(self._sums)
         if student.recording is not None and self._recorded is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.data.splits import Split
 from engine.features.matching import Matched
 from engine.objective.objective import CLASSIFICATION, Objective
+from engine.quantisation.reparametrisation import Reparametrisations
 from engine.torchscript.program import Program
 from engine.training.accumulation import steps_of_an_epoch
 from engine.training.sparsity import SparsityRule
@@ -80,6 +81,7 @@ class TrainingRun:
         objective: of the job; what is minimised is `objective.trained_by(options)`.
         pace: of what the observer hears of states; None for one after every epoch.
         world: the processes that share the run.
+        reparametrised: weights that follow from latent tensors; under masks that hold.
     """
 
     options: FinetuneOptions
@@ -103,6 +105,7 @@ class TrainingRun:
     objective: Objective = CLASSIFICATION
     pace: Pace | None = None
     world: World = dataclasses.field(default_factory=Alone)
+    reparametrised: Reparametrisations = dataclasses.field(default_factory=dict)
 
     @property
     def per_epoch(self) -> int:
@@ -138,6 +141,8 @@ class Trained:
         recording: of the run's curves (see `engine.training.recording`).
         optimizer: its state after the last step.
         diverged: whether `stopped` is because the run ran away.
+        latents: that the weights of the program follow from, on the CPU (see
+            `engine.training.latents.encodings_of`).
     """
 
     program: Program
@@ -147,3 +152,4 @@ class Trained:
     remarks: tuple[str, ...] = ()
     optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     diverged: bool = False
+    latents: dict[str, Tensor] = dataclasses.field(default_factory=dict)

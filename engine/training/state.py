@@ -13,13 +13,14 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Best:
     """The best epoch so far; `metric` is the value that decides, `masks` are there where they
-    change while training."""
+    change while training, `latents` where weights follow from them."""
 
     epoch: int
     metric: float
     loss: float
     tensors: dict[str, Tensor]
     masks: dict[str, Tensor] | None = None
+    latents: dict[str, Tensor] = field(default_factory=dict)
 
     def beaten_by(self, metric: float, loss: float, *, higher_is_better: bool = True) -> bool:
         """The better metric wins; at equal metrics the lower loss."""
@@ -44,7 +45,8 @@ class TrainingState:
     next epoch has begun, `precision` (see `engine.training.loss_scale`) where losses are scaled,
     `recording` (see `engine.training.recording`) of the curves so far; None in checkpoints of older
     versions; `micro_batch` (see `engine.training.relief`) where memory was too small, `watch` and
-    `good` (see `engine.training.divergence`), `remarks` that the report must show.
+    `good` (see `engine.training.divergence`), `remarks` that the report must show, `latents` (see
+    `engine.training.latents`) where weights follow from them.
 
     Between two steps there are no gradients, and no generator state is kept: the order of an epoch
     and the draws of a step are seeded from the recipe's seed and their number.
@@ -65,6 +67,7 @@ class TrainingState:
     watch: dict[str, Any] | None = None
     good: Best | None = None
     remarks: list[str] = field(default_factory=list)
+    latents: dict[str, Tensor] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         """As data that torch.save writes and weights_only loading reads."""
@@ -86,6 +89,7 @@ class TrainingState:
             "watch": self.watch,
             "good": None if self.good is None else _shallow(self.good),
             "remarks": list(self.remarks),
+            "latents": self.latents,
         }
 
     @classmethod
@@ -108,6 +112,7 @@ class TrainingState:
             watch=data.get("watch"),
             good=None if good is None else _best(good),
             remarks=list(data.get("remarks", [])),
+            latents=data.get("latents", {}),
         )
 
 
@@ -118,6 +123,7 @@ def _shallow(best: Best) -> dict[str, Any]:
         "loss": best.loss,
         "tensors": best.tensors,
         "masks": best.masks,
+        "latents": best.latents,
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import NothingToTrain, TrainingDiverged
+from engine.torchscript.fake_quantise import buffers_of
 from engine.torchscript.modes import TrainingProgram, evaluation_copy, training_copy
 from engine.torchscript.program import Program
 from engine.training.averaging import WeightAverage, averaged_tensors, averaging_of
@@ -18,6 +19,7 @@ from engine.training.denormals import zero_subnormal
 from engine.training.divergence import LossWatch
 from engine.training.evaluation import Evaluation
 from engine.training.freezing import frozen_layers, frozen_tensors
+from engine.training.latents import Latents
 from engine.training.memory_format import MemoryFormat, memory_format_of
 from engine.training.optimizer import build_optimizer, leaves_zeros, require_range
 from engine.training.penalty import require_norm_scales
@@ -56,6 +58,7 @@ class Student:
         good: the last epoch that may be the result, where no validation split chooses one.
         remarks: what the report must tell.
         diverged: in which epoch the run ran away, and how; empty where it did not.
+        latents: that some of the weights follow from; None where none does.
     """
 
     program: TrainingProgram
@@ -80,10 +83,25 @@ class Student:
     good: Best | None = None
     remarks: list[str] = field(default_factory=list)
     diverged: str = ""
+    latents: Latents | None = None
+
+    def moved(self) -> dict[str, Tensor]:
+        """What the optimiser moves, or leaves where it is frozen: parameters, and latents instead
+        of those that follow from them."""
+        parameters = self.program.parameters()
+        return parameters if self.latents is None else self.latents.in_place_of(parameters)
+
+    def forget_gradients(self) -> None:
+        """Before those of a step are found."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.latents is not None:
+            self.latents.forget_gradients()
 
     def recall(self, state: TrainingState, run: TrainingRun) -> None:
         """Go on from a state."""
         copy_tensors(state.tensors, self.program.attributes())
+        if self.latents is not None:
+            self.latents.recall(state.latents)
         self.optimizer.load_state_dict(state.optimizer)
         self.best, self.finished, self.under_way = state.best, state.epoch, state.under_way
         if state.masks is not None:
@@ -118,12 +136,15 @@ class Student:
             watch=self.watch.memory(),
             good=self.good,
             remarks=list(self.remarks),
+            latents={} if self.latents is None else self.latents.memory(),
         )
 
     def settle(self) -> None:
         """End an epoch: clean up the weights and show them."""
         zero_subnormal(self.program.attributes())
         self.bits.zero_weights(self.program.parameters(), self.masks)
+        if self.latents is not None:
+            self.latents.settle()
         # Frozen tensors keep their bits, subnormal ones too.
         copy_tensors(self.frozen, self.program.attributes())
         self._show()
@@ -141,6 +162,7 @@ class Student:
                 loss=measured.loss,
                 tensors=snapshot(self.result.attributes()),
                 masks=_kept(self.masks, run),
+                latents=self._shown_latents(),
             )
         if self.patience is not None:
             self.patience.see(measured, epoch)
@@ -158,6 +180,7 @@ class Student:
             loss=0.0,
             tensors=snapshot(self.result.attributes()),
             masks=_kept(self.masks, run),
+            latents=self._shown_latents(),
         )
 
     def fall_back(self, error: TrainingDiverged, run: TrainingRun, epoch: int) -> bool:
@@ -181,8 +204,10 @@ class Student:
         best, masks = self.best, self.masks
         if best is None:
             self._show()
+            latents = self._shown_latents()
         else:
             copy_tensors(best.tensors, self.result.attributes())
+            latents = best.latents
             masks = masks if best.masks is None else best.masks
         stopped = None
         patience = self.patience
@@ -199,6 +224,7 @@ class Student:
             remarks=tuple(self.remarks),
             optimizer=self.optimizer.state_dict(),
             diverged=bool(self.diverged),
+            latents={name: latent.cpu() for name, latent in latents.items()},
         )
 
     def _show(self) -> None:
@@ -207,7 +233,21 @@ class Student:
         if self.average is not None and self.average.steps:
             copy_tensors(self.average.tensors, self.result.attributes())
             zero_subnormal(self.result.attributes())
+            if self.latents is not None:
+                self.latents.show(self.result.parameters(), self._shown_latents())
             copy_tensors(self.frozen, self.result.attributes())
+
+    def _shown_latents(self) -> dict[str, Tensor]:
+        """What the weights of the result follow from."""
+        if self.latents is None:
+            return {}
+        if self.average is None or not self.average.steps:
+            return self.latents.memory()
+        averaged = self.average.tensors
+        return {
+            name: averaged[name].to(latent.dtype, copy=True)
+            for name, latent in self.latents.tensors.items()
+        }
 
 
 def begin(program: Program, run: TrainingRun) -> Student:
@@ -240,19 +280,27 @@ def begin(program: Program, run: TrainingRun) -> Student:
     # Exporters often switch gradients off; that says nothing about what may be fine-tuned.
     for name, parameter in student.parameters().items():
         parameter.requires_grad_(name in parameters)
+    masks = placed(run.masks, run.device)
+    rules = {name: rule for name, rule in run.reparametrised.items() if name in parameters}
+    latents = Latents(rules, student.parameters(), masks) if rules else None
+    moved = parameters if latents is None else latents.in_place_of(parameters)
     optimizer = (
-        build_optimizer(options.optimizer, parameters.values())
+        build_optimizer(options.optimizer, moved.values())
         if run.optimizer is None
-        else run.optimizer(parameters)
+        else run.optimizer(moved)
     )
-    weights = averaged_tensors(student, frozen)
+    # Ranges of activations are averages already, and their grids follow from them.
+    weights = averaged_tensors(student, frozen | buffers_of(student))
+    if latents is not None:
+        # The mean of two values of a grid is not on it: latents are averaged.
+        weights = latents.in_place_of(weights)
     stopping = options.early_stopping
     started = Student(
         program=student,
         forward=run.world.joined(student),
         result=result,
         optimizer=optimizer,
-        masks=placed(run.masks, run.device),
+        masks=masks,
         scales=require_norm_scales(student, options.penalty, field=run.field),
         frozen=frozen,
         average=averaging_of(options.ema, weights, end=run.epochs.stop, field=run.field),
@@ -263,6 +311,7 @@ def begin(program: Program, run: TrainingRun) -> Student:
         and run.optimizer is None
         and leaves_zeros(options.optimizer),
         finished=run.epochs.start,
+        latents=latents,
     )
     started.bits.zero_weights(student.parameters(), started.masks)
     return started

@@ -104,8 +104,16 @@ def _step(part: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> dic
     mapping = mapping or {one["$ref"].rsplit("/", 1)[-1]: one["$ref"] for one in _choices(schema)}
     if part in mapping:
         return {"$ref": mapping[part]}
+    # Of choices within choices each is told by constants: its stage, then its scheme.
+    told = [one for one in _choices(schema) if part in _constants(_resolve(one, definitions))]
+    if told:
+        return told[0] if len(told) == 1 else {"oneOf": told}
     entries = schema.get("additionalProperties")
     return entries if isinstance(entries, dict) else _resolve(schema, definitions)
+
+
+def _constants(schema: dict[str, Any]) -> list[Any]:
+    return [field.get("const") for field in schema.get("properties", {}).values()]
 
 
 def _choices(schema: dict[str, Any]) -> list[dict[str, Any]]:

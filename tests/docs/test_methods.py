@@ -8,13 +8,14 @@ from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
-from secateur import recipe, recipe_objective
+from secateur import recipe, recipe_exports, recipe_objective
 from secateur.methods import METHODS, schema_of
 from secateur.recipe_lottery import TICKET_CRITERIA
 from secateur.resources import Method
 
 from docs import generate_methods
 from engine import scores
+from engine.exports.registry import EXPORTERS
 
 BY_NAME = {method.name: method for method in METHODS}
 
@@ -67,6 +68,11 @@ ACCEPTED: dict[str, set[str]] = {
     }
     | _literals(recipe.RecalibrateStage, "stage")
     | {"lr_auto"},
+    "quantization": {
+        name
+        for scheme in get_args(get_args(recipe.QuantizeStage)[0])
+        for name in _literals(scheme, "scheme")
+    },
     "baseline": _literals(recipe.Baseline, "kind"),
     "scan": _literals(recipe.ScoreStage, "measure"),
     # `random` is also a criterion, which has the name.
@@ -74,6 +80,7 @@ ACCEPTED: dict[str, set[str]] = {
     # Some names are those of other methods.
     "loss": {f"loss_{name}" for name in get_args(recipe_objective.LossName)},
     "metric": {f"metric_{name}" for name in get_args(recipe_objective.MetricName)},
+    "export": set(get_args(recipe_exports.ExportFormat)),
 }
 
 
@@ -86,6 +93,11 @@ def test_catalogue_names_exactly_what_a_recipe_accepts(kind: str) -> None:
 def test_engine_registers_exactly_the_criteria_listed() -> None:
     listed = [method.name for method in METHODS if method.kind == "criterion"]
     assert sorted(listed) == list(scores.names())
+
+
+def test_engine_writes_exactly_the_formats_listed() -> None:
+    listed = [method.name for method in METHODS if method.kind == "export"]
+    assert sorted(listed) == sorted([*EXPORTERS, "torchscript"])
 
 
 def test_names_are_unique() -> None:
@@ -135,6 +147,10 @@ def _of_its_own(method: Method, prune: dict[str, Any], fields: dict[str, Any]) -
     """A recipe of a job of another type."""
     if method.kind == "scan":
         return {"stages": [{"stage": "score", **fields}]}
+    if method.kind == "quantization":
+        # A budget has no default.
+        budget = {"budget": {"bytes": 0.2}} if method.name == "mixed_precision" else {}
+        return {"stages": [prune, {"stage": "quantize", **budget, **fields}]}
     space = {"stages.0.allocation.amount": [0.25, 0.5]}
     return {"stages": [prune], "search": {"space": space, "objectives": ["macs"], **fields}}
 
@@ -163,10 +179,10 @@ def _recipe_naming(method: Method, fields: dict[str, Any]) -> dict[str, Any]:
         return {"stages": [prune], "objective": _objective(method, fields)}
     elif method.kind == "training":
         finetune.update(_training(method, fields))
-    elif method.kind in ("scan", "sampler"):
+    elif method.kind in ("scan", "sampler", "quantization"):
         return _of_its_own(method, prune, fields)
-    elif method.kind == "baseline":
-        return {"stages": [prune, finetune], "baselines": [fields]}
+    elif method.kind in ("export", "baseline"):
+        return {"stages": [prune, finetune], f"{method.kind}s": [fields]}
     else:
         prune.update(fields)
         if method.name in TICKET_CRITERIA:

@@ -26,6 +26,7 @@ RECIPE: dict[str, Any] = {
 }
 
 
+QUANTIZE: dict[str, Any] = {"stage": "quantize", "scheme": "weight_only"}
 NESTED: Any = {"shape": [1]}
 for _ in range(5):
     NESTED = {"list": [NESTED]}
@@ -217,7 +218,11 @@ def broken(path: str, value: Any) -> dict[str, Any]:
         ("stages.0.allocation.of", "weights", "stages.0", "must be `channels`"),
         ("stages.0.allocation.of", "macs", None, "'layers' or 'weights'"),
         ("stages", [], None, "at least 1"),
-        ("stages.0", {"stage": "finetune"}, "", "nothing would be removed"),
+        ("stages.0", {"stage": "finetune"}, "", "nothing would become smaller"),
+        ("stages.1", QUANTIZE | {"bit": 4}, "stages.1.bit", "Did you mean `bits`?"),
+        ("stages.1", QUANTIZE | {"bits": 3}, "stages.1.bits", "8, 4, 2 or 1"),
+        ("stages.1", QUANTIZE | {"scheme": "int3"}, "stages.1.scheme", "valid are 'weight_only'"),
+        ("stages.1", {"stage": "quantize"}, "stages.1.scheme", "required"),
         ("inputs.0.shape.1", 0, None, "greater than or equal to 1"),
         ("inputs.0.dtype", "int4", None, "'float32'"),
         ("inputs.0", 3, None, "`{value: 3}`"),

@@ -10,8 +10,9 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from secateur.recipe_exports import OtherFormat
 from secateur.recipe_search import Search
 from secateur.report_search import SearchReport
 
@@ -28,7 +29,7 @@ from workers.search.report import (
     trial_report,
 )
 
-_TAKEN_OVER = ("model", "masks", "recipe")
+_TAKEN_OVER = ("model", "masks", "recipe", *get_args(OtherFormat))
 """Files of the chosen trial that become the search's own."""
 _drawing = threading.Lock()
 """Matplotlib keeps its settings in the process, and a worker has several threads."""

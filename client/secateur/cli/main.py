@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from secateur.cli.archive import pack, unpack
 from secateur.cli.compress import compress
 from secateur.cli.console import err, print_error
 from secateur.cli.lists import jobs, methods, models
@@ -67,6 +68,8 @@ app.command()(serve)
 app.command()(compress)
 app.command()(score)
 app.command()(search)
+app.command()(pack)
+app.command()(unpack)
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(methods, name="methods")

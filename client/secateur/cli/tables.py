@@ -31,6 +31,11 @@ def before_after(report: Report) -> Table:
         "file", byte_size(before.file_bytes), byte_size(after.file_bytes),
         change(before.file_bytes, after.file_bytes),
     )  # fmt: skip
+    if before.memory_bytes is not None and after.memory_bytes is not None:
+        table.add_row(
+            "memory", byte_size(before.memory_bytes), byte_size(after.memory_bytes),
+            change(before.memory_bytes, after.memory_bytes),
+        )  # fmt: skip
     for label, name in (
         ("parameters", "parameters"),
         ("non-zero parameters", "nonzero_parameters"),

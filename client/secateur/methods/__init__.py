@@ -5,9 +5,11 @@
 
 from secateur.methods.allocations import ALLOCATIONS
 from secateur.methods.criteria import CRITERIA
+from secateur.methods.exports import EXPORTS
 from secateur.methods.granularities import GRANULARITIES
 from secateur.methods.lottery import BASELINES, LOTTERY_CRITERIA, LOTTERY_SCHEDULES
 from secateur.methods.objectives import LOSSES, METRICS
+from secateur.methods.quantization import QUANTIZATION
 from secateur.methods.scans import SCANS
 from secateur.methods.schedules import SCHEDULES
 from secateur.methods.schema import schema_of
@@ -28,13 +30,15 @@ METHODS = [
     *TRAINING,
     *TRAINING_RULES,
     *TRAINING_STEPS,
+    *QUANTIZATION,
     *BASELINES,
     *SCANS,
     *SAMPLERS,
     *LOSSES,
     *METRICS,
+    *EXPORTS,
 ]
 """In the order of a recipe: what is removed, how it is judged, how much, when, how it recovers;
-then what is measured, and by what."""
+then what is measured, and by what, and how the result is written."""
 
 __all__ = ["METHODS", "schema_of"]

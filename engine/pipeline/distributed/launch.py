@@ -87,6 +87,7 @@ def train_together(
         remarks=tuple(result["remarks"]),
         optimizer=result["optimizer"],
         diverged=result["diverged"],
+        latents=result["latents"],
     )
 
 

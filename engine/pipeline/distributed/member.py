@@ -34,7 +34,13 @@ from engine.pipeline.distributed.plan import Plan
 from engine.pipeline.pace import CheckpointPace
 from engine.pipeline.report import fingerprint_of
 from engine.pipeline.setup import prepare
-from engine.pipeline.steps import PruneStep, RecalibrateStep, TournamentStep, steps_of
+from engine.pipeline.steps import (
+    PruneStep,
+    QuantizeStep,
+    RecalibrateStep,
+    TournamentStep,
+    steps_of,
+)
 from engine.pipeline.tickets import begin_stage
 from engine.pipeline.training import begin_training
 from engine.training.finetune import train
@@ -83,7 +89,7 @@ def _train(plan: Plan, folder: Path) -> None:
         raise ValueError("processes that train together begin with a checkpoint")
     state = load_checkpoint(job.checkpoint, bench.original, fingerprint=fingerprint_of(job))
     step = steps_of(bench.recipe, initial_given=job.initial is not None)[plan.position]
-    if isinstance(step, PruneStep | RecalibrateStep | TournamentStep):
+    if isinstance(step, PruneStep | RecalibrateStep | TournamentStep | QuantizeStep):
         raise TypeError(f"`{step.label}` is no training")
     begin_stage(bench, state, step)
     begun, run = begin_training(bench, state, step, _Deaf())
@@ -123,6 +129,7 @@ def _result(trained: Trained, memory: object) -> dict[str, object]:
         "diverged": trained.diverged,
         "remarks": list(trained.remarks),
         "optimizer": trained.optimizer,
+        "latents": trained.latents,
         "memory": memory,
         "recording": None if trained.recording is None else trained.recording.to_plain(),
     }

@@ -1,0 +1,1 @@
+"""Scripts that read or run an exported file with nothing of this product loaded."""
