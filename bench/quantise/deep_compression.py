@@ -56,8 +56,8 @@ NETWORKS = {"lenet_300_100": LENET_300_100, "lenet_5": LENET_5}
 DENSE_EPOCHS = 30
 ROUNDS, ROUND_EPOCHS, LAST_EPOCHS = 6, 8, 30
 PRUNED: dict[str, dict[str, Any]] = {
-    "lenet_300_100": {"amount": 0.95, "distribution": "erdos_renyi"},
-    "lenet_5": {"amount": 0.95, "scope": "global"},
+    "lenet_300_100": {"amount": 0.935, "distribution": "erdos_renyi"},
+    "lenet_5": {"amount": 0.94, "scope": "global"},
 }
 RETRAINING: dict[str, dict[str, Any]] = {
     "lenet_300_100": {"kind": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4},

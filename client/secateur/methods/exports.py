@@ -109,7 +109,7 @@ EXPORTS: list[Method] = [
         formula="bytes of n symbols: -n sum p log2 p / 8, up to 0.3 % and a few bytes a tensor",
         source="Han et al. 2016, Deep Compression; Duda 2013 (rANS)",
         data="none",
-        cost="about 8 s of one core for each 100 MB of dense weights, 15 s of shared ones; a second copy",
+        cost="8 s of one core for each 100 MB of dense weights, 15 s of shared ones",
         schema=schema_of(ArchiveExport),
     ),
 ]
