@@ -78,7 +78,7 @@ zoo-packages: install
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE 'transformers==[0-9.]+')
 
-bench-finetune: install ## Speed of fine-tuning against an eager loop (ten minutes)
+bench-finetune: install ## Speed of fine-tuning against an eager loop (half an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.finetune
 
 bench-targets: install ## What is asked of every target and what is reached, milliseconds too (minutes)
