@@ -31,6 +31,7 @@ NAMES = {
     "pt2": "compact.pt2",
     "triton": "compact.triton.zip",
     "libtorch": "compact.libtorch.zip",
+    "secateur": "compact.secateur",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""
 WHOLE = frozenset({"compact.pt", "report.json", "report.html", "recipe.yaml"})
