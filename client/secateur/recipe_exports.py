@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag
 from secateur.recipe_base import RecipeModel
 
 OtherFormat = Literal[
-    "safetensors", "onnx", "pt2", "openvino", "triton", "libtorch", "aot_inductor"
+    "safetensors", "onnx", "pt2", "openvino", "triton", "libtorch", "aot_inductor", "secateur"
 ]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
@@ -89,6 +89,16 @@ class AotInductorExport(RecipeModel):
     """For `torch._inductor.aoti_load_package` and its twin in C++."""
 
 
+class ArchiveExport(RecipeModel):
+    """The result in few bytes, for download; `secateur unpack` gives it back."""
+
+    format: Literal["secateur"]
+    """An archive, coded by entropy."""
+    weights: Literal["stored", "dense"] = "stored"
+    """Of the file that comes out: `stored` as in `compact.pt`, or `dense`, all in floating point
+    and without decoders."""
+
+
 _TYPES: dict[str, type[RecipeModel]] = {
     "torchscript": TorchScriptExport,
     "safetensors": SafetensorsExport,
@@ -98,6 +108,7 @@ _TYPES: dict[str, type[RecipeModel]] = {
     "triton": TritonExport,
     "libtorch": LibtorchExport,
     "aot_inductor": AotInductorExport,
+    "secateur": ArchiveExport,
 }
 """The options of every format."""
 
@@ -125,7 +136,8 @@ Export = Annotated[
     | Annotated[OpenvinoExport, Tag("OpenvinoExport")]
     | Annotated[TritonExport, Tag("TritonExport")]
     | Annotated[LibtorchExport, Tag("LibtorchExport")]
-    | Annotated[AotInductorExport, Tag("AotInductorExport")],
+    | Annotated[AotInductorExport, Tag("AotInductorExport")]
+    | Annotated[ArchiveExport, Tag("ArchiveExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]
 

@@ -47,5 +47,6 @@ EXPORTERS = _by_name(
     Exporter("triton", "engine.exports.triton", "compact.triton"),
     Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
     Exporter("aot_inductor", "engine.exports.aot_inductor", "compact.aoti.pt2"),
+    Exporter("secateur", "engine.exports.secateur_archive", "compact.secateur"),
 )
 """All but `torchscript`, which is the result itself."""

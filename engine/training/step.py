@@ -13,6 +13,7 @@ from engine.errors import UnsupportedOperator, WeightsNotNumbers
 from engine.out_of_memory import is_out_of_memory, out_of_memory
 from engine.quantisation.half import OutOfHalfRange
 from engine.training.accumulation import MicroBatch
+from engine.training.blocked_sgd import BlockedSGD
 from engine.training.clipping import clip_gradients
 from engine.training.divergence import diverged
 from engine.training.judging import EpochJudge
@@ -112,6 +113,11 @@ def _move(student: Student, run: TrainingRun) -> Tensor | None:
     """The optimiser's step, by gradients that are penalised, masked and clipped; their norm."""
     options, parameters = run.options, student.program.parameters()
     add_penalty(parameters, options.penalty, student.scales)
+    unclipped = options.clip_norm is None and options.clip_value is None
+    if unclipped and isinstance(student.optimizer, BlockedSGD):
+        # What nobody else looks at is masked when the optimiser comes to it.
+        student.optimizer.step_under(student.bits.by_parameter(parameters, student.masks))
+        return None
     student.bits.zero_gradients(parameters, student.masks)
     if student.latents is not None:
         student.latents.carry_gradients()
