@@ -30,7 +30,7 @@ $(STAMP): constraints.txt pyproject.toml client/pyproject.toml
 	  echo "Name another one, for example: make install PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev,exports]'
 	@touch $@
 
 demo: install ## Train LeNet-5, compress it through the service, show before and after
@@ -78,14 +78,16 @@ zoo-packages: install
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  $$(sed -n 's/^zoo = //p' pyproject.toml | grep -oE 'transformers==[0-9.]+')
 
-bench-finetune: install ## Speed of fine-tuning against an eager loop (ten minutes)
+bench-finetune: install ## Speed of fine-tuning against an eager loop (half an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.finetune
 
 bench-targets: install ## What is asked of every target and what is reached, milliseconds too (minutes)
 	$(ONE_THREAD) $(BIN)/python -m bench.targets
 
-bench-quantise: install ## Files of weights in few bits, and what decoding them costs (ten minutes)
+bench-quantise: install ## Files of weights in few bits, what decoding them costs, int8 against onnxruntime (quarter of an hour)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[exports]'
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise
+	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.int8_peer
 
 papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.papers

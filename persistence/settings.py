@@ -54,6 +54,16 @@ class Settings(BaseSettings):
     """Torch threads of a runner; the machine's cores by default."""
     runner_memory_bytes: int | None = None
     runner_file_bytes: int = 16 * 2**30
+    export_formats: str | None = None
+    """Formats of exports that the workers can make, separated by commas; all when left out."""
+
+    @property
+    def offered_exports(self) -> frozenset[str] | None:
+        """The formats, or None for all."""
+        if self.export_formats is None:
+            return None
+        named = (name.strip() for name in self.export_formats.split(","))
+        return frozenset(name for name in named if name)
 
     @property
     def resolved_database_url(self) -> str:

@@ -16,6 +16,7 @@ from secateur.report import Report
 from reporting import formatting, plots, tables
 from reporting.controls import control_rows
 from reporting.curve import LEAST_POINTS, curve_plot, curve_rows, missing_points
+from reporting.export_table import export_rows
 from reporting.metric import column, title
 from reporting.quantization_table import quantization_words, quantized_rows
 from reporting.stage_table import stage_rows
@@ -51,6 +52,7 @@ def render(report: Report) -> str:
                 (tournament_words(one), contestant_rows(one, metric)) for one in report.tournaments
             ],
             target_rows=target_rows(report.targets),
+            export_rows=export_rows(report.exports),
             quantizations=[
                 (quantization_words(one), quantized_rows(one), one.warnings)
                 for one in report.quantization

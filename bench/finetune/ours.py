@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +21,23 @@ from engine.training.state import TrainingState
 
 
 class Pausing:
-    """An observer that waits for its turn after every epoch."""
+    """An observer that waits for its turn after every epoch, or after every step.
+
+    After the steps it is asked whether a checkpoint is due, and after the last of an epoch once
+    the epoch is over.
+    """
 
     def __init__(self, pause: Callable[[], None]) -> None:
         self._pause = pause
+
+    def due_after_step(self) -> bool:
+        """The end of a turn; there is no checkpoint."""
+        self._pause()
+        return False
+
+    def due_after_epoch(self) -> bool:
+        """There is no checkpoint; the epoch is told all the same."""
+        return True
 
     def progress(self, current: int, total: int, unit: str) -> None:
         """Nothing."""
@@ -35,7 +49,7 @@ class Pausing:
         """Nothing."""
 
     def epoch_finished(self, state: TrainingState) -> None:
-        """The end of a block."""
+        """The end of an epoch."""
         del state
         self._pause()
 
@@ -96,8 +110,15 @@ def train(
     *,
     device: str,
     masked: bool = False,
+    by_step: bool = False,
     **options: Any,
 ) -> Program:
-    """The training of a recipe; `pause` is called after every epoch. Gives the trained program."""
+    """The training of a recipe, which gives the trained program.
+
+    `pause` is called after every epoch; `by_step`, after every step, of an epoch's last behind it.
+    """
     run = run_of(network, program, data, epochs, device=device, masked=masked, **options)
-    return finetune(program, run, Pausing(pause))
+    pausing = Pausing(pause)
+    if by_step:
+        run = dataclasses.replace(run, pace=pausing)
+    return finetune(program, run, pausing)

@@ -1,7 +1,9 @@
 """Trainings by turns: each goes on for one block while the others wait.
 
-A shared machine is fast and slow by the second. So what is compared runs in short blocks, one after
-the other, round by round, and the figures are medians over rounds of ratios within a round.
+A shared machine is fast and slow by the second. So what is compared runs in short turns, one after
+the other, round by round, and the figures are medians over blocks of ratios within a block. A turn
+is a step where a few per cent are to be told apart, and a block the steps of an epoch: what an
+epoch costs besides its steps falls to the turn of its last.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable
 
 Training = Callable[[Callable[[], None]], object]
-"""Runs to its end and calls what it is given at the end of every block."""
+"""Runs to its end and calls what it is given at the end of every turn."""
 
 
 class Contestant:
@@ -30,7 +32,7 @@ class Contestant:
         self._thread.start()
 
     def turn(self) -> float:
-        """Seconds of the next block."""
+        """Seconds of the next turn."""
         begun = self._clock()
         self._go.release()
         self._over.acquire()
@@ -53,16 +55,34 @@ class Contestant:
 
 
 def rounds(
-    trainings: dict[str, Training], number: int, clock: Callable[[], float] = time.process_time
+    trainings: dict[str, Training],
+    number: int,
+    clock: Callable[[], float] = time.process_time,
+    *,
+    turns: int = 1,
 ) -> list[dict[str, float]]:
-    """Seconds of every contestant's block, round by round; a first round to warm up is left out."""
+    """Seconds of every contestant's block, block by block; a first one to warm up is left out.
+
+    Args:
+        trainings: by name.
+        number: of blocks.
+        clock: in seconds.
+        turns: of each contestant in a block.
+    """
     contestants = {name: Contestant(training, clock) for name, training in trainings.items()}
     found: list[dict[str, float]] = []
-    for turn in range(number + 1):
-        # Who begins changes, so that nobody always follows the same neighbour.
-        names = list(contestants)[turn % len(contestants) :]
-        names += [name for name in contestants if name not in names]
-        seconds = {name: contestants[name].turn() for name in names}
-        if turn:
+    for block in range(number + 1):
+        seconds = dict.fromkeys(contestants, 0.0)
+        for turn in range(turns):
+            for name in _order(list(contestants), block * turns + turn):
+                seconds[name] += contestants[name].turn()
+        if block:
             found.append(seconds)
     return found
+
+
+def _order(names: list[str], turn: int) -> list[str]:
+    """Who begins changes, and then the direction, so that nobody has the same neighbour always."""
+    first = turn % len(names)
+    turned = names[first:] + names[:first]
+    return turned[::-1] if turn // len(names) % 2 else turned

@@ -43,10 +43,13 @@ from secateur.recipe_objective_fit import objective_fault
 from secateur.recipe_prune import PruneStage
 from secateur.recipe_quantize import (
     Codebook,
+    DynamicInt8,
     HalfPrecision,
     MixedPrecision,
     QuantizeOptions,
     QuantizeStage,
+    StaticInt8,
+    StoredOptions,
     WeightOnly,
     judged_field,
     order_fault,
@@ -91,6 +94,7 @@ __all__ = [
     "Data",
     "Distillation",
     "Distribution",
+    "DynamicInt8",
     "EarlyStopping",
     "FeatureMatch",
     "FinetuneOptions",
@@ -122,6 +126,7 @@ __all__ = [
     "Search",
     "SlicesScored",
     "Stage",
+    "StaticInt8",
     "Supermask",
     "Tournament",
     "WeightAveraging",
@@ -289,7 +294,8 @@ class Recipe(RecipeModel):
         return self
 
     def trainings(self) -> list[FinetuneOptions]:
-        """The training runs of its stages, in order, each with the epochs it takes."""
+        """The training runs of its stages but those that quantise, in order, each with the epochs
+        it takes: what a control of pruning repeats."""
         found: list[FinetuneOptions] = []
         for stage in self.stages:
             if isinstance(stage, FinetuneStage):
@@ -324,6 +330,8 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
+            if isinstance(stage, StoredOptions | StaticInt8) and stage.finetune is not None:
+                yield f"stages.{index}.finetune.freeze", stage.finetune.freeze
             if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
             yield f"stages.{index}.allocation.layers", list(stage.allocation.layers or ())
@@ -343,8 +351,10 @@ class Recipe(RecipeModel):
     def needs_dataset(self) -> str | None:
         """Path of the first field that cannot run without a dataset, or None."""
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, FinetuneStage | RecalibrateStage):
+            if isinstance(stage, FinetuneStage | RecalibrateStage | StaticInt8):
                 return f"stages.{index}"
+            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+                return f"stages.{index}.finetune"
             if not isinstance(stage, PruneStage):
                 continue
             if stage.needs_samples or stage.contest is not None:
@@ -404,6 +414,9 @@ class Recipe(RecipeModel):
         """The training runs of a stage, each with the path of its field."""
         if isinstance(stage, FinetuneStage):
             yield f"stages.{index}", stage
+        elif isinstance(stage, StoredOptions | StaticInt8):
+            if stage.finetune is not None:
+                yield f"stages.{index}.finetune", stage.finetune
         elif isinstance(stage, PruneStage):
             if stage.contest is not None and stage.contest.recovery is not None:
                 yield f"stages.{index}.tournament.recovery", stage.contest.recovery
@@ -432,6 +445,10 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
                 return f"stages.{index}.early_stopping"
+            if isinstance(stage, StoredOptions | StaticInt8):
+                training = stage.finetune
+                if training is not None and training.early_stopping is not None:
+                    return f"stages.{index}.finetune.early_stopping"
             if isinstance(stage, PruneStage):
                 training = training_of(stage.schedule)
                 if training is not None and training.early_stopping is not None:

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from secateur.recipe_base import RecipeModel
 
-OtherFormat = Literal["safetensors", "triton", "libtorch"]
+OtherFormat = Literal["safetensors", "onnx", "pt2", "triton", "libtorch", "secateur"]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
 """Names of the formats. `torchscript` is the result itself, which is written in any case."""
@@ -30,6 +30,27 @@ class SafetensorsExport(RecipeModel):
 
     format: Literal["safetensors"]
     """A state dict that safetensors reads in any framework."""
+
+
+class OnnxExport(RecipeModel):
+    """ONNX, run by onnxruntime."""
+
+    format: Literal["onnx"]
+    """Weights in floating point, also of a quantised result."""
+    opset: Annotated[int, Field(ge=13, le=20)] = 17
+    """Version of ONNX's operators."""
+    dynamic_batch: bool | None = None
+    """Whether the file takes any number of samples: null where that works, `true` or it fails,
+    `false` for that of the example."""
+
+
+class Pt2Export(RecipeModel):
+    """An ExportedProgram, for `torch.export.load`."""
+
+    format: Literal["pt2"]
+    """Weights in floating point, also of a quantised result."""
+    dynamic_batch: Literal[True] | None = None
+    """Whether the file takes any number of samples: null where that works, `true` or it fails."""
 
 
 class TritonExport(RecipeModel):
@@ -50,11 +71,24 @@ class LibtorchExport(RecipeModel):
     """Sources, the model and the example, as a zip."""
 
 
+class ArchiveExport(RecipeModel):
+    """The result in few bytes, for download; `secateur unpack` gives it back."""
+
+    format: Literal["secateur"]
+    """An archive, coded by entropy."""
+    weights: Literal["stored", "dense"] = "stored"
+    """Of the file that comes out: `stored` as in `compact.pt`, or `dense`, all in floating point
+    and without decoders."""
+
+
 _TYPES: dict[str, type[RecipeModel]] = {
     "torchscript": TorchScriptExport,
     "safetensors": SafetensorsExport,
+    "onnx": OnnxExport,
+    "pt2": Pt2Export,
     "triton": TritonExport,
     "libtorch": LibtorchExport,
+    "secateur": ArchiveExport,
 }
 """The options of every format."""
 
@@ -77,8 +111,11 @@ Export = Annotated[
     Annotated[ExportFormat, Tag("ExportFormat")]
     | Annotated[TorchScriptExport, Tag("TorchScriptExport")]
     | Annotated[SafetensorsExport, Tag("SafetensorsExport")]
+    | Annotated[OnnxExport, Tag("OnnxExport")]
+    | Annotated[Pt2Export, Tag("Pt2Export")]
     | Annotated[TritonExport, Tag("TritonExport")]
-    | Annotated[LibtorchExport, Tag("LibtorchExport")],
+    | Annotated[LibtorchExport, Tag("LibtorchExport")]
+    | Annotated[ArchiveExport, Tag("ArchiveExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]
 

@@ -7,7 +7,7 @@ uploaded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from secateur.errors import SecateurError
 from secateur.recipe import Recipe
+from secateur.recipe_exports import format_of
 
 LARGEST = 1 << 20
 
@@ -53,6 +54,23 @@ class RecipeFile:
     text: str
     root: yaml.Node
     """The parsed text, with positions."""
+
+    def with_exports(self, formats: Sequence[str]) -> RecipeFile:
+        """The same, with these formats of the result as well.
+
+        Raises:
+            SecateurError: there is no such format.
+        """
+        there = {format_of(export) for export in self.recipe.exports}
+        added = [name for name in dict.fromkeys(formats) if name not in there]
+        if not added:
+            return self
+        whole = self.recipe.as_written | {"exports": [*self.recipe.exports, *added]}
+        try:
+            return replace(self, recipe=Recipe.model_validate(whole))
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise SecateurError(f"--export: {message}", hint="see `secateur methods`") from error
 
     def mistakes(self, messages: Mapping[str, str]) -> RecipeInvalid:
         """The error for mistakes found later, given by dotted field path."""

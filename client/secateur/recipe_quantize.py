@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from secateur.recipe_base import RecipeModel
 from secateur.recipe_bit_budget import BitBudget, FallBack
+from secateur.recipe_training import FinetuneOptions
 
 Decode = Literal["at_load", "at_use"]
 """When stored weights become numbers again."""
@@ -29,6 +30,10 @@ class StoredOptions(QuantizeOptions):
     """When stored weights become numbers again: `at_load`, once, when the file is loaded (memory
     and speed are then as before), or `at_use`, whenever they are read: they stay small in memory,
     and each run pays for decoding."""
+    finetune: FinetuneOptions | None = None
+    """Training after encoding, in which quantised weights keep to what is stored: indices stay and
+    shared values move (`codebook`), or weights are rounded anew for every step (all others). Null
+    leaves what encoding gave."""
 
 
 class WeightOnly(StoredOptions):
@@ -70,6 +75,60 @@ class Codebook(StoredOptions):
     """Weights that lose too much by sharing keep their own values; the report names them."""
 
 
+class Int8Options(QuantizeOptions):
+    """What schemes have that compute in int8, on CPUs."""
+
+    max_drift: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """How far outputs may move, as the norm of the change over their norm, on the samples (or the
+    example, where there is no dataset). Layers that cost most keep floating point until that holds;
+    null keeps them all in int8."""
+
+
+class DynamicInt8(Int8Options):
+    """Linear, LSTM and GRU layers multiply integers; their inputs are quantised when they run."""
+
+    scheme: Literal["dynamic_int8"]
+
+
+class StaticInt8(Int8Options):
+    """Whole chains of layers compute in integers, by ranges that were calibrated on data."""
+
+    scheme: Literal["static_int8"]
+    observer: Literal["histogram", "min_max", "percentile"] = "histogram"
+    """What range of each activation is kept: the one with the smallest squared error, all of it, or
+    all but a share of the values."""
+    percentile: Annotated[float, Field(gt=50.0, le=100.0)] | None = None
+    """Of the values that observer `percentile` keeps; null is 99.99."""
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """Of the training split to calibrate on, drawn by the seed."""
+    finetune: FinetuneOptions | None = None
+    """Training after calibration, with weights and activations rounded as the file will
+    (quantisation-aware); ranges follow. Null leaves what calibration gave."""
+
+    @model_validator(mode="after")
+    def _training_knows_its_program(self) -> Self:
+        training = self.finetune
+        if training is None:
+            return self
+        if training.dropout == "rescale":
+            raise ValueError("`finetune.dropout: rescale` is not for int8; use `keep`")
+        if training.distillation is not None and training.distillation.features:
+            raise ValueError(
+                "`finetune.distillation.features` compares values that int8 rounds; leave it out, "
+                "and learn from the outputs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _percentile_has_its_observer(self) -> Self:
+        if self.percentile is not None and self.observer != "percentile":
+            raise ValueError(
+                f"`percentile` belongs to `observer: percentile`, and the observer is "
+                f"`{self.observer}`; leave one of them out"
+            )
+        return self
+
+
 class HalfPrecision(StoredOptions):
     """Weights in 16 bits, with or without the arithmetic."""
 
@@ -88,6 +147,11 @@ class HalfPrecision(StoredOptions):
             raise ValueError(
                 "`decode: at_use` casts weights to float32, and `compute: half` computes with them "
                 "as they are stored; leave `decode` out"
+            )
+        if self.compute == "half" and self.finetune is not None:
+            raise ValueError(
+                "`finetune` trains weights that are stored in 16 bits; a program with `compute: "
+                "half` is not trained: use a `finetune` stage before this one"
             )
         if self.compute == "float32" and self.interface == "half":
             raise ValueError("`interface: half` is of a program with `compute: half`")
@@ -129,7 +193,8 @@ class MixedPrecision(StoredOptions):
 
 
 QuantizeStage = Annotated[
-    WeightOnly | Codebook | HalfPrecision | MixedPrecision, Field(discriminator="scheme")
+    WeightOnly | Codebook | HalfPrecision | MixedPrecision | DynamicInt8 | StaticInt8,
+    Field(discriminator="scheme"),
 ]
 
 
@@ -173,6 +238,12 @@ def order_fault(stages: Sequence[object]) -> str | None:
         (index, stage) for index, stage in enumerate(stages) if isinstance(stage, QuantizeOptions)
     ]
     for index, stage in quantising:
+        if isinstance(stage, Int8Options) and len(quantising) > 1:
+            other = next(at for at, _ in quantising if at != index)
+            return (
+                f"`stages.{index}` computes in int8, from weights in floating point, and "
+                f"`stages.{other}` stores them in another form; keep one of the two"
+            )
         if isinstance(stage, HalfPrecision) and stage.compute == "half" and len(quantising) > 1:
             return (
                 f"`stages.{index}.compute: half` computes with the weights in 16 bits, and another "

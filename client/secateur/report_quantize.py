@@ -81,4 +81,6 @@ class QuantizationReport(ReportModel):
     """Largest change of an output on the example, over the largest output."""
     allocation: BitAllocation | None = None
     """How the bits of each weight were chosen; null where all have the same."""
+    trained: bool = False
+    """Whether the stage trained what it stored; errors are those before that training."""
     warnings: list[str] = Field(default=[])

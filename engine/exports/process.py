@@ -38,6 +38,7 @@ def write_request(
     plain = {item.name: getattr(request, item.name) for item in fields(request)}
     plain |= {name: None if plain[name] is None else str(plain[name]) for name in _PATHS}
     plain["options"] = dict(request.options)
+    plain["lowering"] = None if request.lowering is None else dict(request.lowering)
     plain["encodings"] = {name: dict(value) for name, value in request.encodings.items()}
     stored = {"module": module, "request": plain, "parent": parent, "threads": threads}
     torch.save(stored, path)

@@ -41,7 +41,10 @@ def _by_name(*exporters: Exporter) -> Mapping[str, Exporter]:
 
 EXPORTERS = _by_name(
     Exporter("safetensors", "engine.exports.safetensors_file", "compact.safetensors"),
+    Exporter("onnx", "engine.exports.onnx_file", "compact.onnx", needs=("onnx", "onnxruntime")),
+    Exporter("pt2", "engine.exports.pt2_file", "compact.pt2"),
     Exporter("triton", "engine.exports.triton", "compact.triton"),
     Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
+    Exporter("secateur", "engine.exports.secateur_archive", "compact.secateur"),
 )
 """All but `torchscript`, which is the result itself."""

@@ -66,6 +66,9 @@ class ExportRequest:
             `model` stores some of them encoded; None where it stores none.
         encodings: how weights are stored, by qualified name (`Encoding.to_plain`), for formats
             that have such weights of their own.
+        lowering: how the model computes in fewer bits (`Lowering.to_plain`), for formats that have
+            such operators; None where it computes in floating point. `model` computes that way,
+            `program_file` does not.
     """
 
     format: str
@@ -76,6 +79,7 @@ class ExportRequest:
     seconds: float = 600.0
     program_file: Path | None = None
     encodings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lowering: Mapping[str, Any] | None = None
 
     @cached_property
     def program(self) -> Program:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from secateur.report import Measurement, Report, StageReport
+from secateur.report import ExportReport, Measurement, Report, StageReport
 
 from engine.errors import ConstraintUnmet
 from engine.job import JobInput, Listener, ProducedArtifact
@@ -241,13 +241,9 @@ class _Job:
         )
         exported: list[ProducedArtifact] = []
         if not broken:
-            exports, exported = export_all(
-                bench.recipe.exports,
-                Result(model, bench.inputs, error, comparison_tolerance(state.program)),
-                workdir=self._job.workdir,
-                threads=self._job.threads,
-                listener=self._listener,
-                first_index=index + 1,
+            tolerance = comparison_tolerance(state.program)
+            exports, exported = self._export(
+                state, Result(model, bench.inputs, error, tolerance), first_index=index + 1
             )
             report = with_exports(report, exports)
         artifacts = [*self._write(state, report, model), *exported]
@@ -261,6 +257,31 @@ class _Job:
                 result=result,
             )
         return result
+
+    def _export(
+        self, state: JobState, result: Result, *, first_index: int
+    ) -> tuple[list[ExportReport], list[ProducedArtifact]]:
+        """The result in the other formats of the recipe."""
+        with TemporaryDirectory(dir=self._job.workdir) as folder:
+            if state.quantised and self._job.recipe.exports != ["torchscript"]:
+                # Other formats know nothing of decoders; what they make of encodings is their own.
+                whole = Path(folder) / "float.pt"
+                self._on_cpu(state.program).save(whole)
+                plain = state.quantised.to_plain()
+                result = replace(
+                    result,
+                    program_file=whole,
+                    encodings=plain["encodings"],
+                    lowering=plain["lowering"],
+                )
+            return export_all(
+                self._job.recipe.exports,
+                result,
+                workdir=self._job.workdir,
+                threads=self._job.threads,
+                listener=self._listener,
+                first_index=first_index,
+            )
 
     def _together(self, bench: Workbench, state: JobState, position: int) -> Together | None:
         """Training by several processes, where the recipe asks for it."""

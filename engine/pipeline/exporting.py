@@ -39,7 +39,7 @@ class Result:
         inputs: example arguments.
         reload_error: of the file in a fresh process.
         reload_tolerance: that it was held against.
-        program_file, encodings: as in `ExportRequest`.
+        program_file, encodings, lowering: as in `ExportRequest`.
     """
 
     model: Path
@@ -48,6 +48,7 @@ class Result:
     reload_tolerance: float
     program_file: Path | None = None
     encodings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lowering: Mapping[str, Any] | None = None
 
 
 def export_all(
@@ -153,6 +154,7 @@ class _Export:
             seconds=self.seconds,
             program_file=self.result.program_file,
             encodings=self.result.encodings,
+            lowering=self.result.lowering,
         )
         return run_isolated(self.exporter.module, request, scratch=scratch, threads=self.threads)
 
@@ -161,6 +163,9 @@ class _Export:
             error = made.relative_error
             told = f"by {error:.2g} of the largest output" if math.isfinite(error) else "in kind"
             reason = f"its outputs differ {told}, and the tolerance is {made.tolerance:.2g}"
+            if self.result.lowering is not None:
+                scheme = self.result.lowering["scheme"]
+                reason += f"; the result computes by `{scheme}`, this format in floating point"
             return self._failed(reason, made), None
         target = self.workdir / self.exporter.file
         if made.path.is_dir():

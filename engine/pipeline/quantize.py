@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
-from secateur.recipe_quantize import HalfPrecision, QuantizeOptions, StoredOptions
+from secateur.recipe_quantize import (
+    HalfPrecision,
+    Int8Options,
+    QuantizeOptions,
+    StoredOptions,
+)
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
-from engine.calling import call, plain_execution
-from engine.certify import relative_error
 from engine.errors import EngineError
 from engine.job import Listener
 from engine.pipeline.bit_choice import choose_bits_of
 from engine.pipeline.checkpoint import JobState
 from engine.pipeline.encoders import Encoder, encoder_of
 from engine.pipeline.half_step import half_step
+from engine.pipeline.int8 import int8_step
+from engine.pipeline.output_error import output_error
 from engine.pipeline.setup import Workbench
 from engine.pipeline.steps import QuantizeStep
 from engine.quantisation.encoding import Encoding
@@ -51,6 +56,8 @@ def quantize_step(
         EngineError: a weight cannot be encoded, named.
     """
     given, stage = state.program, step.stage
+    if isinstance(stage, Int8Options):
+        return _told(int8_step(bench, state, step, stage), state, step, listener)
     if isinstance(stage, HalfPrecision) and stage.compute == "half":
         return _told(half_step(bench, state, step), state, step, listener)
     choice = choose_bits_of(bench, state, step, listener)
@@ -59,6 +66,11 @@ def quantize_step(
     if not done.encodings:
         raise _nothing(stage, done.layers, step.field)
     state.program = done.program
+    if stage.finetune is not None:
+        held = given.parameters()
+        state.quantised.trained = {
+            name: held[name].detach().cpu().clone() for name in done.encodings
+        }
     for name, encoding in done.encodings.items():
         state.quantised.encodings[name] = encoding
         state.quantised.decode[name] = stage.decode
@@ -142,17 +154,6 @@ def encode_weights(
             )
         )
     return done
-
-
-@torch.no_grad()
-def output_error(bench: Workbench, before: Program, after: Program) -> float:
-    """Largest change of an output on the example, over the largest output."""
-    with plain_execution():
-        torch.manual_seed(0)
-        expected = call(before.twin().module, bench.inputs)
-        torch.manual_seed(0)
-        found = call(after.twin().module, bench.inputs)
-    return relative_error(expected, found)
 
 
 def _kept(name: str, weight: Tensor, reason: str) -> QuantizedLayer:

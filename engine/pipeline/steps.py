@@ -16,7 +16,7 @@ from secateur.recipe import (
     Stage,
     training_of,
 )
-from secateur.recipe_quantize import QuantizeOptions, QuantizeStage
+from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, StaticInt8, StoredOptions
 from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
@@ -56,6 +56,7 @@ class FinetuneStep:
 
     Attributes:
         changing: the prune stage whose masks change during this run.
+        quantized: the quantise stage that this run is a part of.
     """
 
     stage_index: int
@@ -64,6 +65,7 @@ class FinetuneStep:
     rounds: int = 1
     changing: PruneStage | None = None
     first_epoch: int = 0
+    quantized: StoredOptions | StaticInt8 | None = None
 
     @property
     def label(self) -> str:
@@ -72,6 +74,8 @@ class FinetuneStep:
             return {"agp": "prune while training", "rigl": "exchange while training"}[
                 self.changing.schedule.kind
             ]
+        if self.quantized is not None:
+            return "finetune quantized"
         if self.round_number is None:
             return "finetune"
         return f"finetune after round {self.round_number} of {self.rounds}"
@@ -80,6 +84,8 @@ class FinetuneStep:
     def field(self) -> str:
         """Path in the recipe."""
         stage = f"recipe.stages.{self.stage_index}"
+        if self.quantized is not None:
+            return f"{stage}.finetune"
         return stage if self.round_number is None else f"{stage}.schedule.finetune"
 
     @property
@@ -197,6 +203,8 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     for index, stage in enumerate(recipe.stages):
         if not isinstance(stage, PruneStage):
             steps.append(_only_step(index, stage))
+            if isinstance(stage, StoredOptions | StaticInt8) and stage.finetune is not None:
+                steps.append(FinetuneStep(index, stage.finetune, quantized=stage))
             continue
         if stage.contest is not None:
             steps.append(TournamentStep(index, stage))

@@ -7,8 +7,8 @@ that of the file; each run pays for decoding.
 
 at_load: the file has the parts, and what `torch.jit.load` gives has the weight, under its name, as
 a parameter: loading pays for decoding, once, and memory and speed are those of the dense program
-(see `engine.torchscript.stored_state`). Only where a module holds weights beside submodules does
-the weight move, to `<name>_stored.weight`.
+(see `engine.torchscript.stored_state`). Only where a module holds weights beside submodules, or is
+the program itself, does the weight move, to `<name>_stored.weight`.
 
 A weight that several modules share is stored once. At load the names behind its first are given
 up, and what read them reads the first.

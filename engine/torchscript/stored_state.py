@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STORED = "stored_weights"
 """Attribute that holds the stored tensors of a module's weights, by name."""
+_DECODED = "decoded_"
 _METHODS = frozenset({"__getstate__", "__setstate__"})
 _PLAIN = re.compile(r"(Tensor|bool|int|float|str|List|Dict|Optional|Tuple|[\[\], ])+")
 """Types that can be written in a method's signature."""
@@ -37,7 +38,9 @@ _PLAIN = re.compile(r"(Tensor|bool|int|float|str|List|Dict|Optional|Tuple|[\[\],
 def can_store(module: Any) -> bool:
     """Whether a module's state can be written out: it holds tensors and plain values alone."""
     kinds = _kinds(module)
-    return not any(torch._C.ModuleDict(module).items()) and all(
+    taken = STORED in kinds or any(name.startswith(_DECODED) for name in kinds)
+    children = any(torch._C.ModuleDict(module).items())
+    return not (taken or children) and all(
         kind == "NoneType" or _PLAIN.fullmatch(kind) for kind in kinds.values()
     )
 
@@ -103,7 +106,7 @@ def store_state(
 
 
 def _decoded(at: int) -> str:
-    return f"decoded_{at}"
+    return f"{_DECODED}{at}"
 
 
 def _decoding(weights: Mapping[str, tuple[str, Sequence[Tensor]]]) -> str:

@@ -84,7 +84,8 @@ def decoded_at_load(program: Program, weights: Sequence[StoredWeight]) -> Progra
     for weight in weights:
         name = weight.names[0]
         owner, _, attribute = name.rpartition(".")
-        if can_store(_module_at(program._c, owner)):
+        # The program's own module has methods of its own, to which none may be added.
+        if owner and can_store(_module_at(program._c, owner)):
             of_owner[owner][attribute] = weight
             moved |= dict.fromkeys(weight.names[1:], name)
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-_PIECE = 1 << 16
-"""Elements that stay in a core's cache from one pass to the next."""
+_PIECE = 1 << 17
+"""Elements of a piece: a few tensors of so many stay in a core's cache from one pass to the next,
+and calls are few enough not to count."""
 
 
 def is_dense(tensor: Tensor) -> bool:
@@ -32,3 +33,23 @@ def pieces(tensor: Tensor) -> Sequence[Tensor]:
         return [tensor]
     flat = tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
     return torch.split(flat, _PIECE)
+
+
+def pieces_together(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """The same elements of tensors of one shape, piece by piece, as `pieces` gives them.
+
+    Tensors that lie differently in memory are one piece.
+    """
+    first = _places(tensors[0])
+    if any(_places(other) != first for other in tensors[1:]):
+        return [tensors]
+    return zip(*(pieces(tensor) for tensor in tensors), strict=True)
+
+
+def _places(tensor: Tensor) -> list[tuple[int, int]]:
+    """Dimensions and strides by which the elements are found; those of size 1 find none."""
+    return [
+        (dimension, stride)
+        for dimension, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True))
+        if size > 1
+    ]

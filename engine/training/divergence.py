@@ -60,7 +60,7 @@ class LossWatch:
         limit = TIMES * max(self.first, 1.0)
         self.above = self.above + 1 if settled and loss > limit else 0
         if self.above >= EPOCHS:
-            raise _diverged(
+            raise diverged(
                 f"the loss was {loss:.4g} in epoch {epoch + 1} of {run.options.epochs}, and above "
                 f"{limit:.4g} for {EPOCHS} epochs; it began with {self.first:.4g}",
                 run,
@@ -83,12 +83,13 @@ def check_weights(weights: Mapping[str, Tensor], run: TrainingRun, epoch: int) -
     """
     for name, weight in weights.items():
         if weight.requires_grad and not bool(torch.isfinite(weight).all()):
-            raise _diverged(
+            raise diverged(
                 f"`{name}` is no longer finite after epoch {epoch + 1} of {run.options.epochs}", run
             )
 
 
-def _diverged(title: str, run: TrainingRun) -> TrainingDiverged:
+def diverged(title: str, run: TrainingRun) -> TrainingDiverged:
+    """The error of a run that ran away."""
     return TrainingDiverged(
         title,
         hint=f"lower the learning rate (it is {run.options.optimizer.lr}), and check the dataset "

@@ -124,7 +124,7 @@ def encodings_of(
     """How the weights that a run gave are stored.
 
     Args:
-        rules: of the run.
+        rules: of the run; encodings lie on the CPU, whatever the device of the run.
         latents: that its result follows from, by the names of `Latents.tensors`.
         weights: of its result.
 
@@ -140,7 +140,11 @@ def encodings_of(
         encoding = rule.encoding({part: one.to(weight.device) for part, one in own.items()})
         if encoding is None:
             continue
-        made[name] = encoding
+        kind = type(encoding)
+        plain = encoding.to_plain()
+        made[name] = kind.from_plain(
+            {key: part.cpu() if isinstance(part, Tensor) else part for key, part in plain.items()}
+        )
         decoded = encoding.decode().to(weight.device)
         if decoded.dtype != weight.dtype or not torch.equal(decoded, weight):
             raise RuntimeError(f"`{name}` is not what its encoding decodes to")

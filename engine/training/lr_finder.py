@@ -32,7 +32,7 @@ import torch
 from secateur.report_training import RateSearch
 
 from engine.calling import plain_execution
-from engine.errors import TrainingRuleUnmet
+from engine.errors import TrainingDiverged, TrainingRuleUnmet
 from engine.seeds import derive
 from engine.torchscript.program import Program
 from engine.training.denormals import flushed_denormals
@@ -112,7 +112,10 @@ def find_rate(program: Program, run: TrainingRun) -> RateSearch:
             rates.append(low * (high / low) ** (step / (_STEPS - 1)))
             if smoothed[-1] - min(smoothed) > _RISEN * abs(smoothed[0]):
                 break
-            move_parameters(student, test, rates[-1])
+            try:
+                move_parameters(student, test, rates[-1])
+            except TrainingDiverged:
+                break
     return _chosen(rates, smoothed, run)
 
 

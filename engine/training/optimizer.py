@@ -20,6 +20,7 @@ from secateur.recipe import FinetuneOptions, Optimizer
 from torch import Tensor
 
 from engine.errors import TrainingRuleUnmet
+from engine.training.blocked_sgd import BlockedSGD
 from engine.training.dense import is_dense
 
 
@@ -29,9 +30,10 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
     With gradient g and decay d: `sgd` and `adam` follow g + d w (L2; for Adam as in Kingma & Ba
     2015), `adamw` moves w by -lr d w besides (Loshchilov & Hutter 2019).
 
-    Both take one kernel for the whole update where they can: it takes less than half of the time,
-    and with masks a seventh, for the root of the second moment, as a call of its own, is slow where
-    these are zero.
+    Both Adams take one kernel for the whole update where they can: it takes less than half of the
+    time, and with masks a seventh, for the root of the second moment, as a call of its own, is slow
+    where these are zero. On a CPU `sgd` goes from piece to piece of the weights, see
+    `engine.training.blocked_sgd`.
     """
     moved = list(parameters)
     if options.kind != "sgd":
@@ -39,7 +41,9 @@ def build_optimizer(options: Optimizer, parameters: Iterable[Tensor]) -> torch.o
         # That kernel goes through memory from end to end, whatever the strides.
         fused = all(is_dense(parameter) for parameter in moved)
         return kind(moved, lr=options.rate, weight_decay=options.weight_decay, fused=fused)
-    return torch.optim.SGD(
+    on_cpu = all(parameter.device.type == "cpu" for parameter in moved)
+    plain = BlockedSGD if on_cpu else torch.optim.SGD
+    return plain(
         moved,
         lr=options.rate,
         momentum=options.momentum,

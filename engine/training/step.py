@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from secateur.recipe import FinetuneOptions
 from torch import Tensor
 
 from engine.data.batches import Batch
-from engine.errors import UnsupportedOperator
+from engine.errors import UnsupportedOperator, WeightsNotNumbers
 from engine.out_of_memory import is_out_of_memory, out_of_memory
+from engine.quantisation.half import OutOfHalfRange
 from engine.training.accumulation import MicroBatch
+from engine.training.blocked_sgd import BlockedSGD
 from engine.training.clipping import clip_gradients
+from engine.training.divergence import diverged
 from engine.training.judging import EpochJudge
 from engine.training.optimizer import learning_rate, set_rate
 from engine.training.penalty import add_penalty
@@ -88,7 +90,7 @@ def take_step(student: Student, run: TrainingRun, step: int) -> Taken:
     set_rate(student.optimizer, rate)
     finite = student.precision.unscale(parameters)
     if not _change_masks(student, run, step) and finite:
-        norm = _move(student, options)
+        norm = _move(student, run)
     if not student.zeros_stay:
         student.bits.zero_weights(parameters, student.masks)
     average = student.average
@@ -102,15 +104,20 @@ def move_parameters(student: Student, run: TrainingRun, rate: float) -> None:
     parameters = student.program.parameters()
     set_rate(student.optimizer, rate)
     if student.precision.unscale(parameters):
-        _move(student, run.options)
+        _move(student, run)
     if not student.zeros_stay:
         student.bits.zero_weights(parameters, student.masks)
 
 
-def _move(student: Student, options: FinetuneOptions) -> Tensor | None:
+def _move(student: Student, run: TrainingRun) -> Tensor | None:
     """The optimiser's step, by gradients that are penalised, masked and clipped; their norm."""
-    parameters = student.program.parameters()
+    options, parameters = run.options, student.program.parameters()
     add_penalty(parameters, options.penalty, student.scales)
+    unclipped = options.clip_norm is None and options.clip_value is None
+    if unclipped and isinstance(student.optimizer, BlockedSGD):
+        # What nobody else looks at is masked when the optimiser comes to it.
+        student.optimizer.step_under(student.bits.by_parameter(parameters, student.masks))
+        return None
     student.bits.zero_gradients(parameters, student.masks)
     if student.latents is not None:
         student.latents.carry_gradients()
@@ -118,7 +125,10 @@ def _move(student: Student, options: FinetuneOptions) -> Tensor | None:
     norm = clip_gradients(moved.values(), norm=options.clip_norm, value=options.clip_value)
     student.optimizer.step()
     if student.latents is not None:
-        student.latents.moved()
+        try:
+            student.latents.moved()
+        except (WeightsNotNumbers, OutOfHalfRange) as error:
+            raise diverged(error.title, run) from error
     return norm
 
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from secateur.recipe import PruneStage, RecalibrateStage, Recipe, ScoreStage
+from secateur.recipe_exports import format_of
 from secateur.resources import Device, FieldProblem, JobCreate
 from secateur.search_space import blamed_path, named
 
@@ -42,6 +43,8 @@ def admit(
     dataset: DatasetRecord | None,
     initial: ModelRecord | None = None,
     modules: Sequence[ModelRecord | None] = (),
+    *,
+    offered: frozenset[str] | None = None,
 ) -> None:
     """Let the job in or say why not.
 
@@ -51,6 +54,7 @@ def admit(
         dataset: or None.
         initial: the upload with the initial weights, if any.
         modules: the uploaded loss and metric, if any.
+        offered: formats of exports that the workers can make; None for all.
 
     Raises:
         ModelRejected: the model, or an upload beside it, failed its inspection.
@@ -68,9 +72,23 @@ def admit(
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),
         *objective_module_faults(request),
+        *_export_faults(request.recipe, offered),
     ] or list(_corner_faults(request.recipe, model, dataset))
     if faults:
         raise RequestInvalid(faults)
+
+
+def _export_faults(recipe: Recipe, offered: frozenset[str] | None) -> Iterator[FieldProblem]:
+    for index, export in enumerate(recipe.exports):
+        name = format_of(export)
+        if offered is None or name == "torchscript" or name in offered:
+            continue
+        others = ", ".join(f"`{one}`" for one in sorted(offered | {"torchscript"}))
+        yield FieldProblem(
+            field=f"recipe.exports.{index}",
+            message=f"The workers of this server do not make `{name}`; they make {others}. For "
+            "others install `secateur-server[exports]` on them and set SECATEUR_EXPORT_FORMATS.",
+        )
 
 
 def _corner_faults(

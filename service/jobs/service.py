@@ -125,7 +125,14 @@ def _create(
             if dataset is None:
                 raise NotFound("dataset", request.dataset_id, listing="/v1/datasets")
         initial, *modules = (None if given is None else uploads[given] for given in beside)
-        admit(request, model, dataset, initial, modules)
+        admit(
+            request,
+            model,
+            dataset,
+            initial,
+            modules,
+            offered=backend.settings.offered_exports,
+        )
         record = job_queue.enqueue(
             session,
             tenant_id=tenant_id,

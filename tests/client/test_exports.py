@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 from secateur import results
+from secateur.errors import SecateurError
 from secateur.recipe import Recipe
 from secateur.recipe_exports import ExportFormat, OtherFormat, format_of, options_of
+from secateur.recipe_file import RecipeFile, read_recipe
 from secateur.resources import ArtifactKind
 
 STAGES = [{"stage": "prune", "allocation": {"amount": 0.5}}]
@@ -54,3 +57,23 @@ def test_every_format_is_a_kind_of_artifact_with_a_file_name() -> None:
         assert name in get_args(ArtifactKind)
         assert results.NAMES[name].startswith("compact.")
         assert len(name) <= 16  # what the database takes
+
+
+def recipe_file(folder: Path, exports: str = "") -> RecipeFile:
+    path = folder / "recipe.yaml"
+    path.write_text("stages:\n  - {stage: prune, allocation: {amount: 0.5}}\n" + exports)
+    return read_recipe(path)
+
+
+def test_the_command_line_adds_formats_to_those_of_the_recipe(tmp_path: Path) -> None:
+    read = recipe_file(tmp_path, "exports: [{format: onnx, opset: 15}]\n")
+    added = read.with_exports(["safetensors", "onnx", "safetensors"]).recipe
+    assert [format_of(one) for one in added.exports] == ["onnx", "safetensors"]
+    assert options_of(added.exports[0])["opset"] == 15
+    assert added.stages == read.recipe.stages
+    assert read.with_exports([]) is read
+
+
+def test_the_command_line_knows_no_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match="--export: an export is the name of a format"):
+        recipe_file(tmp_path).with_exports(["caffe"])

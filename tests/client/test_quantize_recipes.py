@@ -39,3 +39,30 @@ def test_bits_and_schemes_are_of_a_list() -> None:
     assert "stages.0" in refusal([QUANTIZE | {"bits": 3}])
     assert "scheme" in refusal([QUANTIZE | {"scheme": "ternary"}])
     assert "nothing would become smaller" in refusal([{"stage": "recalibrate"}])
+
+
+def test_a_stage_that_trains_needs_what_training_needs() -> None:
+    training = {"epochs": 3, "early_stopping": {}, "freeze": ["head"]}
+    recipe = Recipe.model_validate(
+        {"stages": [QUANTIZE | {"finetune": training}], "checkpoint": {"steps": 10}}
+    )
+    assert recipe.needs_dataset() == "stages.0.finetune"
+    assert recipe.needs_targets() == "stages.0.finetune"
+    assert recipe.needs_training() == "stages.0.finetune"
+    assert recipe.needs_validation() == "stages.0.finetune.early_stopping"
+    assert ("stages.0.finetune.freeze", ["head"]) in recipe.layer_patterns()
+    assert recipe.trainings() == []  # a control of pruning repeats none of it
+
+
+def test_faults_of_that_training_name_their_field() -> None:
+    told = refusal([QUANTIZE | {"finetune": {"epochs": 0}}])
+    assert "finetune.epochs" in told
+
+
+def test_int8_trains_on_what_it_can_name() -> None:
+    stage = {"stage": "quantize", "scheme": "static_int8"}
+    recipe = Recipe.model_validate({"stages": [stage | {"finetune": {"epochs": 2}}]})
+    assert recipe.needs_targets() == "stages.0.finetune"
+    assert "dropout" in refusal([stage | {"finetune": {"dropout": "rescale"}}])
+    features = {"distillation": {"features": [{"layer": "layer2"}]}}
+    assert "features" in refusal([stage | {"finetune": features}])

@@ -67,6 +67,7 @@ SERVER = _project("pyproject.toml")
     [
         ("## Client", _project("client/pyproject.toml")["dependencies"]),
         ("## Server", SERVER["dependencies"]),
+        ("## Exports", SERVER["optional-dependencies"]["exports"]),
         ("## Development", SERVER["optional-dependencies"]["dev"]),
         ("## Benchmarks", SERVER["optional-dependencies"]["bench"]),
         ("## Zoo", SERVER["optional-dependencies"]["zoo"]),

@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from secateur.client import Secateur
 from secateur.errors import ApiError
 from secateur.report import Report
@@ -48,7 +50,11 @@ def test_sdk(client: Secateur, server: Server, files: Path, tmp_path: Path) -> N
 
     events: list[Event] = []
     created = client.create_job(
-        uploaded, RECIPE, dataset=dataset, name="whole path", metadata={"a": "b"}
+        uploaded,
+        RECIPE | {"exports": ["onnx", {"format": "safetensors"}]},
+        dataset=dataset,
+        name="whole path",
+        metadata={"a": "b"},
     )
     job = client.wait(created, on_event=events.append, timeout=120)
     assert job.status == "succeeded", (job.error, client.logs(job))
@@ -78,6 +84,17 @@ def test_sdk(client: Secateur, server: Server, files: Path, tmp_path: Path) -> N
     assert report.after.file_bytes == compact.stat().st_size
     model = torch.jit.load(str(compact))
     assert model(torch.zeros(models.SHAPE)).shape == (1, 3)
+    assert {one.format: one.state for one in report.exports} == {
+        "onnx": "made",
+        "safetensors": "made",
+    }
+    graph = client.download(artifacts["onnx"], tmp_path / "compact.onnx")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    images = torch.rand(7, *models.SHAPE[1:])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert torch.allclose(torch.from_numpy(found), model(images), atol=1e-4)
+    weights = load_file(client.download(artifacts["safetensors"], tmp_path / "w.safetensors"))
+    assert set(weights) == set(model.state_dict())
     original = client.download_model(uploaded, tmp_path / "again.pt")
     assert file_sha256(original) == uploaded.sha256
 

@@ -18,7 +18,7 @@ from persistence.records import JobRecord, ModelRecord, OutboxRecord
 from persistence.settings import Settings
 from service.jobs import service
 from service.jobs.admission import choose_queue
-from tests.service.conftest import Api
+from tests.service.conftest import Api, serve
 
 
 @pytest.fixture
@@ -362,6 +362,23 @@ def test_a_files_bytes_stay_while_an_artifact_is_them(
     [artifact] = api.client.get(f"/v1/jobs/{job['id']}/artifacts").json()["data"]
     content = api.client.get(f"/v1/artifacts/{artifact['id']}/content").content
     assert content == model_file
+
+
+def test_formats_that_the_workers_lack_are_refused(
+    api_settings: Settings, recipe: Any, model_file: bytes
+) -> None:
+    settings = api_settings.model_copy(update={"export_formats": "safetensors, pt2"})
+    assert Settings().offered_exports is None
+    for api in serve(settings):
+        model = api.client.post("/v1/models", content=model_file).json()["id"]
+        exports = ["safetensors", "torchscript", {"format": "onnx"}]
+        body = {"model_id": model, "recipe": recipe | {"exports": exports}}
+        response = api.client.post("/v1/jobs", json=body)
+        assert response.status_code == 422
+        (fault,) = response.json()["errors"]
+        assert fault["field"] == "recipe.exports.2"
+        assert "`pt2`, `safetensors`, `torchscript`" in fault["message"]
+        assert "secateur-server[exports]" in fault["message"]
 
 
 @pytest.mark.parametrize(

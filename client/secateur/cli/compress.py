@@ -50,6 +50,13 @@ def compress(  # noqa: PLR0917 - the options of a command line
         Path | None,
         typer.Option(help="TorchScript file of the metric, for `objective.metric: module`."),
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Format of the result beside TorchScript, such as onnx; again for each more. "
+            "Added to `exports` of the recipe."
+        ),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="Server; by default the one running on this machine.")
     ] = None,
@@ -58,10 +65,10 @@ def compress(  # noqa: PLR0917 - the options of a command line
     """Compress MODEL as the recipe says.
 
     Writes compact.pt, report.json, report.html and recipe.yaml to the output folder, all or none,
-    and exits 0 only if the job succeeded.
+    the exports that could be made beside them, and exits 0 only if the job succeeded.
     """
     files = Files(model, data, initial, loss, metric)
-    recipe_file = read_inputs(files, recipe, out_dir)
+    recipe_file = read_inputs(files, recipe, out_dir).with_exports(export or [])
     if recipe_file.recipe.scans:
         raise recipe_file.mistakes({"stages.0.stage": "a scan makes no model: `secateur score`"})
     if recipe_file.recipe.search is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from secateur.methods.schema import schema_of
 from secateur.recipe_exports import (
+    ArchiveExport,
     LibtorchExport,
+    OnnxExport,
+    Pt2Export,
     SafetensorsExport,
     TorchScriptExport,
     TritonExport,
@@ -40,6 +43,34 @@ EXPORTS: list[Method] = [
         schema=schema_of(SafetensorsExport),
     ),
     Method(
+        name="onnx",
+        kind="export",
+        summary=(
+            "An ONNX graph with named inputs and outputs, by torch's exporter of TorchScript. "
+            "Control flow that shapes decide is settled first; arguments and results in lists, "
+            "tuples and dictionaries stand by themselves. Over 2 GiB the weights lie in a file "
+            "beside, and both come as a zip."
+        ),
+        formula="max |onnxruntime - TorchScript| <= 1e-3 max |TorchScript| at two batch sizes",
+        source="ONNX (onnx.ai); torch.onnx.export(dynamo=False)",
+        data="none",
+        cost="seconds: an export, and runs by onnxruntime on a CPU",
+        schema=schema_of(OnnxExport),
+    ),
+    Method(
+        name="pt2",
+        kind="export",
+        summary=(
+            "An ExportedProgram, the format that follows TorchScript in torch. Sizes are left open "
+            "where torch's converter can; the report says whether the number of samples is."
+        ),
+        formula="max |torch.export - TorchScript| <= 1e-3 max |TorchScript|",
+        source="torch.export; torch._export.converter.TS2EPConverter",
+        data="none",
+        cost="seconds: a conversion, and runs in a fresh process",
+        schema=schema_of(Pt2Export),
+    ),
+    Method(
         name="triton",
         kind="export",
         summary=(
@@ -66,5 +97,19 @@ EXPORTS: list[Method] = [
         data="none",
         cost="a minute of compiling where the worker has a C++ compiler; a copy of the file",
         schema=schema_of(LibtorchExport),
+    ),
+    Method(
+        name="secateur",
+        kind="export",
+        summary=(
+            "An archive for download: shared, pruned and packed weights by their entropy, code "
+            "and all else by zstd. `secateur unpack` gives the TorchScript file back, byte for "
+            "byte and without torch."
+        ),
+        formula="bytes of n symbols: -n sum p log2 p / 8, up to 0.3 % and a few bytes a tensor",
+        source="Han et al. 2016, Deep Compression; Duda 2013 (rANS)",
+        data="none",
+        cost="8 s of one core for each 100 MB of dense weights, 15 s of shared ones",
+        schema=schema_of(ArchiveExport),
     ),
 ]

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from secateur.methods.schema import schema_of
-from secateur.recipe_quantize import Codebook, HalfPrecision, MixedPrecision, WeightOnly
+from secateur.recipe_quantize import (
+    Codebook,
+    DynamicInt8,
+    HalfPrecision,
+    MixedPrecision,
+    StaticInt8,
+    WeightOnly,
+)
 from secateur.resources import Method
 
 QUANTIZATION: list[Method] = [
@@ -23,7 +30,16 @@ QUANTIZATION: list[Method] = [
         cost="one pass over the weights; at each use, decoding is a pass over the weight",
         schema=schema_of(
             WeightOnly,
-            ["bits", "group_size", "symmetric", "clip", "fall_back", "decode", "exclude"],
+            [
+                "bits",
+                "group_size",
+                "symmetric",
+                "clip",
+                "fall_back",
+                "decode",
+                "exclude",
+                "finetune",
+            ],
             scheme="weight_only",
         ),
     ),
@@ -43,8 +59,57 @@ QUANTIZATION: list[Method] = [
         cost="a clustering of each weight's histogram; at each use, one look-up a weight",
         schema=schema_of(
             Codebook,
-            ["size", "method", "start", "groups", "table", "fall_back", "decode", "exclude"],
+            [
+                "size",
+                "method",
+                "start",
+                "groups",
+                "table",
+                "fall_back",
+                "decode",
+                "exclude",
+                "finetune",
+            ],
             scheme="codebook",
+        ),
+    ),
+    Method(
+        name="dynamic_int8",
+        kind="quantization",
+        summary=(
+            "Linear, LSTM and GRU layers multiply integers: weights in int8 with a scale for each "
+            "output channel, inputs quantised between their smallest and largest value whenever "
+            "the layer runs. Convolutions and embeddings store int8 weights and compute in "
+            "floating point."
+        ),
+        formula="y = s_x s_w,c sum_i (q_x,i - z_x) q_w,c,i + b_c;  s_w,c = max |w_c| / 127;  "
+        "s_x = (max x - min x) / 127",
+        source="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient "
+        "Integer-Arithmetic-Only Inference (CVPR); Krishnamoorthi 2018, a whitepaper "
+        "(arXiv:1806.08342)",
+        data="none",
+        cost="one pass over the weights; with `max_drift` exceeded a lowering and a run a layer",
+        schema=schema_of(DynamicInt8, ["max_drift", "exclude"], scheme="dynamic_int8"),
+    ),
+    Method(
+        name="static_int8",
+        kind="quantization",
+        summary=(
+            "Chains of layers compute in integers throughout: ranges of activations are found on "
+            "calibration data, BatchNorm is folded into the layer before it, relu is done by the "
+            "layer before it, sums, concatenations and pooling stay in int8. What has no int8 "
+            "operator computes in floating point, and is named."
+        ),
+        formula="q_y = round(s_x s_w,c / s_y sum_i (q_x,i - z_x) q_w,c,i + b_c / s_y) + z_y;  "
+        "s = (h - l) / 127 for an activation in [l, h]",
+        source="Jacob et al. 2018, sections 2 and 3.2; percentile: Wu et al. 2020, Integer "
+        "Quantization for Deep Learning Inference (arXiv:2004.09602), section 4",
+        data="inputs",
+        cost="the calibration samples once, step by step; one pass over the weights",
+        schema=schema_of(
+            StaticInt8,
+            ["observer", "percentile", "samples", "max_drift", "exclude", "finetune"],
+            scheme="static_int8",
         ),
     ),
     *(
@@ -67,7 +132,9 @@ QUANTIZATION: list[Method] = [
             data="none",
             cost="one pass over the weights; for `compute: half` a few passes of the example",
             schema=schema_of(
-                HalfPrecision, ["compute", "interface", "decode", "exclude"], scheme=name
+                HalfPrecision,
+                ["compute", "interface", "decode", "exclude", "finetune"],
+                scheme=name,
             ),
         )
         for name, called, significand in (("fp16", "float16", 11), ("bf16", "bfloat16", 8))
@@ -99,6 +166,7 @@ QUANTIZATION: list[Method] = [
                 "clip",
                 "decode",
                 "exclude",
+                "finetune",
             ],
             scheme="mixed_precision",
         ),

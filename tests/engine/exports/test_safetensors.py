@@ -7,8 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.exports import safetensors_file
-from engine.exports.request import ExportFailed, ExportRequest
-from tests.engine.digits import save_scripted
+from engine.exports.request import ExportFailed
 
 
 class Tied(nn.Module):
@@ -26,19 +25,8 @@ class Tied(nn.Module):
         return self.head(self.norm(self.embedding(ids)))
 
 
-@pytest.fixture
-def request_of(tmp_path):
-    def make(model: nn.Module, inputs=()):
-        folder = tmp_path / "made"
-        folder.mkdir()
-        saved = save_scripted(model.eval(), tmp_path / "compact.pt")
-        return ExportRequest("safetensors", {}, saved, folder, tuple(inputs))
-
-    return make
-
-
-def test_every_tensor_under_its_name_and_tied_ones_once(request_of):
-    request = request_of(Tied(), [torch.tensor([1, 2])])
+def test_every_tensor_under_its_name_and_tied_ones_once(make):
+    request = make(Tied(), [torch.tensor([1, 2])])
     made = safetensors_file.write(request)
 
     state = torch.jit.load(request.model).state_dict()
@@ -55,7 +43,7 @@ def test_every_tensor_under_its_name_and_tied_ones_once(request_of):
     assert [path.name for path in request.folder.iterdir()] == ["compact.safetensors"]
 
 
-def test_another_bit_in_the_file_is_found(request_of, monkeypatch):
+def test_another_bit_in_the_file_is_found(make, monkeypatch):
     write = safetensors_file.save_file
 
     def flipped(tensors, path, metadata):
@@ -63,16 +51,16 @@ def test_another_bit_in_the_file_is_found(request_of, monkeypatch):
 
     monkeypatch.setattr(safetensors_file, "save_file", flipped)
     with pytest.raises(ExportFailed, match="read back otherwise, such as `bias`"):
-        safetensors_file.write(request_of(nn.Linear(3, 2)))
+        safetensors_file.write(make(nn.Linear(3, 2)))
 
 
-def test_a_type_that_the_format_does_not_know_is_a_reason(request_of):
+def test_a_type_that_the_format_does_not_know_is_a_reason(make):
     model = nn.Linear(3, 2)
     model.register_buffer("turns", torch.ones(2, dtype=torch.complex128))
     with pytest.raises(ExportFailed, match="safetensors does not take the tensors"):
-        safetensors_file.write(request_of(model))
+        safetensors_file.write(make(model))
 
 
-def test_a_model_without_tensors_is_a_reason(request_of):
+def test_a_model_without_tensors_is_a_reason(make):
     with pytest.raises(ExportFailed, match="no parameters and no buffers"):
-        safetensors_file.write(request_of(nn.ReLU()))
+        safetensors_file.write(make(nn.ReLU()))

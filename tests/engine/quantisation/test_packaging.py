@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def loaded(module: nn.Module) -> Program:
     return Program.load(file.getvalue())
 
 
+@torch.no_grad()
 def quantised(program: Program, *, bits: int = 4, group_size: int | None = 24) -> Encodings:
     """Encodings of all that can be encoded; the program gets the decoded values."""
     encodings: Encodings = {}
@@ -239,20 +241,21 @@ def test_the_service_takes_the_file_as_an_upload(winding, decode, tmp_path):
         assert not refused_operators(text.decode(), file)
 
 
-@pytest.mark.parametrize("decode", WAYS)
-def test_a_process_with_nothing_but_torch_computes_the_same(winding, decode, tmp_path: Path):
+def test_a_process_with_nothing_but_torch_computes_the_same(winding, tmp_path: Path):
     program, encodings, x = winding
-    packaged(program, encodings, decode=decode).save(tmp_path / "packed.pt")
+    for decode in WAYS:
+        packaged(program, encodings, decode=decode).save(tmp_path / f"{decode}.pt")
     torch.save((x, program.run([x])), tmp_path / "pair.pt")
     script = (
         "import sys, torch\n"
-        "module = torch.jit.load(sys.argv[1])\n"
-        "x, expected = torch.load(sys.argv[2])\n"
-        "assert all(torch.equal(module(x), expected) for _ in range(4))\n"
+        "x, expected = torch.load(sys.argv[1])\n"
+        "for file in sys.argv[2:]:\n"
+        "    module = torch.jit.load(file)\n"
+        "    assert all(torch.equal(module(x), expected) for _ in range(4))\n"
         "assert not [name for name in sys.modules if name.startswith(('engine', 'secateur'))]\n"
     )
-    command = [sys.executable, "-I", "-W", "ignore", "-c", script]
-    subprocess.run([*command, tmp_path / "packed.pt", tmp_path / "pair.pt"], check=True)
+    files = [tmp_path / "pair.pt", *(tmp_path / f"{decode}.pt" for decode in WAYS)]
+    subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", script, *files], check=True)
 
 
 @pytest.mark.parametrize("decode", WAYS)
@@ -298,6 +301,130 @@ def test_other_values_than_the_encoding_has_are_refused(winding):
     other.parameters()["up.weight"].mul_(1.5)
     with pytest.raises(ValueError, match=r"up\.weight"):
         packaged(other, encodings, decode="at_use")
+
+
+class Attending(nn.Module):
+    """Weights beside submodules, and recurrent ones that a list holds too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(16, 4, batch_first=True)
+        self.remember = nn.GRU(16, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.attend(x, x, x, need_weights=False)
+        y, _ = self.remember(y)
+        return y
+
+
+class Shared(nn.Module):
+    """One module under three names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(8, 8)
+        self.b = self.a
+        self.c = nn.ModuleList([nn.Linear(8, 8), self.a])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.c:
+            x = layer(x)
+        return self.b(self.a(x))
+
+
+class Chosen(nn.Module):
+    """Which weight is read depends on the input; beside them lie other attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.factor, self.names, self.table = 3, ["a"], {"x": 1.5}
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.a.weight if x.sum() > 0 else self.b.weight
+        return nn.functional.linear(x, weight) * self.factor * self.table["x"] + len(self.names)
+
+
+class Plain(nn.Module):
+    """Attributes that a method's signature can and cannot name, beside the weight."""
+
+    def __init__(self, device: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8))
+        self.factor, self.names, self.table, self.pair = 3, ["a"], {"x": 1.5}, (1, 2.0)
+        if device:
+            self.place = torch.device("cpu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight * self.factor * self.table["x"] + len(self.names) + self.pair[1]
+
+
+def traced(module: nn.Module, x: Tensor) -> Program:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(module.eval().requires_grad_(False), x), file)
+    return Program.load(file.getvalue())
+
+
+def frozen(module: nn.Module) -> Program:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), file)
+    return Program.load(file.getvalue())
+
+
+def rows() -> Tensor:
+    return torch.randn(2, 8)
+
+
+def images() -> Tensor:
+    return torch.randn(1, 3, 8, 8)
+
+
+KINDS: dict[str, tuple[Callable[[], Program], Callable[[], Tensor], set[str]]] = {
+    "one layer": (lambda: loaded(nn.Linear(8, 8)), rows, {"weight"}),
+    "traced": (
+        lambda: traced(
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ConvTranspose2d(8, 4, 3)),
+            images(),
+        ),
+        images,
+        set(),
+    ),
+    "frozen": (lambda: frozen(nn.Sequential(nn.Linear(8, 8), nn.ReLU())), rows, set()),
+    "attention": (
+        lambda: loaded(Attending()),
+        lambda: torch.randn(2, 5, 16),
+        {"attend.in_proj_weight"},
+    ),
+    "shared": (lambda: loaded(Shared()), rows, set()),
+    "chosen": (lambda: loaded(Chosen()), rows, set()),
+    "bfloat16": (
+        lambda: traced(nn.Sequential(nn.Linear(8, 8)).bfloat16(), rows().bfloat16()),
+        lambda: rows().bfloat16(),
+        set(),
+    ),
+    "plain": (lambda: loaded(nn.Sequential(Plain(device=False))), rows, set()),
+    "device": (lambda: loaded(nn.Sequential(Plain(device=True))), rows, {"0.weight"}),
+}
+"""Programs, inputs, and the weights that lose their name when decoded at load."""
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_programs_of_every_kind(kind: str) -> None:
+    make, inputs, moved = KINDS[kind]
+    program, x = make(), inputs()
+    encodings = quantised(program, group_size=5)
+    for decode in WAYS:
+        packed = packaged(program, encodings, decode=decode)
+        file = packed.to_bytes()
+        upload = Program.load(file)
+        for one in (packed, Program.as_uploaded(file), upload, Program.load(upload.to_bytes())):
+            assert torch.equal(one.run([x]), program.run([x]))
+            assert torch.equal(one.run([-x]), program.run([-x]))
+        if decode == "at_load":
+            names = {
+                f"{name}_stored.weight" if name in moved else name for name in program.parameters()
+            }
+            assert upload.parameters().keys() == names
 
 
 class Moving(nn.Module):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from engine.training.denormals import zero_subnormal
@@ -40,3 +41,20 @@ def test_subnormal_numbers_in_any_piece():
     assert bool((whole[7::7, ::11] == 0).all())
     assert int((whole == 1).sum()) == 299 * 500 - found
     assert zero_subnormal({"weight": whole}) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_where_subnormal_numbers_end(dtype):
+    limits = torch.finfo(dtype)
+    least = limits.tiny * limits.eps
+    kept = [0.0, -0.0, limits.tiny, -limits.tiny, 1.0, torch.inf, -torch.inf, torch.nan]
+    gone = [least, -least, limits.tiny - least, least - limits.tiny]
+    values = torch.tensor([*kept, *gone], dtype=dtype)
+    width = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    before = values.view(width).clone()
+    assert zero_subnormal({"weight": values}) == len(gone)
+    assert torch.equal(values.view(width)[: len(kept)], before[: len(kept)])
+    assert bool((values[len(kept) :] == 0).all())
+    assert zero_subnormal({"weight": values}) == 0
+    zeros = torch.zeros(9, dtype=dtype)
+    assert zero_subnormal({"weight": zeros}) == 0
