@@ -330,7 +330,7 @@ class Recipe(RecipeModel):
             if isinstance(stage, RecalibrateStage):
                 continue
             yield f"stages.{index}.exclude", stage.exclude
-            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+            if isinstance(stage, StoredOptions | StaticInt8) and stage.finetune is not None:
                 yield f"stages.{index}.finetune.freeze", stage.finetune.freeze
             if isinstance(stage, ScoreStage | QuantizeOptions):
                 continue
@@ -414,7 +414,7 @@ class Recipe(RecipeModel):
         """The training runs of a stage, each with the path of its field."""
         if isinstance(stage, FinetuneStage):
             yield f"stages.{index}", stage
-        elif isinstance(stage, StoredOptions):
+        elif isinstance(stage, StoredOptions | StaticInt8):
             if stage.finetune is not None:
                 yield f"stages.{index}.finetune", stage.finetune
         elif isinstance(stage, PruneStage):
@@ -445,7 +445,7 @@ class Recipe(RecipeModel):
         for index, stage in enumerate(self.stages):
             if isinstance(stage, FinetuneStage) and stage.early_stopping is not None:
                 return f"stages.{index}.early_stopping"
-            if isinstance(stage, StoredOptions):
+            if isinstance(stage, StoredOptions | StaticInt8):
                 training = stage.finetune
                 if training is not None and training.early_stopping is not None:
                     return f"stages.{index}.finetune.early_stopping"

@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from secateur.recipe_base import RecipeModel
 
-OtherFormat = Literal["safetensors", "onnx", "pt2", "triton", "libtorch"]
+OtherFormat = Literal["safetensors", "onnx", "pt2", "triton", "libtorch", "secateur"]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
 """Names of the formats. `torchscript` is the result itself, which is written in any case."""
@@ -71,6 +71,16 @@ class LibtorchExport(RecipeModel):
     """Sources, the model and the example, as a zip."""
 
 
+class ArchiveExport(RecipeModel):
+    """The result in few bytes, for download; `secateur unpack` gives it back."""
+
+    format: Literal["secateur"]
+    """An archive, coded by entropy."""
+    weights: Literal["stored", "dense"] = "stored"
+    """Of the file that comes out: `stored` as in `compact.pt`, or `dense`, all in floating point
+    and without decoders."""
+
+
 _TYPES: dict[str, type[RecipeModel]] = {
     "torchscript": TorchScriptExport,
     "safetensors": SafetensorsExport,
@@ -78,6 +88,7 @@ _TYPES: dict[str, type[RecipeModel]] = {
     "pt2": Pt2Export,
     "triton": TritonExport,
     "libtorch": LibtorchExport,
+    "secateur": ArchiveExport,
 }
 """The options of every format."""
 
@@ -103,7 +114,8 @@ Export = Annotated[
     | Annotated[OnnxExport, Tag("OnnxExport")]
     | Annotated[Pt2Export, Tag("Pt2Export")]
     | Annotated[TritonExport, Tag("TritonExport")]
-    | Annotated[LibtorchExport, Tag("LibtorchExport")],
+    | Annotated[LibtorchExport, Tag("LibtorchExport")]
+    | Annotated[ArchiveExport, Tag("ArchiveExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]
 

@@ -101,6 +101,23 @@ class StaticInt8(Int8Options):
     """Of the values that observer `percentile` keeps; null is 99.99."""
     samples: Annotated[int, Field(ge=1, le=100_000)] = 512
     """Of the training split to calibrate on, drawn by the seed."""
+    finetune: FinetuneOptions | None = None
+    """Training after calibration, with weights and activations rounded as the file will
+    (quantisation-aware); ranges follow. Null leaves what calibration gave."""
+
+    @model_validator(mode="after")
+    def _training_knows_its_program(self) -> Self:
+        training = self.finetune
+        if training is None:
+            return self
+        if training.dropout == "rescale":
+            raise ValueError("`finetune.dropout: rescale` is not for int8; use `keep`")
+        if training.distillation is not None and training.distillation.features:
+            raise ValueError(
+                "`finetune.distillation.features` compares values that int8 rounds; leave it out, "
+                "and learn from the outputs"
+            )
+        return self
 
     @model_validator(mode="after")
     def _percentile_has_its_observer(self) -> Self:

@@ -45,5 +45,6 @@ EXPORTERS = _by_name(
     Exporter("pt2", "engine.exports.pt2_file", "compact.pt2"),
     Exporter("triton", "engine.exports.triton", "compact.triton"),
     Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
+    Exporter("secateur", "engine.exports.secateur_archive", "compact.secateur"),
 )
 """All but `torchscript`, which is the result itself."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from secateur.recipe_quantize import MixedPrecision, StoredOptions
+from secateur.recipe_quantize import StaticInt8 as StaticStage
 from secateur.recipe_quantize import WeightOnly as WeightOnlyStage
 from torch import Tensor
 
@@ -20,10 +21,13 @@ from engine.quantisation.codebook import Codebook
 from engine.quantisation.encoding import Encoding
 from engine.quantisation.fixed import Fixed
 from engine.quantisation.half import Half, HalfKind, to_half
+from engine.quantisation.int8.lowerings import StaticInt8
+from engine.quantisation.int8.training import Int8Training
 from engine.quantisation.reparametrisation import Reparametrisation
 from engine.quantisation.shared_centroids import SharedCentroids
 from engine.quantisation.straight_through import StraightThrough
 from engine.quantisation.weight_only import Bits, WeightOnly, encode_weight_only
+from engine.torchscript.program import Program
 from engine.training.latents import encodings_of
 from engine.training.run import Trained, TrainingRun
 
@@ -38,6 +42,8 @@ def reparametrised(state: JobState, step: FinetuneStep) -> dict[str, Reparametri
     stage = step.quantized
     if stage is None:
         return {}
+    if isinstance(stage, StaticStage):
+        return dict(_int8(state).rules)
     return {
         name: _rule(name, encoding, state, stage)
         if name in state.quantised.trained
@@ -46,9 +52,40 @@ def reparametrised(state: JobState, step: FinetuneStep) -> dict[str, Reparametri
     }
 
 
-def keep_quantised(state: JobState, step: FinetuneStep, run: TrainingRun, trained: Trained) -> None:
-    """Take over how the weights of a training are stored."""
+def program_of(state: JobState, step: FinetuneStep, begun: Program) -> Program:
+    """What such a training begins with.
+
+    Args:
+        state: after the step that quantised.
+        step: the training.
+        begun: what another training would begin with.
+    """
+    return _int8(state).program if isinstance(step.quantized, StaticStage) else begun
+
+
+def _int8(state: JobState) -> Int8Training:
+    lowering = state.quantised.lowering
+    if not isinstance(lowering, StaticInt8):
+        raise TypeError("a training for int8 without ranges")
+    return Int8Training.of(state.program, lowering)
+
+
+def keep_quantised(
+    state: JobState, before: Program, step: FinetuneStep, run: TrainingRun, trained: Trained
+) -> None:
+    """Take over how the weights of a training are stored.
+
+    Args:
+        state: with the program that was trained.
+        before: the state's program before that.
+        step: the training.
+        run: of it.
+        trained: what it gave.
+    """
     quantised = state.quantised
+    if isinstance(quantised.lowering, StaticInt8) and isinstance(step.quantized, StaticStage):
+        plan = Int8Training.of(before, quantised.lowering)
+        state.program, quantised.lowering = plan.finished(trained.program)
     quantised.encodings |= encodings_of(
         run.reparametrised, trained.latents, trained.program.parameters()
     )
@@ -62,7 +99,7 @@ def keep_quantised(state: JobState, step: FinetuneStep, run: TrainingRun, traine
                         "bytes_after": quantised.encodings[layer.name].stored_bytes,
                     }
                 )
-                if layer.form == "encoded"
+                if layer.name in quantised.encodings
                 else layer
                 for layer in report.layers
             ]

@@ -16,7 +16,7 @@ from secateur.recipe import (
     Stage,
     training_of,
 )
-from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, StoredOptions
+from secateur.recipe_quantize import QuantizeOptions, QuantizeStage, StaticInt8, StoredOptions
 from secateur.recipe_schedule import masks_while_training
 
 from engine.lottery.baselines import BaselineStep
@@ -65,7 +65,7 @@ class FinetuneStep:
     rounds: int = 1
     changing: PruneStage | None = None
     first_epoch: int = 0
-    quantized: StoredOptions | None = None
+    quantized: StoredOptions | StaticInt8 | None = None
 
     @property
     def label(self) -> str:
@@ -203,7 +203,7 @@ def steps_of(recipe: Recipe, *, initial_given: bool = False) -> list[Step]:
     for index, stage in enumerate(recipe.stages):
         if not isinstance(stage, PruneStage):
             steps.append(_only_step(index, stage))
-            if isinstance(stage, StoredOptions) and stage.finetune is not None:
+            if isinstance(stage, StoredOptions | StaticInt8) and stage.finetune is not None:
                 steps.append(FinetuneStep(index, stage.finetune, quantized=stage))
             continue
         if stage.contest is not None:

@@ -19,7 +19,7 @@ from engine.pipeline.features import matched_features
 from engine.pipeline.growth import growth_of
 from engine.pipeline.learnt import learnt_from
 from engine.pipeline.pruning import take_out_dead
-from engine.pipeline.quantised_training import keep_quantised, reparametrised
+from engine.pipeline.quantised_training import keep_quantised, program_of, reparametrised
 from engine.pipeline.random_control import as_recovered, randomly_pruned
 from engine.pipeline.scoring import not_judged
 from engine.pipeline.setup import Workbench
@@ -88,9 +88,10 @@ def train_step(
         removed = masked_count(trained.masks) - masked_count(state.masks)
         state.masks = trained.masks
     _note_movement(state, step, run.sparsity)
+    before = state.program
     keep_trained(bench, state, step, trained)
     if isinstance(step, FinetuneStep) and step.quantized is not None:
-        keep_quantised(state, step, run, trained)
+        keep_quantised(state, before, step, run, trained)
     if isinstance(step, FinetuneStep) and step.changing and _dead_go(step.changing):
         numbered = step.stage_index, step.changing
         take_out_dead(bench, state, numbered, step.label, listener)
@@ -147,6 +148,8 @@ def begin_training(
         begun, run = begin_point(bench, state, step, run)
     else:
         begun = program_to_train(bench, state, step)
+        if isinstance(step, FinetuneStep):
+            begun = program_of(state, step, begun)
     features, left_out = matched_features(
         bench.original, begun, step.options.distillation, bench.inputs, field=step.field
     )

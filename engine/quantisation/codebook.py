@@ -96,6 +96,11 @@ class Codebook(Encoding):
         return {"indices": self.packed, "table": self.table}
 
     @property
+    def packed_parts(self) -> dict[str, tuple[int, int]]:
+        """The indices."""
+        return {"indices": (self._elements, self.width)}
+
+    @property
     def saved_bytes(self) -> int:
         """Bytes less than the dense weight takes; negative where the table costs more."""
         return self._elements * self.dtype.itemsize - self.stored_bytes

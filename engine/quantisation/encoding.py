@@ -49,6 +49,14 @@ class Encoding(ABC):
     def decode(self) -> Tensor:
         """The weight, bit for bit what the decoder gives."""
 
+    @property
+    def packed_parts(self) -> dict[str, tuple[int, int]]:
+        """Of the parts that are packed numbers: how many, and of how many bits.
+
+        See `engine.quantisation.index_packing`.
+        """
+        return {}
+
     @abstractmethod
     def to_plain(self) -> dict[str, Any]:
         """Plain data and tensors, for checkpoints."""

@@ -66,6 +66,16 @@ class Sparse(Encoding):
         return {"places": self.places, **inner}
 
     @property
+    def packed_parts(self) -> dict[str, tuple[int, int]]:
+        """Mask or gaps, and what the encoding of the values packs."""
+        elements = torch.Size(self.shape).numel()
+        parts = {"places": (self.count, self.width) if self.width else (elements, 1)}
+        if isinstance(self.values, Encoding):
+            inner = self.values.packed_parts
+            parts |= {f"values_{name}": packed for name, packed in inner.items()}
+        return parts
+
+    @property
     def decoder(self) -> str:
         """Puts the values in their places among zeros."""
         names = list(self.parts)

@@ -81,6 +81,14 @@ class WeightOnly(Encoding):
         return parts if self.zero is None else parts | {"zero": self.zero}
 
     @property
+    def packed_parts(self) -> dict[str, tuple[int, int]]:
+        """Codes and offsets."""
+        parts = {"packed": (self._elements, self.width)}
+        if self.zero is not None:
+            parts["zero"] = (self.scale.numel(), self.width)
+        return parts
+
+    @property
     def decoder(self) -> str:
         """Unpacks the codes, takes their zeros away and multiplies by the scales."""
         taken = ", ".join(f"{name}: Tensor" for name in self.parts)

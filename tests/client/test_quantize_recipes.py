@@ -57,3 +57,12 @@ def test_a_stage_that_trains_needs_what_training_needs() -> None:
 def test_faults_of_that_training_name_their_field() -> None:
     told = refusal([QUANTIZE | {"finetune": {"epochs": 0}}])
     assert "finetune.epochs" in told
+
+
+def test_int8_trains_on_what_it_can_name() -> None:
+    stage = {"stage": "quantize", "scheme": "static_int8"}
+    recipe = Recipe.model_validate({"stages": [stage | {"finetune": {"epochs": 2}}]})
+    assert recipe.needs_targets() == "stages.0.finetune"
+    assert "dropout" in refusal([stage | {"finetune": {"dropout": "rescale"}}])
+    features = {"distillation": {"features": [{"layer": "layer2"}]}}
+    assert "features" in refusal([stage | {"finetune": features}])

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 import zstandard
@@ -26,7 +28,7 @@ from secateur.archive import indices, rans
 
 WORDS = (1, 2, 4, 8)
 """Bytes of a number."""
-_SLOW_BYTES = 1 << 22
+_SLOW_BYTES = 1 << 17
 _PALETTE = 256
 _SAMPLE = 1 << 15
 _WINDOW_BYTES = 1 << 27
@@ -52,13 +54,21 @@ class Coded:
         return len(self.head) + sum(len(body) + 3 for body in self.bodies)
 
 
-def compress(data: bytes) -> bytes:
-    """By zstd: hard where it is quick, for the content says how long it is in any case."""
-    level = 19 if len(data) <= _SLOW_BYTES else 9
-    return zstandard.ZstdCompressor(level=level, write_checksum=False).compress(data)
+def compress(data: bytes, *, text: bool = False) -> bytes:
+    """By zstd, hard where that is quick; the frame says how many bytes it holds.
+
+    Args:
+        data: any bytes.
+        text: code and names of a program, which much of what torch writes has in common with.
+    """
+    level = 19 if text or len(data) <= _SLOW_BYTES else 6
+    common = _common() if text else None
+    return zstandard.ZstdCompressor(level=level, write_checksum=False, dict_data=common).compress(
+        data
+    )
 
 
-def decompress(data: bytes, size: int) -> bytes:
+def decompress(data: bytes, size: int, *, text: bool = False) -> bytes:
     """The inverse.
 
     Raises:
@@ -69,10 +79,19 @@ def decompress(data: bytes, size: int) -> bytes:
         frame = zstandard.get_frame_parameters(data)
         if frame.content_size != size:
             raise ValueError(f"a frame of {frame.content_size} bytes where {size} belong")
-        decoder = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
+        decoder = zstandard.ZstdDecompressor(
+            max_window_size=_WINDOW_BYTES, dict_data=_common() if text else None
+        )
         return decoder.decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
+
+
+@cache
+def _common() -> zstandard.ZstdCompressionDict:
+    """What TorchScript files have in common; no archive can be read without these very bytes."""
+    data = files("secateur.archive").joinpath("common.bin").read_bytes()
+    return zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def encode_plain(content: bytes) -> Coded:

@@ -5,8 +5,8 @@
    32          SHA-256 of the TorchScript file
     8          its size
     4 x 4      bytes of the index and of the heads: stored, unpacked; stored, unpacked
-    ...        index, by zstd: the length of a JSON text in 4 bytes, the text, and then the content
-               of small records, one after another
+    ...        index, by zstd with the dictionary `common.bin`: the length of a JSON text in 4
+               bytes, the text, and then the content of small records, one after another
     ...        heads, by zstd: what describes symbols, one after another
     ...        bodies, one after another
 

@@ -7,9 +7,10 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from secateur.archive.coders import (
@@ -31,6 +32,7 @@ from secateur.files import new_file
 
 _IN_INDEX_BYTES = 1 << 20
 _PLAIN_BYTES = 1 << 12
+_PIECE_BYTES = 1 << 18
 _TENSORS = ("data/", "constants/")
 _LEFT_OUT = (".debug_pkl", "/serialization_id")
 """Which lines of source made the code, and a hash of the records as torch wrote them."""
@@ -110,7 +112,7 @@ def pack(
             bodies.writelines(best.bodies)
         zipped.close()
         index = index_of(entries)
-        frames = [compress(index), compress(bytes(heads))]
+        frames = [compress(index, text=True), compress(bytes(heads))]
         lengths = [(len(frames[0]), len(index)), (len(frames[1]), len(heads))]
         start = Start(hashing.digest(), zipped.size, *lengths)
         file.writelines([start.to_bytes(), *frames])
@@ -128,17 +130,32 @@ def pack(
 
 
 def _best(content: bytes, known: PackedIndices | None) -> Coded:
-    tried = [encode_zstd(content)]
+    """By the coder that takes fewest bytes; of a large record, fewest for a piece of its middle."""
+    tried: dict[tuple[str, int], Callable[[bytes], Coded]] = {("zstd", 0): encode_zstd}
+    for word in WORDS:
+        tried[("words", word)] = partial(encode_words, word=word)
+        tried[("shuffled", word)] = partial(encode_shuffled, word=word)
     if len(content) <= _PLAIN_BYTES:
-        tried.append(encode_plain(content))
+        tried[("plain", 0)] = encode_plain
+    coded = []
     if known is not None:
         with suppress(NotThisCoder):
-            tried.append(encode_indices(content, known.count, known.width))
-    for word in WORDS:
-        for encode in (encode_words, encode_shuffled):
-            with suppress(NotThisCoder):
-                tried.append(encode(content, word))
-    return min(tried, key=lambda coded: coded.cost)
+            coded.append(encode_indices(content, known.count, known.width))
+    if len(content) > 2 * _PIECE_BYTES:
+        middle = len(content) // 2 // _PIECE_BYTES * _PIECE_BYTES
+        piece = content[middle : middle + _PIECE_BYTES]
+        costs = {key: one.cost for key, encode in tried.items() if (one := _tried(encode, piece))}
+        # A palette that fits a piece need not fit the whole.
+        tried = {key: tried[key] for key in (min(costs, key=costs.__getitem__), ("zstd", 0))}
+    coded += [one for encode in tried.values() if (one := _tried(encode, content))]
+    return min(coded, key=lambda one: one.cost)
+
+
+def _tried(encode: Callable[[bytes], Coded], content: bytes) -> Coded | None:
+    try:
+        return encode(content)
+    except NotThisCoder:
+        return None
 
 
 def _records(model: Path) -> Iterator[tuple[str, bytes]]:

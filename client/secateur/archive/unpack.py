@@ -100,8 +100,8 @@ def _read(file: BinaryIO, size: int, archive: Path, sink: Sink | None, limit: in
             f"{archive} unpacks to {start.size} bytes, and {limit} are allowed",
             hint="allow more with --limit if you trust its source",
         )
-    index = _frame(file, *start.index, "index")
-    heads = _frame(file, *start.heads, "heads")
+    index = _frame(file, start.index, "index")
+    heads = _frame(file, start.heads, "heads")
     entries = entries_of(index)
     _check_lengths(start, entries, size)
     hashing = Hashing(sink)
@@ -118,12 +118,13 @@ def _read(file: BinaryIO, size: int, archive: Path, sink: Sink | None, limit: in
     return zipped.size
 
 
-def _frame(file: BinaryIO, stored: int, unpacked: int, what: str) -> bytes:
+def _frame(file: BinaryIO, lengths: tuple[int, int], what: str) -> bytes:
+    stored, unpacked = lengths
     data = file.read(stored)
     if len(data) < stored:
         raise Damaged(f"it is cut off in its {what}")
     try:
-        return decompress(data, unpacked)
+        return decompress(data, unpacked, text=what == "index")
     except ValueError as error:
         raise Damaged(f"its {what} cannot be read: {error}") from error
 

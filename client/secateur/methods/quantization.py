@@ -108,7 +108,7 @@ QUANTIZATION: list[Method] = [
         cost="the calibration samples once, step by step; one pass over the weights",
         schema=schema_of(
             StaticInt8,
-            ["observer", "percentile", "samples", "max_drift", "exclude"],
+            ["observer", "percentile", "samples", "max_drift", "exclude", "finetune"],
             scheme="static_int8",
         ),
     ),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from engine.coupling.exclusion import match_layers
 from engine.quantisation.int8.result import Int8Result, require_some
 from engine.torchscript.int8.dynamic import lower_dynamic
+from engine.torchscript.int8.preparing import prepared
 from engine.torchscript.program import Program
 
 
@@ -23,7 +24,7 @@ def quantise_dynamic(program: Program, *, exclude: Sequence[str] = ()) -> Int8Re
         WeightsNotNumbers: a weight holds NaN or an infinite value.
     """
     excluded = match_layers(program.layer_names(), exclude)
-    lowered, layers = lower_dynamic(on_cpu(program), excluded)
+    lowered, layers = lower_dynamic(prepared(on_cpu(program)), excluded)
     require_some(layers, "scheme")
     return Int8Result(lowered, tuple(layers))
 

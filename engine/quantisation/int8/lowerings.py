@@ -30,7 +30,7 @@ class DynamicInt8(Lowering):
 
     def result(self, program: Program) -> Int8Result:
         """The program in int8, and what became of each layer."""
-        lowered, layers = lower_dynamic(on_cpu(program), self.excluded)
+        lowered, layers = lower_dynamic(prepared(on_cpu(program)), self.excluded)
         return Int8Result(lowered, tuple(layers))
 
     def lower(self, program: Program) -> Program:

@@ -1,4 +1,4 @@
-r"""A program as static int8 takes it: in evaluation mode for good, without writes in place, and
+r"""A program as int8 takes it: in evaluation mode for good, without writes in place, and
 with BatchNorm folded into the layer before it.
 
 A BatchNorm with running statistics is an affine map of each channel. After a convolution or linear

@@ -10,10 +10,13 @@ from torch import nn
 
 from engine.errors import DatasetInvalid, NothingQuantised
 from engine.pipeline import compress
+from engine.quantisation.int8.dynamic import quantise_dynamic
 from engine.quantisation.int8.fall_back import drift_from, fall_back
 from engine.quantisation.int8.lowerings import DynamicInt8, StaticInt8
 from engine.quantisation.int8.ranges import ActivationRange
 from engine.torchscript.program import Program
+from service.models.archive_gate import check_archive
+from service.uploads.zip_check import ZipLimits
 from tests.engine.core.programs import scripted
 from tests.engine.digits import Recorder, digits
 from tests.engine.pipeline.conftest import prune
@@ -146,3 +149,20 @@ def test_the_guard_in_a_job(run, lenet, data):
     assert 1 <= len(kept) < 5
     assert all("quantised alone it moves the outputs" in layer.reason for layer in kept)
     assert "keep floating point" in quantised.warnings[0]
+
+
+def test_a_result_may_be_uploaded_again(tmp_path):
+    file = tmp_path / "int8.pt"
+    program = scripted(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 4)))
+    ranges = {
+        "conv2d_0.0": ActivationRange.of(0.0, 1.0, 4),
+        "conv2d_0": ActivationRange.of(-1.0, 1.0, 4),
+        "linear_0": ActivationRange.of(-1.0, 1.0, 2),
+    }
+    file.write_bytes(StaticInt8(ranges).result(program).to_bytes())
+    check_archive(file, ZipLimits(entries=1_000, ratio=100.0, unpacked_bytes=1 << 30))
+    images = digits()["validation/inputs/0"]
+    again, expected = Program.load(file), program.run([images])
+    assert float((again.run([images]) - expected).abs().max()) < 0.05
+    with pytest.raises(NothingQuantised):
+        quantise_dynamic(again)

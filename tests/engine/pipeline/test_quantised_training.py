@@ -24,6 +24,7 @@ ONE = {
     "finetune": TRAINING,
 }
 SHARED = {"stage": "quantize", "scheme": "codebook", "size": 4, "finetune": TRAINING}
+INT8 = {"stage": "quantize", "scheme": "static_int8", "finetune": TRAINING}
 PRUNED = prune(granularity="element", allocation={"amount": 0.5, "scope": "global"})
 
 
@@ -89,6 +90,7 @@ def test_pruned_weights_share_values_that_are_trained(run, net, few_digits):
         (ONE, 8),
         pytest.param(ONE, 3, marks=pytest.mark.exhaustive),
         pytest.param(SHARED, 3, marks=pytest.mark.exhaustive),
+        pytest.param(INT8, 3, marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_job_resumes_to_the_bit(make_job, net, few_digits, *, tmp_path, stage, every):
@@ -112,6 +114,20 @@ def test_weights_of_an_earlier_stage_stay(run, net, few_digits):
     assert torch.equal(stored, both["1.weight"])
     assert not torch.equal(before["1.bias"], both["1.bias"])
     assert len(both["4.weight"].unique()) == 4
+
+
+def test_int8_is_trained_and_lowered_with_its_ranges(run, net, few_digits):
+    done = run(net, {"stages": [PRUNED, INT8]}, few_digits)
+    report = done.result.report
+    *_, calibrated, trained = report.stages
+    assert (calibrated.stage, trained.stage) == ("quantize", "finetune")
+    assert trained.loss < calibrated.loss
+    # What was measured is the file, in integers.
+    assert report.after.loss == trained.loss
+    assert report.quantization[0].trained
+    graph = str(Program.as_uploaded(done.folder / "compact.pt").module.inlined_graph)
+    assert "quantized::linear_relu" in graph
+    assert "fused_moving_avg" not in graph
 
 
 @pytest.mark.exhaustive

@@ -173,6 +173,9 @@ def test_folding_keeps_outputs_and_drops_norms() -> None:
         # A file of it has the same operators, so ranges found before saving fit after loading.
         again = prepared(Program.load(program.to_bytes()))
         assert list(plan_static(again).places) == list(plan_static(ready).places)
+        twice = prepared(ready)
+        assert list(plan_static(twice).places) == list(plan_static(ready).places)
+        assert torch.equal(twice.run([IMAGES]), ready.run([IMAGES]))
 
 
 class SharedNorm(nn.Module):
