@@ -114,7 +114,8 @@ def _move(student: Student, run: TrainingRun) -> Tensor | None:
     options, parameters = run.options, student.program.parameters()
     add_penalty(parameters, options.penalty, student.scales)
     unclipped = options.clip_norm is None and options.clip_value is None
-    if unclipped and isinstance(student.optimizer, BlockedSGD):
+    plain = unclipped and student.latents is None
+    if plain and isinstance(student.optimizer, BlockedSGD):
         # What nobody else looks at is masked when the optimiser comes to it.
         student.optimizer.step_under(student.bits.by_parameter(parameters, student.masks))
         return None
