@@ -109,7 +109,7 @@ def _fetch(
     for artifact in client.artifacts(job):
         name = NAMES.get(artifact.kind)
         if name is not None and artifact.media_type == "application/zip":
-            name = f"{name}.zip"  # an export of several files
+            name = f"{name.removesuffix('.zip')}.zip"  # an export of several files
         if artifact.kind == "plot" and job.type == "search":
             name = "front.svg"
         if name is None or (only is not None and name not in only):

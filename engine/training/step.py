@@ -113,10 +113,9 @@ def _move(student: Student, run: TrainingRun) -> Tensor | None:
     """The optimiser's step, by gradients that are penalised, masked and clipped; their norm."""
     options, parameters = run.options, student.program.parameters()
     add_penalty(parameters, options.penalty, student.scales)
-    unclipped = options.clip_norm is None and options.clip_value is None
-    plain = unclipped and student.latents is None
-    if plain and isinstance(student.optimizer, BlockedSGD):
-        # What nobody else looks at is masked when the optimiser comes to it.
+    unseen = options.clip_norm is None and options.clip_value is None and student.latents is None
+    if unseen and isinstance(student.optimizer, BlockedSGD):
+        # Gradients that nobody else looks at are masked when the optimiser comes to them.
         student.optimizer.step_under(student.bits.by_parameter(parameters, student.masks))
         return None
     student.bits.zero_gradients(parameters, student.masks)

@@ -16,6 +16,7 @@ from tests.client.faulty_server import Answer, answer, serving
 
 KINDS = ("model", "report_json", "report_html", "recipe", "checkpoint")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MEDIA = {"onnx": "application/zip", "triton": "application/zip"}
 JOB = Job(
     id="job_1", type="compress", status="succeeded", name="", model_id="mdl_1", dataset_id=None,
     recipe={"version": 1}, device="auto", queue="cpu", stage=None, progress=None, attempt=1,
@@ -32,7 +33,8 @@ def listing(*kinds: str) -> Answer:
     artifacts: list[dict[str, Any]] = [
         {
             "id": f"art_{kind}", "job_id": "job_1", "kind": kind, "name": kind,
-            "media_type": "text/plain", "sha256": hashlib.sha256(kind.encode()).hexdigest(),
+            "media_type": MEDIA.get(kind, "text/plain"),
+            "sha256": hashlib.sha256(kind.encode()).hexdigest(),
             "bytes": len(kind), "created_at": NOW.isoformat(),
         }
         for kind in kinds
@@ -42,6 +44,14 @@ def listing(*kinds: str) -> Answer:
 
 def content(text: str) -> Answer:
     return lambda handler: handler.send(200, text.encode())
+
+
+def test_an_export_of_several_files_is_a_zip(tmp_path: Path) -> None:
+    kinds = (*KINDS[:-1], "onnx", "pt2", "triton")
+    with serving(listing(*kinds), *(content(kind) for kind in kinds)) as server:
+        files = save_results(Secateur(server.url, "key"), JOB, tmp_path / "out")
+    names = {path.name for path in files}
+    assert names >= {"compact.pt", "compact.onnx.zip", "compact.pt2", "compact.triton.zip"}
 
 
 def test_all_results_under_their_names(tmp_path: Path) -> None:

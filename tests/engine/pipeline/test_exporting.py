@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def result(tmp_path) -> Result:
 def export(result, tmp_path, monkeypatch):
     """Carry out exports in formats of `FORMATS`, in real processes."""
 
-    def carry_out(*names: str, seconds: float = 120.0):
+    def carry_out(*names: str, seconds: float = 120.0, result: Result = result):
         known = dict(registry.EXPORTERS)
         for name in set(names) & set(FORMATS):
             (tmp_path / f"test_format_{name}.py").write_text(FORMATS[name])
@@ -102,9 +103,11 @@ def test_one_that_hangs_is_ended(export, result):
 
 
 def test_one_that_computes_otherwise_is_not_delivered(export, result):
-    (report,), artifacts, _ = export("differs")
+    lowered = replace(result, lowering={"scheme": "dynamic_int8"})
+    (report,), artifacts, _ = export("differs", result=lowered)
     assert report.reason == (
-        "its outputs differ by 0.25 of the largest output, and the tolerance is 0.001"
+        "its outputs differ by 0.25 of the largest output, and the tolerance is 0.001; "
+        "the result computes by `dynamic_int8`, this format in floating point"
     )
     assert (report.relative_error, report.tolerance, report.batch) == (0.25, 1e-3, "fixed")
     assert artifacts == []
