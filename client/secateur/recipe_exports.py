@@ -12,7 +12,9 @@ from pydantic import Discriminator, Field, Tag
 
 from secateur.recipe_base import RecipeModel
 
-OtherFormat = Literal["safetensors", "onnx", "pt2", "triton", "libtorch", "secateur"]
+OtherFormat = Literal[
+    "safetensors", "onnx", "pt2", "openvino", "triton", "libtorch", "aot_inductor", "secateur"
+]
 """Formats with an artifact of their own, whose kind has the same name."""
 ExportFormat = Literal["torchscript", OtherFormat]
 """Names of the formats. `torchscript` is the result itself, which is written in any case."""
@@ -53,6 +55,15 @@ class Pt2Export(RecipeModel):
     """Whether the file takes any number of samples: null where that works, `true` or it fails."""
 
 
+class OpenvinoExport(RecipeModel):
+    """OpenVINO's intermediate representation."""
+
+    format: Literal["openvino"]
+    """Graph and weights, as a zip."""
+    weights: Literal["float32", "float16"] = "float32"
+    """Of what precision the stored weights are; `float16` halves the file."""
+
+
 class TritonExport(RecipeModel):
     """A model repository of Triton Inference Server, for its PyTorch backend."""
 
@@ -71,6 +82,13 @@ class LibtorchExport(RecipeModel):
     """Sources, the model and the example, as a zip."""
 
 
+class AotInductorExport(RecipeModel):
+    """A package of AOTInductor: compiled on the worker, for processors like its own."""
+
+    format: Literal["aot_inductor"]
+    """For `torch._inductor.aoti_load_package` and its twin in C++."""
+
+
 class ArchiveExport(RecipeModel):
     """The result in few bytes, for download; `secateur unpack` gives it back."""
 
@@ -86,8 +104,10 @@ _TYPES: dict[str, type[RecipeModel]] = {
     "safetensors": SafetensorsExport,
     "onnx": OnnxExport,
     "pt2": Pt2Export,
+    "openvino": OpenvinoExport,
     "triton": TritonExport,
     "libtorch": LibtorchExport,
+    "aot_inductor": AotInductorExport,
     "secateur": ArchiveExport,
 }
 """The options of every format."""
@@ -113,8 +133,10 @@ Export = Annotated[
     | Annotated[SafetensorsExport, Tag("SafetensorsExport")]
     | Annotated[OnnxExport, Tag("OnnxExport")]
     | Annotated[Pt2Export, Tag("Pt2Export")]
+    | Annotated[OpenvinoExport, Tag("OpenvinoExport")]
     | Annotated[TritonExport, Tag("TritonExport")]
     | Annotated[LibtorchExport, Tag("LibtorchExport")]
+    | Annotated[AotInductorExport, Tag("AotInductorExport")]
     | Annotated[ArchiveExport, Tag("ArchiveExport")],
     Discriminator(_kind, custom_error_type="export_form", custom_error_message=_FORMS),
 ]

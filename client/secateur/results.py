@@ -29,8 +29,10 @@ NAMES = {
     "safetensors": "compact.safetensors",
     "onnx": "compact.onnx",
     "pt2": "compact.pt2",
+    "openvino": "compact.openvino.zip",
     "triton": "compact.triton.zip",
     "libtorch": "compact.libtorch.zip",
+    "aot_inductor": "compact.aoti.pt2",
     "secateur": "compact.secateur",
 }
 """File name of every kind of artifact that is a result (checkpoints are not)."""

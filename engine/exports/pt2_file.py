@@ -38,7 +38,7 @@ def write(request: ExportRequest) -> Exported:
         ExportFailed: torch has no conversion of the graph, or the file does not load and run.
     """
     with torch.no_grad():
-        program, cases, notes = _given(request)
+        program, cases, notes = given(request)
     path = request.folder / "compact.pt2"
     why = "as in the TorchScript file"
     if len(cases) > 1:
@@ -91,7 +91,7 @@ def _exported(
     )
 
 
-def _given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
+def given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
     """What is converted, and the cases as it takes them."""
     if all(isinstance(value, torch.Tensor) for value in request.inputs):
         program = request.program
@@ -102,8 +102,12 @@ def _given(request: ExportRequest) -> tuple[Program, Sequence[Case], list[str]]:
     model = tensor_model(request)
     cases = [Case(case.inputs, tuple(case.expected)) for case in model.cases]
     taken = ", ".join(f"`{name}`" for name in model.inputs)
-    given = ", ".join(f"`{name}`" for name in model.outputs)
-    return model.program, cases, [f"it takes {taken} by position, and gives {given}", *model.notes]
+    results = ", ".join(f"`{name}`" for name in model.outputs)
+    return (
+        model.program,
+        cases,
+        [f"it takes {taken} by position, and gives {results}", *model.notes],
+    )
 
 
 def _error(case: Case, found: Any) -> float:

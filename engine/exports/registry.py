@@ -43,8 +43,10 @@ EXPORTERS = _by_name(
     Exporter("safetensors", "engine.exports.safetensors_file", "compact.safetensors"),
     Exporter("onnx", "engine.exports.onnx_file", "compact.onnx", needs=("onnx", "onnxruntime")),
     Exporter("pt2", "engine.exports.pt2_file", "compact.pt2"),
+    Exporter("openvino", "engine.exports.openvino_ir", "compact.openvino", needs=("openvino",)),
     Exporter("triton", "engine.exports.triton", "compact.triton"),
     Exporter("libtorch", "engine.exports.libtorch", "compact.libtorch"),
+    Exporter("aot_inductor", "engine.exports.aot_inductor", "compact.aoti.pt2"),
     Exporter("secateur", "engine.exports.secateur_archive", "compact.secateur"),
 )
 """All but `torchscript`, which is the result itself."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from secateur.methods.schema import schema_of
 from secateur.recipe_exports import (
+    AotInductorExport,
     ArchiveExport,
     LibtorchExport,
     OnnxExport,
+    OpenvinoExport,
     Pt2Export,
     SafetensorsExport,
     TorchScriptExport,
@@ -71,6 +73,20 @@ EXPORTS: list[Method] = [
         schema=schema_of(Pt2Export),
     ),
     Method(
+        name="openvino",
+        kind="export",
+        summary=(
+            "OpenVINO's intermediate representation, by its reader of TorchScript or, where that "
+            "fails, of ONNX; inputs and results by name, any number of samples where the model "
+            "takes one."
+        ),
+        formula="max |OpenVINO - TorchScript| <= 1e-3 max |TorchScript|; 8e-3 for float16 weights",
+        source="OpenVINO",
+        data="none",
+        cost="seconds; another file of the size of the weights",
+        schema=schema_of(OpenvinoExport),
+    ),
+    Method(
         name="triton",
         kind="export",
         summary=(
@@ -97,6 +113,19 @@ EXPORTS: list[Method] = [
         data="none",
         cost="a minute of compiling where the worker has a C++ compiler; a copy of the file",
         schema=schema_of(LibtorchExport),
+    ),
+    Method(
+        name="aot_inductor",
+        kind="export",
+        summary=(
+            "The ExportedProgram of `pt2`, compiled to a library for the processor of the worker. "
+            "It runs on others that have the same instructions, with the same torch."
+        ),
+        formula="max |library - TorchScript| <= 1e-3 max |TorchScript|",
+        source="AOTInductor, of torch",
+        data="none",
+        cost="a minute of compiling; the worker needs a C++ compiler",
+        schema=schema_of(AotInductorExport),
     ),
     Method(
         name="secateur",

@@ -105,7 +105,11 @@ class Rounded(Normalised):
 @pytest.mark.parametrize("kind", ["shared", "rounded"])
 def test_the_same_losses_as_a_loop_written_by_hand(tmp_path, kind):
     settings = options(
-        epochs=EPOCHS, batch_size=BATCH, keep="last", optimizer={"lr": 0.005}, clip_norm=None
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        keep="last",
+        # Sums over members are long steps; chaos would tell nothing of the sums.
+        optimizer={"lr": 2e-4 if kind == "shared" else 0.005},
     )
     torch.manual_seed(0)
     model = Normalised().eval()
