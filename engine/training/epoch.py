@@ -26,7 +26,7 @@ from engine.training.optimizer import learning_rate
 from engine.training.relief import Relief, seed_of_draws
 from engine.training.run import TrainingObserver, TrainingRun
 from engine.training.state import UnderWay
-from engine.training.step import find_gradients, take_step
+from engine.training.step import take_step
 from engine.training.student import Student
 from engine.training.validation import check_finite
 
@@ -56,28 +56,26 @@ def train_epoch(
     reported = time.monotonic()
     for step in steps:
         torch.manual_seed(seed_of_draws(run, step))
-        if run.world.size == 1:
-            again = partial(samples_of_steps, run, epoch, first=step - epoch * per_epoch)
-            relief = Relief(student, run, judge, observer)
-            samples = relief.find_gradients(step, samples, again)
-        else:
-            # The others would wait for a process that begins its step anew.
-            find_gradients(student, run, judge, next(samples))
+        again = partial(samples_of_steps, run, epoch, first=step - epoch * per_epoch)
+        relief = Relief(student, run, judge, observer)
+        samples = relief.find_gradients(step, samples, again)
         taken = take_step(student, run, step)
         if student.recording is not None:
             student.recording.step(step, lr=taken.rate, norm=taken.norm)
         if time.monotonic() - reported > _REPORT_SECONDS:
-            check_finite(judge.total, run, epoch)
+            if run.world.size == 1:
+                # Clocks differ, and none of several processes may end alone.
+                check_finite(judge.total, run, epoch)
             observer.progress(step + 1, total, "steps")
             reported = time.monotonic()
         if step + 1 < steps.stop and _state_is_due(run):
-            check_finite(judge.total, run, epoch)
             _pause(student)
             sums = run.world.summed(judge.memory())
+            check_finite(float(sums["loss"]), run, epoch)
             observer.step_finished(student.state(run, UnderWay(step + 1, sums)))
     _pause(student)
-    check_finite(judge.total, run, epoch)
     judge.recall(run.world.summed(judge.memory()))
+    check_finite(judge.total, run, epoch)
     observer.progress((epoch + 1) * per_epoch, total, "steps")
     averages = judge.averages()
     for name, value in averages.items():

@@ -71,7 +71,8 @@ def train(
         try:
             _train_and_judge(student, run, epoch, heard)
         except TrainingDiverged as error:
-            if run.world.size > 1 or not student.fall_back(error, run, epoch):
+            # All processes of a run come here together, by the same sums and weights.
+            if not student.fall_back(error, run, epoch):
                 raise
             student.remark(f"training diverged {student.diverged}", heard)
             break

@@ -9,6 +9,13 @@ What the failed attempt left is undone first: gradients, what forward wrote to b
 statistics), what was summed up, and the random generator. Parameters and the optimiser were not
 touched, for they move after all gradients are there; an optimiser that finds no memory for its
 own state ends the run.
+
+Several processes must agree on every attempt, for the gradients of a process that failed would be
+waited for. So in the first steps after a start each finds its own apart from the others; then all
+say whether memory ran out. If it did anywhere, all begin the step anew with the same smaller parts,
+and otherwise exchange their gradients. The first of these steps makes the optimiser's state and the
+second shows that it fits in beside the rest. From then on gradients are exchanged on the way back,
+and memory that runs out ends the run.
 """
 
 from __future__ import annotations
@@ -28,6 +35,9 @@ from engine.training.run import TrainingObserver, TrainingRun
 from engine.training.state import copy_tensors, snapshot
 from engine.training.step import find_gradients
 from engine.training.student import Student
+
+STEPS_APART = 2
+"""Of several processes, after a start."""
 
 Samples = Generator[Iterator[tuple[MicroBatch, Batch]]]
 """The micro-batches of one step after another."""
@@ -49,7 +59,6 @@ class Relief:
         self._run = run
         self._judge = judge
         self._observer = observer
-        self._before = _Before(student, judge)
 
     def find_gradients(self, step: int, samples: Samples, again: Callable[[], Samples]) -> Samples:
         """`find_gradients`, with smaller parts of its batches where memory runs out.
@@ -65,27 +74,43 @@ class Relief:
         Raises:
             OutOfMemory: not even one sample fits, or the program does not run with fewer.
         """
-        student, run = self._student, self._run
+        student, run, world = self._student, self._run, self._run.world
+        apart = world.size > 1 and student.steps_apart < STEPS_APART
+        if world.size > 1 and not apart:
+            find_gradients(student, run, self._judge, next(samples), largest=student.micro_batch)
+            return samples
+        if apart:
+            world.share_buffers(student.forward)
+        before = _Before(student, self._judge)
         largest, failed = student.micro_batch, ""
         while True:
+            ran_out = ""
             try:
-                find_gradients(student, run, self._judge, next(samples), largest=largest)
-                break
+                find_gradients(
+                    student, run, self._judge, next(samples), largest=largest, apart=apart
+                )
             except OutOfMemory as error:
                 # Only its words: it holds the frames, and these hold what memory is full of.
-                failed = error.title
-                if largest == 1:
-                    raise _hopeless(run, f"not even one sample fits: {failed}") from error
+                ran_out = error.title
             except (InputsDoNotFit, ModelRaised, UnsupportedOperator) as error:
                 if not failed:
                     raise
                 fewer = f"with {largest} at a time it does not run: {error.title}"
                 raise _hopeless(run, f"{failed}; and {fewer}") from error
+            ran_out = world.said(ran_out)
+            if not ran_out:
+                break
+            failed = ran_out
+            if largest == 1:
+                raise _hopeless(run, f"not even one sample fits: {failed}")
             samples.close()
             largest = _half(largest, run)
-            self._before.restore(student, self._judge)
+            before.restore(student, self._judge)
             torch.manual_seed(seed_of_draws(run, step))
             samples = again()
+        if apart:
+            world.exchange(student.forward)
+            student.steps_apart += 1
         if largest != student.micro_batch:
             student.micro_batch = largest
             student.remark(

@@ -31,6 +31,7 @@ def find_gradients(
     samples: Iterable[tuple[MicroBatch, Batch]],
     *,
     largest: int | None = None,
+    apart: bool = False,
 ) -> None:
     """Leave in the parameters the gradient of the mean loss over the samples of a step.
 
@@ -40,6 +41,7 @@ def find_gradients(
         judge: gives the loss, and counts it.
         samples: of the step, in micro-batches.
         largest: samples that are run at a time; larger micro-batches are cut. None for no limit.
+        apart: leave the gradients of this process alone, for `World.exchange`.
 
     Raises:
         OutOfMemory: the device cannot hold what the way back needs.
@@ -51,7 +53,7 @@ def find_gradients(
         pieces = [whole] if largest is None else whole.cut(largest)
         before = None if part.counted else judge.memory()
         for batch in pieces:
-            together = part.last and batch is pieces[-1]
+            together = part.last and batch is pieces[-1] and not apart
             with nullcontext() if together else world.apart(student.forward):
                 output = student.precision.run(
                     student.forward, student.memory_format.inputs(batch.inputs)

@@ -54,6 +54,8 @@ class Student:
         under_way: of the next epoch, where a resumed run begins in its midst.
         recording: of the curves; what a state keeps of them it recalls.
         micro_batch: samples that are run at a time; None for whole batches.
+        steps_apart: of this process, whose gradients were exchanged after they were complete (see
+            `engine.training.relief`).
         watch: of the losses.
         good: the last epoch that may be the result, where no validation split chooses one.
         remarks: what the report must tell.
@@ -79,6 +81,7 @@ class Student:
     bits: BitMasks = field(default_factory=BitMasks)
     recording: Recording | None = None
     micro_batch: int | None = None
+    steps_apart: int = 0
     watch: LossWatch = field(default_factory=LossWatch)
     good: Best | None = None
     remarks: list[str] = field(default_factory=list)

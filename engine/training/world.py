@@ -10,6 +10,10 @@ weighs its loss by :math:`N n_r / n` and all end with the gradient of L: the ste
 with the same batch, up to rounding. A micro-batch with fewer than two samples for each process is
 not cut: all of them compute the whole of it, weight 1, and one counts it.
 
+Gradients are exchanged while the way back goes on. A process that failed in its midst would leave
+the others waiting, so where that is to be expected all find their gradients `apart`, say how it
+went, and `exchange` them when nobody failed.
+
 What acts on a batch as a whole acts on each part here: batch statistics of BatchNorm (the running
 ones are those of the first process, which the others are given before every step), and the draws
 of dropout, which are seeded by step and process. A loss that is a mean over other things than
@@ -27,6 +31,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.errors import TrainingDiverged
 from engine.torchscript.program import Program
 
 T = TypeVar("T")
@@ -77,11 +82,24 @@ class World(Protocol):
     def apart(self, forward: Callable[..., Any]) -> AbstractContextManager[None]:
         """Inside, gradients of `forward` are added up and not exchanged yet."""
 
+    def exchange(self, forward: Callable[..., Any]) -> None:
+        """The mean over all processes of gradients that were all found `apart`."""
+
+    def share_buffers(self, forward: Callable[..., Any]) -> None:
+        """Give the others the first process's buffers, as a step that is not `apart` begins."""
+
     def agree(self, decision: bool) -> bool:
         """What the first process decided; the others' own does not count."""
 
+    def said(self, words: str) -> str:
+        """The words of the first process that has any; all must ask."""
+
     def told(self, make: Callable[[], T]) -> T:
-        """What the first process made, which the others wait for."""
+        """What the first process made, which the others wait for.
+
+        Raises:
+            TrainingDiverged: it raised that; so do all of them.
+        """
 
     def summed(self, sums: dict[str, Any]) -> dict[str, Any]:
         """Tensors and numbers added up over all processes; the teacher's state stays as it is."""
@@ -108,9 +126,19 @@ class Alone:
         """Nothing is exchanged anyway."""
         return nullcontext()
 
+    def exchange(self, forward: Callable[..., Any]) -> None:
+        """They are its own."""
+
+    def share_buffers(self, forward: Callable[..., Any]) -> None:
+        """They are its own."""
+
     def agree(self, decision: bool) -> bool:
         """Its own."""
         return decision
+
+    def said(self, words: str) -> str:
+        """Its own."""
+        return words
 
     def told(self, make: Callable[[], T]) -> T:
         """Its own."""
@@ -166,9 +194,35 @@ class Processes:
 
     def apart(self, forward: Callable[..., Any]) -> AbstractContextManager[None]:
         """See `World`; `forward` is what `joined` gave."""
-        if not isinstance(forward, DistributedDataParallel):
-            raise TypeError("the forward of another world")
-        return forward.no_sync()
+        return _joined(forward).no_sync()
+
+    @torch.no_grad()
+    def exchange(self, forward: Callable[..., Any]) -> None:
+        """See `World`; `forward` is what `joined` gave.
+
+        A parameter that some processes have a gradient of gets one in all.
+        """
+        moved = [held for held in _joined(forward).parameters() if held.requires_grad]
+        found = torch.tensor([held.grad is not None for held in moved], dtype=torch.int32)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        for held, somewhere in zip(moved, found.tolist(), strict=True):
+            if somewhere:
+                mine = torch.zeros_like(held) if held.grad is None else held.grad
+                whole = mine.div_(self.size).contiguous()
+                distributed.all_reduce(whole)
+                held.grad = mine.copy_(whole)
+        # The next step shares buffers, as it does behind a step that exchanged on its way.
+        _joined(forward).require_forward_param_sync = True
+
+    @torch.no_grad()
+    def share_buffers(self, forward: Callable[..., Any]) -> None:
+        """See `World`; `forward` is what `joined` gave."""
+        for held in _joined(forward).buffers():
+            shared = held.contiguous()
+            distributed.broadcast(shared, src=0)
+            held.copy_(shared)
+        # Otherwise the forward of a step that begins anew in one process would wait for the others.
+        _joined(forward).require_forward_param_sync = False
 
     def agree(self, decision: bool) -> bool:
         """See `World`."""
@@ -177,10 +231,23 @@ class Processes:
         distributed.broadcast(said, src=0)
         return bool(said)
 
+    def said(self, words: str) -> str:
+        """See `World`."""
+        heard: list[str | None] = [None] * self.size
+        distributed.all_gather_object(heard, words)
+        return next((one for one in heard if one), "")
+
     def told(self, make: Callable[[], T]) -> T:
         """See `World`. What is told is pickled between the processes of one job."""
-        held: list[Any] = [make() if self.rank == 0 else None]
+        held: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                held[0] = make()
+            except TrainingDiverged as error:
+                held[1] = {"title": error.title, "hint": error.hint, "where": error.where}
         distributed.broadcast_object_list(held, src=0)
+        if held[1] is not None:
+            raise TrainingDiverged(**held[1])
         told: T = held[0]
         return told
 
@@ -207,6 +274,12 @@ class Processes:
         if isinstance(value, Mapping):
             return {key: self._sum(item) for key, item in value.items()}
         return value
+
+
+def _joined(forward: Callable[..., Any]) -> DistributedDataParallel:
+    if not isinstance(forward, DistributedDataParallel):
+        raise TypeError("the forward of another world")
+    return forward
 
 
 def _nought(value: Any) -> Any:

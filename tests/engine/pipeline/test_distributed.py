@@ -76,11 +76,22 @@ def test_two_processes_have_the_loss_curve_of_one(run, net, few_digits):
 
 @pytest.mark.exhaustive
 def test_a_fault_of_the_job_is_raised_as_what_it_is(make_job, net, few_digits):
-    wild = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 30}
+    # Decay multiplies weights by 8 at every step, and an epoch has 41 of them.
+    wild = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "batch_size": 4}
     with pytest.raises(TrainingDiverged) as caught:
         compress(make_job(net, recipe(2, **wild), few_digits), Recorder())
     assert caught.value.where == "recipe.stages.1.optimizer.lr"
     assert "lower the learning rate" in caught.value.hint
+
+
+@pytest.mark.exhaustive
+def test_a_loss_that_runs_away_leaves_the_last_good_epoch(run, net, few_digits):
+    wild = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 30}
+    done = run(net, recipe(2, **wild), few_digits)
+    warned = [text for text in done.result.report.verdict.warnings if "diverged" in text]
+    assert len(warned) == 1
+    assert "; the weights are those of epoch" in warned[0]
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights(done).values())
 
 
 @pytest.mark.exhaustive
