@@ -71,7 +71,7 @@ class NothingPruned(EngineError):
 
 
 class NothingQuantised(EngineError):
-    """No layer of the model can take the form that the recipe asks for."""
+    """No weight of the model can take the form that the recipe asks for and be smaller by it."""
 
     type = "nothing-quantized"
 

@@ -16,7 +16,7 @@ from secateur.recipe_quantize import (
 from secateur.report import QuantizationReport, QuantizedLayer
 from torch import Tensor
 
-from engine.errors import EngineError
+from engine.errors import NothingQuantised
 from engine.job import Listener
 from engine.pipeline.bit_choice import choose_bits_of
 from engine.pipeline.checkpoint import JobState
@@ -30,12 +30,6 @@ from engine.quantisation.encoding import Encoding
 from engine.quantisation.packaging import bigger
 from engine.quantisation.quantisable import quantisable
 from engine.torchscript.program import Program
-
-
-class NothingQuantised(EngineError):
-    """No weight would have fewer bits than before."""
-
-    type = "nothing-quantized"
 
 
 @dataclass

@@ -6,8 +6,8 @@ import pytest
 import torch
 from secateur.report import Report
 
+from engine.errors import NothingQuantised
 from engine.pipeline import compress
-from engine.pipeline.quantize import NothingQuantised
 from engine.torchscript.program import Program
 from tests.engine.digits import Recorder
 from tests.engine.pipeline.conftest import prune
