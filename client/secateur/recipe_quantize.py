@@ -75,6 +75,29 @@ class Codebook(StoredOptions):
     """Weights that lose too much by sharing keep their own values; the report names them."""
 
 
+class SparseWeights(StoredOptions):
+    """Pruned weights stored as the places and values of what is left: without loss, unless the
+    values themselves get fewer bits."""
+
+    scheme: Literal["sparse"]
+    bits: Literal[8, 4, 2] | None = None
+    """Of each value that is left, in groups of 64 with a scale; null keeps the values as they
+    are."""
+    shared: Annotated[int, Field(ge=2, le=256)] | None = None
+    """Values that those that are left share, as in a `codebook`; null shares none."""
+
+    @model_validator(mode="after")
+    def _values_are_stored_in_one_way(self) -> Self:
+        if self.bits is not None and self.shared is not None:
+            raise ValueError("`bits` and `shared` both say how values are stored; leave one out")
+        if self.finetune is not None:
+            raise ValueError(
+                "`scheme: sparse` trains nothing; put a `finetune` stage before it, which keeps "
+                "what was pruned at zero, or use `codebook` with `finetune`"
+            )
+        return self
+
+
 class Int8Options(QuantizeOptions):
     """What schemes have that compute in int8, on CPUs."""
 
@@ -193,7 +216,13 @@ class MixedPrecision(StoredOptions):
 
 
 QuantizeStage = Annotated[
-    WeightOnly | Codebook | HalfPrecision | MixedPrecision | DynamicInt8 | StaticInt8,
+    WeightOnly
+    | Codebook
+    | SparseWeights
+    | HalfPrecision
+    | MixedPrecision
+    | DynamicInt8
+    | StaticInt8,
     Field(discriminator="scheme"),
 ]
 

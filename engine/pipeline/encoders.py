@@ -11,6 +11,7 @@ from secateur.recipe_quantize import (
     HalfPrecision,
     MixedPrecision,
     QuantizeOptions,
+    SparseWeights,
     WeightOnly,
 )
 from torch import Tensor
@@ -21,6 +22,7 @@ from engine.quantisation.codebook import codebook_of
 from engine.quantisation.encoding import Encoding
 from engine.quantisation.half import OutOfHalfRange, to_half
 from engine.quantisation.sensitivity import KEEP
+from engine.quantisation.sparse import encode_sparse
 from engine.quantisation.weight_only import encode_weight_only
 
 Encoder = Callable[[str, Tensor, Tensor | None], Encoding | str]
@@ -51,6 +53,8 @@ def encoder_of(stage: QuantizeOptions, seed: int) -> Encoder:
         return lambda name, weight, _mask: to_half(name, weight, kind)
     if isinstance(stage, WeightOnly):
         return _grid(stage, stage.bits)
+    if isinstance(stage, SparseWeights):
+        return _sparse(stage, seed)
     raise TypeError(f"`{type(stage).__name__}` stores no weights")
 
 
@@ -65,7 +69,7 @@ def formats_of(stage: QuantizeOptions) -> list[Format]:
         return own + [str(bits) for bits in (2, 4, 8) if bits > stage.bits] + [KEEP]
     if isinstance(stage, Codebook) and stage.fall_back is not None:
         return [stage.scheme, KEEP]
-    return [stage.scheme] if isinstance(stage, Codebook | HalfPrecision) else []
+    return [stage.scheme] if isinstance(stage, Codebook | HalfPrecision | SparseWeights) else []
 
 
 def encoder_in(stage: QuantizeOptions, form: Format, seed: int) -> Encoder:
@@ -75,6 +79,26 @@ def encoder_in(stage: QuantizeOptions, form: Format, seed: int) -> Encoder:
     if isinstance(stage, WeightOnly | MixedPrecision):
         return _grid(stage, cast(Literal[8, 4, 2, 1], int(form)))
     return encoder_of(stage, seed)
+
+
+_GROUP = 64
+"""Values that are left share a scale in groups of this many."""
+
+
+def _sparse(stage: SparseWeights, seed: int) -> Encoder:
+    def sparse(name: str, weight: Tensor, _mask: Tensor | None) -> Encoding | str:
+        if not bool((weight == 0).any()):
+            return "no weight of it is zero; prune it before, with `granularity: element` or `n_m`"
+
+        def values(left: Tensor) -> Encoding:
+            if stage.bits is not None:
+                return encode_weight_only(left, bits=stage.bits, group_size=_GROUP, name=name)
+            return codebook_of(name, left, size=stage.shared or 2, seed=seed)
+
+        fewer = stage.bits is not None or stage.shared is not None
+        return encode_sparse(weight, encode=values if fewer else None, name=name)
+
+    return sparse
 
 
 def _grid(stage: WeightOnly | MixedPrecision, bits: Literal[8, 4, 2, 1]) -> Encoder:

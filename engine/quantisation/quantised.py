@@ -15,9 +15,12 @@ from engine.quantisation.half import Half
 from engine.quantisation.half_lowering import HalfLowering
 from engine.quantisation.int8.lowerings import DynamicInt8, StaticInt8
 from engine.quantisation.lowering import Lowering
+from engine.quantisation.sparse import Sparse
 from engine.quantisation.weight_only import WeightOnly
 
-_SCHEMES: dict[str, type[Encoding]] = {kind.scheme: kind for kind in (WeightOnly, Codebook, Half)}
+_SCHEMES: dict[str, type[Encoding]] = {
+    kind.scheme: kind for kind in (WeightOnly, Codebook, Half, Sparse)
+}
 _LOWERINGS: dict[str, type[Lowering]] = {
     kind.scheme: kind for kind in (HalfLowering, DynamicInt8, StaticInt8)
 }

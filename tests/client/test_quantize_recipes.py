@@ -66,3 +66,9 @@ def test_int8_trains_on_what_it_can_name() -> None:
     assert "dropout" in refusal([stage | {"finetune": {"dropout": "rescale"}}])
     features = {"distillation": {"features": [{"layer": "layer2"}]}}
     assert "features" in refusal([stage | {"finetune": features}])
+
+
+def test_sparse_values_are_stored_in_one_way_and_not_trained() -> None:
+    sparse = {"stage": "quantize", "scheme": "sparse"}
+    assert "leave one out" in refusal([sparse | {"bits": 4, "shared": 16}])
+    assert "before it" in refusal([sparse | {"finetune": {"epochs": 1}}])

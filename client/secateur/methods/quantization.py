@@ -8,6 +8,7 @@ from secateur.recipe_quantize import (
     DynamicInt8,
     HalfPrecision,
     MixedPrecision,
+    SparseWeights,
     StaticInt8,
     WeightOnly,
 )
@@ -42,6 +43,21 @@ QUANTIZATION: list[Method] = [
             ],
             scheme="weight_only",
         ),
+    ),
+    Method(
+        name="sparse",
+        kind="quantization",
+        summary=(
+            "Pruned weights stored by what is left of them: a bit for each weight, or the lengths "
+            "of the runs of zeros between values, whichever is smaller; and the values, in "
+            "floating point (no bit of the model changes), in few bits, or shared."
+        ),
+        formula="n + k t bits with a mask, (k + f) (r + t) with runs of r bits, for n weights, k "
+        "left, values of t bits and f fillers in longer runs",
+        source="Han, Mao & Dally 2016, Deep Compression (ICLR), section 2",
+        data="none",
+        cost="one pass over the weights; at each use, a prefix sum and a scatter",
+        schema=schema_of(SparseWeights, ["bits", "shared", "decode", "exclude"], scheme="sparse"),
     ),
     Method(
         name="codebook",

@@ -143,3 +143,36 @@ def test_pruned_weights_share_values_in_a_smaller_file(run, lenet, decode):
     if decode == "at_load":
         weight = loaded.fc1.weight
         assert len(weight.unique()) <= 16
+
+
+def test_what_pruning_left_is_stored_without_loss(run, lenet):
+    stages = [
+        prune(granularity="element", allocation={"amount": 0.9, "scope": "global"}),
+        {"stage": "quantize", "scheme": "sparse"},
+    ]
+    done = run(lenet, {"inputs": INPUTS, "stages": stages})
+    report = done.result.report
+    (stored,) = report.quantization
+    assert stored.output_error == 0
+    assert report.after.file_bytes < 0.35 * report.before.file_bytes
+    bits = {layer.name: layer.bits for layer in stored.layers if layer.form == "encoded"}
+    assert bits
+    assert all(2 < found < 10 for found in bits.values())
+
+
+def test_what_pruning_left_may_share_values(run, lenet):
+    stages = [
+        prune(granularity="element", allocation={"amount": 0.9, "scope": "global"}),
+        {"stage": "quantize", "scheme": "sparse", "shared": 16, "decode": "at_use"},
+    ]
+    done = run(lenet, {"inputs": INPUTS, "stages": stages})
+    report = done.result.report
+    assert report.after.file_bytes < 0.25 * report.before.file_bytes
+    assert report.after.nonzero_parameters <= report.stages[0].nonzero_parameters
+
+
+def test_nothing_pruned_is_nothing_to_store_sparsely(make_job, lenet):
+    job = make_job(lenet, {"inputs": INPUTS, "stages": [{"stage": "quantize", "scheme": "sparse"}]})
+    with pytest.raises(NothingQuantised) as caught:
+        compress(job, Recorder())
+    assert "prune it before" in caught.value.hint
