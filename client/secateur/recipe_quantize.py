@@ -15,6 +15,16 @@ Decode = Literal["at_load", "at_use"]
 """When stored weights become numbers again."""
 
 
+GroupSize = Annotated[int, Field(ge=2, le=65_536)] | Literal["auto"] | None
+
+
+def group_size_of(stage: WeightOnly | MixedPrecision, bits: int) -> int | None:
+    """Weights that share a scale in these bits; None for whole channels."""
+    if stage.group_size == "auto":
+        return None if bits == 8 else 64
+    return stage.group_size
+
+
 class QuantizeOptions(RecipeModel):
     """What every scheme of quantisation has."""
 
@@ -43,8 +53,9 @@ class WeightOnly(StoredOptions):
     scheme: Literal["weight_only"]
     bits: Literal[8, 4, 2, 1] = 8
     """Of each weight. One bit is its sign, times the mean magnitude of its group."""
-    group_size: Annotated[int, Field(ge=2, le=65_536)] | None = 64
-    """Weights of an output channel that share a scale; null gives each channel one scale."""
+    group_size: GroupSize = "auto"
+    """Weights of an output channel that share a scale; null gives each channel one scale. `auto` is
+    null for 8 bits, where finer scales would take more than they win, and 64 for fewer."""
     symmetric: bool = False
     """Grids around zero: no offsets to store, and zero is exact."""
     clip: Literal["none", "mse"] = "none"
@@ -196,8 +207,9 @@ class MixedPrecision(StoredOptions):
     sensitivity: Literal["drift", "loss"] = "drift"
     """What is measured with one weight at a time in each format: the change of the outputs, which
     needs no labels, or the rise of the validation loss."""
-    group_size: Annotated[int, Field(ge=2, le=65_536)] | None = 64
-    """Weights of an output channel that share a scale; null gives each channel one scale."""
+    group_size: GroupSize = "auto"
+    """Weights of an output channel that share a scale; null gives each channel one scale. `auto` is
+    null for 8 bits, where finer scales would take more than they win, and 64 for fewer."""
     symmetric: bool = False
     """Grids around zero: no offsets to store, and zero is exact."""
     clip: Literal["none", "mse"] = "none"

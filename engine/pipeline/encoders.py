@@ -13,6 +13,7 @@ from secateur.recipe_quantize import (
     QuantizeOptions,
     SparseWeights,
     WeightOnly,
+    group_size_of,
 )
 from torch import Tensor
 
@@ -107,7 +108,7 @@ def _grid(stage: WeightOnly | MixedPrecision, bits: Literal[8, 4, 2, 1]) -> Enco
             return encode_weight_only(
                 weight,
                 bits=bits,
-                group_size=stage.group_size,
+                group_size=group_size_of(stage, bits),
                 symmetric=stage.symmetric,
                 clip=stage.clip,
                 keep_zeros=mask is not None,
