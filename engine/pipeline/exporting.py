@@ -87,7 +87,8 @@ def export_all(
         report, artifact = _Export(
             EXPORTERS[name], options_of(export), result, workdir, threads, listener, seconds
         ).carry_out()
-        listener.stage_finished(first_index + index, stage, None)
+        ended = stage if report.state == "made" else f"{stage} failed"
+        listener.stage_finished(first_index + index, ended, None)
         reports.append(report)
         if artifact is not None:
             artifacts.append(artifact)

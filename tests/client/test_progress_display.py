@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.cli.progress import live_line
+from secateur.cli.progress import live_line, stage_line
 
 
 def test_live_values_stand_in_one_line() -> None:
@@ -14,3 +14,10 @@ def test_live_values_stand_in_one_line() -> None:
     }
     assert live_line(values) == "loss 0.1235  lr 0.01  1,234 samples/s  812.0 MB"
     assert live_line({"live/loss": 2.0}) == "loss 2"
+
+
+def test_a_stage_says_what_it_measured_or_how_it_ended() -> None:
+    measured = {"name": "prune", "measurement": {"parameters": 1000, "macs": 2000}}
+    assert stage_line(measured) == "prune: 1,000 parameters, 2,000 MACs"
+    assert stage_line({"name": "export onnx"}) == "export onnx: done"
+    assert stage_line({"name": "export onnx failed"}) == "export onnx failed"

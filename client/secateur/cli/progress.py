@@ -128,4 +128,7 @@ def stage_line(data: dict[str, Any]) -> str:
     for name, value in (measured.get("metrics") or {}).items():
         if name != "accuracy" and value is not None:
             parts.append(f"{METRICS[name].title if name in METRICS else name} {value:.4g}")
-    return f"{data.get('name', 'stage')}: {', '.join(parts) or 'done'}"
+    name = str(data.get("name", "stage"))
+    if not parts and name.endswith(" failed"):
+        return name
+    return f"{name}: {', '.join(parts) or 'done'}"

@@ -91,6 +91,7 @@ def test_a_format_that_cannot_be_made_fails_alone(export, result, name, reason):
     assert artifacts == []
     assert left(result) == ["compact.pt"]
     assert heard.started == [(4, f"export {name}")]
+    assert heard.finished == [(4, f"export {name} failed", None)]
     assert [entry[:2] for entry in heard.finished] == heard.started
 
 
