@@ -84,9 +84,10 @@ bench-finetune: install ## Speed of fine-tuning against an eager loop (half an h
 bench-targets: install ## What is asked of every target and what is reached, milliseconds too (minutes)
 	$(ONE_THREAD) $(BIN)/python -m bench.targets
 
-bench-quantise: install ## Files of weights in few bits, what decoding them costs, perplexity, int8 against onnxruntime (twenty minutes)
+bench-quantise: install ## Files of weights in few bits, what decoding them costs, perplexity, Deep Compression, int8 against onnxruntime (half an hour)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[exports]'
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.perplexity
+	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.deep_compression
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.int8_peer
 
