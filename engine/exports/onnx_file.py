@@ -4,8 +4,8 @@ The graph that is exported takes and gives tensors by name, without the control 
 decide (`engine.exports.tensors`). Where the model takes any number of samples, the first dimension
 of inputs that have one is left open, and the file is run with two numbers of samples; where that
 does not come out, the number is fixed to that of the example, unless the recipe asks for an open
-one. Encoded weights are exported in floating point: `ExportRequest.encodings` says how they are
-stored, for a format with quantised operators.
+one. Encoded weights are exported in floating point. A result in static int8 is exported as it is
+calibrated, with QuantizeLinear and DequantizeLinear (`engine.exports.int8_onnx`).
 
 A message of protobuf holds less than 2 GiB. The weights of a larger model lie in a file beside, and
 both are delivered as a zip.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,8 @@ import torch
 from torch import Tensor
 
 from engine.exports.fresh import run_fresh
+from engine.exports.int8_onnx import int8_tolerance, rounded_of, rounding_error
+from engine.exports.onnx_integers import store_integers
 from engine.exports.request import Exported, ExportFailed, ExportRequest
 from engine.exports.tensors import TensorCase, TensorModel, largest_error, tensor_model
 
@@ -43,8 +46,16 @@ def write(request: ExportRequest) -> Exported:
     """
     wanted = request.options["dynamic_batch"]
     with torch.no_grad():
-        model = tensor_model(request)
-    notes = list(model.notes)
+        rounded = rounded_of(request)
+        model = tensor_model(request, None if rounded is None else rounded.program)
+    tolerance, notes = request.tolerance, list(model.notes)
+    if rounded is not None:
+        with torch.no_grad():
+            rounding = rounding_error(request)
+        allowed = int8_tolerance(model.cases, rounded.output_step, rounding)
+        tolerance = max(tolerance, allowed)
+        notes.append("it computes in int8, with the scales of the TorchScript file")
+    form = _Form(tolerance, int8=rounded is not None)
     open_batch = len(model.cases) > 1 and bool(model.with_samples)
     if wanted and not open_batch:
         raise ExportFailed(
@@ -53,37 +64,49 @@ def write(request: ExportRequest) -> Exported:
         )
     if open_batch and wanted is not False:
         try:
-            return _made(request, model, model.cases, notes)
+            return _made(request, model, form, model.cases, notes)
         except ExportFailed as error:
             if wanted:
                 raise
             notes.append(f"the number of samples is fixed; with an open one: {error.title}")
     elif not open_batch:
         notes.append("the number of samples is fixed, as in the TorchScript file")
-    return _made(request, model, model.cases[:1], notes)
+    return _made(request, model, form, model.cases[:1], notes)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the file computes: how far it may be off, and whether weights are integers."""
+
+    tolerance: float
+    int8: bool
 
 
 def _made(
-    request: ExportRequest, model: TensorModel, cases: Sequence[TensorCase], notes: list[str]
+    request: ExportRequest,
+    model: TensorModel,
+    form: _Form,
+    cases: Sequence[TensorCase],
+    notes: list[str],
 ) -> Exported:
     """Export for these cases, and run them; of more than one, the number of samples is open."""
     any_batch = len(cases) > 1
-    path = _convert(request, model, any_batch=any_batch)
+    path = _convert(request, model, any_batch=any_batch, int8=form.int8)
     error = largest_error(cases, _run(request, path, model, cases))
-    if any_batch and not error <= request.tolerance:
+    if any_batch and not error <= form.tolerance:
         raise ExportFailed(f"its outputs differ by {error:.2g} of the largest output")
     return Exported(
         path=path.parent if len(list(path.parent.iterdir())) > 1 else path,
         verified_by=f"onnxruntime {version('onnxruntime')} on CPU",
         relative_error=error,
-        tolerance=request.tolerance,
+        tolerance=form.tolerance,
         batch_sizes=tuple(case.batch_size for case in cases),
         any_batch=any_batch,
         notes=tuple(notes),
     )
 
 
-def _convert(request: ExportRequest, model: TensorModel, *, any_batch: bool) -> Path:
+def _convert(request: ExportRequest, model: TensorModel, *, any_batch: bool, int8: bool) -> Path:
     folder = request.folder / ("open" if any_batch else "fixed")
     raw = request.folder / f"raw_{folder.name}"
     folder.mkdir()
@@ -104,14 +127,19 @@ def _convert(request: ExportRequest, model: TensorModel, *, any_batch: bool) -> 
         raise ExportFailed(f"torch cannot export it: {_said(error)}") from error
     path = folder / _FILE
     weights = sum(t.numel() * t.element_size() for t in model.program.attributes().values())
-    if weights < LARGEST_MESSAGE:
+    if weights < LARGEST_MESSAGE and not int8:
         (raw / _FILE).replace(path)
     else:
-        # Torch writes a file for each tensor then; here they are one.
+        written = onnx.load(raw / _FILE)
+        if int8:
+            if not store_integers(written):
+                raise ExportFailed("no weight of the file is stored as integers")
+            weights = sum(len(one.raw_data) for one in written.graph.initializer)
+        # Torch writes a file for each tensor of a large model; here they are one.
         onnx.save(
-            onnx.load(raw / _FILE),
+            written,
             path,
-            save_as_external_data=True,
+            save_as_external_data=weights >= LARGEST_MESSAGE,
             all_tensors_to_one_file=True,
             location=f"{_FILE}.data",
             convert_attribute=True,  # weights of the outermost module are constants of nodes

@@ -110,7 +110,7 @@ def _by_onnx(request: ExportRequest, model: TensorModel) -> Exported:
     folder = request.folder / "onnx"
     folder.mkdir(exist_ok=True)
     options = {"opset": 17, "dynamic_batch": None}
-    made = onnx_file.write(replace(request, folder=folder, options=options))
+    made = onnx_file.write(replace(request, folder=folder, options=options, lowering=None))
     file = made.path if made.path.is_file() else next(made.path.glob("*.onnx"))
     reader = FrontEndManager().load_by_framework("onnx")
     try:

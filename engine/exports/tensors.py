@@ -59,13 +59,17 @@ class TensorModel:
         ]
 
 
-def tensor_model(request: ExportRequest) -> TensorModel:
+def tensor_model(request: ExportRequest, program: Program | None = None) -> TensorModel:
     """The model of a request, with tensors alone.
+
+    Args:
+        request: whose TorchScript file gives the results to compare with.
+        program: that is exported in the place of the request's.
 
     Raises:
         UnsupportedOperator: an argument or a result has no place among tensors.
     """
-    flat = flatten(request.program, request.inputs, request.cases[0].expected)
+    flat = flatten(program or request.program, request.inputs, request.cases[0].expected)
     cases = tuple(
         TensorCase(tuple(tensors_in(list(case.inputs))), tensors_in([case.expected]))
         for case in request.cases

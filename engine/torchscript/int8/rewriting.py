@@ -41,6 +41,7 @@ class WeightStore:
         self.fields: list[dict[str, Any]] = []
         self._known: dict[Any, int] = {}
         self._codes: dict[tuple[Any, ...], CodedWeight] = {}
+        self._names: dict[int, str] = {}
         self._alive: list[Tensor] = []
 
     def code(self, weight: Operand) -> CodedWeight:
@@ -49,7 +50,12 @@ class WeightStore:
         if key not in self._codes:
             self._codes[key] = code_channels(weight.tensor, weight.name)
             self._alive.append(weight.tensor)
+            self._names[id(self._codes[key])] = weight.name
         return self._codes[key]
+
+    def name(self, coded: CodedWeight) -> str:
+        """The first name of a weight whose integers `code` gave."""
+        return self._names[id(coded)]
 
     def stored(self, weight: Operand) -> int:
         """The number of a weight that computes in floating point and is stored as integers."""
@@ -100,7 +106,7 @@ class Rewriting:
         }
         self.store = store
         self.operands = Operands(program, graph)
-        self._reads: set[int] = set()
+        self._reads: dict[int, int] = {}
 
     def weight(self, value: Any, dims: int | None = None) -> Operand:
         """The weight that an operand is.
@@ -128,8 +134,12 @@ class Rewriting:
         node.s_("name", field_of(number))
         node.output().setType(self.store.kind(number))
         node.insertBefore(before)
-        self._reads.add(node.output().unique())
+        self._reads[node.output().unique()] = number
         return node.output()
+
+    def number_read(self, value: Any) -> int | None:
+        """The number of the packed weight that a value is, or None."""
+        return self._reads.get(value.unique())
 
     def finish(self, place: str, holder: Holder) -> None:
         """Let the reads go through the module that holds the weights."""
