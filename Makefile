@@ -30,7 +30,7 @@ $(STAMP): constraints.txt pyproject.toml client/pyproject.toml
 	  echo "Name another one, for example: make install PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '$(TORCH)'
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev,exports]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e client -e '.[dev,exports,s3]'
 	@touch $@
 
 demo: install ## Train LeNet-5, compress it through the service, show before and after

@@ -1,146 +1,28 @@
-"""Database records. The database is the truth; broker messages only poke.
-
-Times are UTC. Every object belongs to a tenant. JSON columns hold the client types of
-`secateur.resources` and `secateur.recipe` as plain data.
-"""
+"""Jobs, what happened to them, what they produced, and whose turn is next."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
-    DateTime,
     Float,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
-    text,
 )
-from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from persistence.identifiers import new_id
+from persistence.records.base import Record, identifier, utc_now
 
 LIVE = ("queued", "running", "canceling")
 """Status of jobs that have not ended."""
 SEARCH = "search"
 """The type of jobs that no worker runs: their trials are jobs of their own."""
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database (SQLite drops the zone; this puts it back)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """To UTC, whatever zone the caller used."""
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        """Back to an aware datetime."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def utc_now() -> datetime:
-    """The current time in UTC."""
-    return datetime.now(UTC)
-
-
-class Record(DeclarativeBase):
-    """Base of all records, with constraint names that migrations can refer to."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UtcDateTime,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-    }
-
-
-def _id(prefix: str) -> Mapped[str]:
-    return mapped_column(String(40), primary_key=True, default=lambda: new_id(prefix))
-
-
-def _unique_upload() -> Index:
-    """The same bytes are kept once per tenant; deleted rows do not count."""
-    live = text("deleted_at IS NULL")
-    return Index(None, "tenant_id", "sha256", unique=True, sqlite_where=live, postgresql_where=live)
-
-
-class TenantRecord(Record):
-    """Owner of everything else."""
-
-    __tablename__ = "tenants"
-    id: Mapped[str] = _id("tnt")
-    name: Mapped[str] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-
-
-class ApiKeyRecord(Record):
-    """An API key; only the SHA-256 of the secret is stored."""
-
-    __tablename__ = "api_keys"
-    id: Mapped[str] = _id("key")
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
-    name: Mapped[str] = mapped_column(String(200), default="")
-    prefix: Mapped[str] = mapped_column(String(16))
-    secret_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    revoked_at: Mapped[datetime | None]
-
-
-class ModelRecord(Record):
-    """An uploaded TorchScript model."""
-
-    __tablename__ = "models"
-    id: Mapped[str] = _id("mdl")
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
-    name: Mapped[str] = mapped_column(String(200), default="")
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    status: Mapped[str] = mapped_column(String(16), default="uploaded")
-    error: Mapped[dict[str, Any] | None]
-    info: Mapped[dict[str, Any] | None]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    deleted_at: Mapped[datetime | None]
-    """When its owner deleted it: the bytes are gone, the row stays for the jobs that name it."""
-    __table_args__ = (_unique_upload(),)
-
-
-class DatasetRecord(Record):
-    """An uploaded dataset."""
-
-    __tablename__ = "datasets"
-    id: Mapped[str] = _id("dst")
-    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
-    name: Mapped[str] = mapped_column(String(200), default="")
-    sha256: Mapped[str] = mapped_column(String(64), index=True)
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    format: Mapped[str] = mapped_column(String(16))
-    tensors: Mapped[list[Any]]
-    splits: Mapped[dict[str, Any]]
-    created_at: Mapped[datetime] = mapped_column(default=utc_now)
-    deleted_at: Mapped[datetime | None]
-    """When its owner deleted it: the bytes are gone, the row stays for the jobs that name it."""
-    __table_args__ = (_unique_upload(),)
 
 
 class JobRecord(Record):
@@ -151,7 +33,7 @@ class JobRecord(Record):
     """
 
     __tablename__ = "jobs"
-    id: Mapped[str] = _id("job")
+    id: Mapped[str] = identifier("job")
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
     type: Mapped[str] = mapped_column(String(16))
     status: Mapped[str] = mapped_column(String(16), default="queued")
@@ -171,11 +53,27 @@ class JobRecord(Record):
     """The upload that is the loss."""
     metric_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)
     """The upload that is the metric."""
+    retry_of_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    """The ended job that this one tries again, from its last checkpoint."""
     recipe: Mapped[dict[str, Any] | None]
     device: Mapped[str] = mapped_column(String(8), default="auto")
     queue: Mapped[str] = mapped_column(String(8))
     stage: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[dict[str, Any] | None]
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    """Within the tenant's own jobs; the highest first."""
+    deadline: Mapped[datetime | None]
+    """When the job must have ended; it is `expired` otherwise."""
+    max_wait_seconds: Mapped[int | None] = mapped_column(Integer)
+    """How long it may wait in the queue, all waits together."""
+    max_run_seconds: Mapped[int | None] = mapped_column(Integer)
+    """How long it may run, all attempts together."""
+    waited_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    """Of waits that have ended."""
+    ran_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    """Of attempts that have ended."""
+    clock_started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    """When the present wait or attempt began."""
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
@@ -200,6 +98,8 @@ class JobRecord(Record):
         Index(None, "parent_id", "trial_number", unique=True),
         Index(None, "status", "queue", "id"),
         Index(None, "status", "lease_expires_at"),
+        Index(None, "tenant_id", "queue", "status", "priority", "id"),
+        Index(None, "status", "deadline"),
     )
 
 
@@ -261,7 +161,7 @@ class ArtifactRecord(Record):
     """A file a job produced; its bytes lie in the artifact store under `sha256`."""
 
     __tablename__ = "artifacts"
-    id: Mapped[str] = _id("art")
+    id: Mapped[str] = identifier("art")
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"), index=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(String(16))
@@ -282,3 +182,31 @@ class OutboxRecord(Record):
     queue: Mapped[str] = mapped_column(String(8))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     sent_at: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class QueueShareRecord(Record):
+    """One tenant's turn in one queue: stride scheduling, all tenants with the same weight."""
+
+    __tablename__ = "queue_shares"
+    tenant_id: Mapped[str] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    queue: Mapped[str] = mapped_column(String(8), primary_key=True)
+    waiting: Mapped[int] = mapped_column(Integer, default=0)
+    """Jobs of the tenant in the queue that no worker has."""
+    used_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    """What the tenant has had of the queue; the least is served next."""
+    __table_args__ = (Index(None, "queue", "used_seconds"),)
+
+
+class WorkerRecord(Record):
+    """A worker process, as it last said it was."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    """Its name as owner of leases."""
+    queues: Mapped[list[Any]]
+    sandbox: Mapped[dict[str, Any]]
+    """What its runners are contained by."""
+    started_at: Mapped[datetime] = mapped_column(default=utc_now)
+    seen_at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
