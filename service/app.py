@@ -25,8 +25,9 @@ from service.models.endpoints import router as models
 from service.openapi import describe
 from service.problems import handlers
 from service.request_guard import RequestGuard
+from service.resumable_uploads.endpoints import router as uploads
 
-ROUTERS = (models, datasets, jobs, artifacts, methods, limits, api_keys, health)
+ROUTERS = (models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
