@@ -25,8 +25,9 @@ from service.models.endpoints import router as models
 from service.openapi import describe
 from service.problems import handlers
 from service.request_guard import RequestGuard
+from service.webhooks.endpoints import router as webhooks
 
-ROUTERS = (models, datasets, jobs, artifacts, methods, limits, api_keys, health)
+ROUTERS = (models, datasets, jobs, artifacts, methods, limits, api_keys, webhooks, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

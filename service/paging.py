@@ -28,6 +28,8 @@ def _cursor(prefix: str) -> Any:
 ModelCursor = Annotated[str | None, _cursor("mdl")]
 DatasetCursor = Annotated[str | None, _cursor("dst")]
 JobCursor = Annotated[str | None, _cursor("job")]
+WebhookCursor = Annotated[str | None, _cursor("whk")]
+DeliveryCursor = Annotated[str | None, _cursor("msg")]
 ApiKeyCursor = Annotated[str | None, _cursor("key")]
 
 R = TypeVar("R")
