@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     max_job_seconds: int = Field(default=24 * 3600, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_wait_seconds: int = 60
+    idempotency_seconds: int = Field(default=24 * 3600, ge=60)
+    """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     """How often a worker renews its lease and looks for a cancel."""

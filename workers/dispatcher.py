@@ -27,6 +27,7 @@ from persistence.job_queue import Poke, any_unsent, mark_sent, unsent
 from persistence.settings import settings
 from workers.app import QUEUES, RUN_JOB, app
 from workers.blob_sweep import sweep_blobs
+from workers.expiry import expire_once
 from workers.logs import configure_logs
 from workers.reconciler import reconcile_once
 from workers.webhooks.courier import Courier, forget_old_deliveries
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 _BATCH = 100
 _LONGEST_PAUSE = 10.0
 _SWEEP_SECONDS = 3600.0
+_EXPIRE_SECONDS = 60.0
 
 
 def dispatch_once(database: Database, celery: Celery) -> int:
@@ -117,6 +119,7 @@ def main() -> None:
         loop.append(
             Repeated("reconcile", lambda: reconcile_once(db, config), config.reconcile_seconds)
         )
+        loop.append(Repeated("expire", lambda: expire_once(db, config), _EXPIRE_SECONDS))
         loop.append(Repeated("sweep", lambda: sweep_blobs(db, artifact_store()), _SWEEP_SECONDS))
         loop.append(
             Repeated("forget deliveries", lambda: forget_old_deliveries(db, config), _SWEEP_SECONDS)
