@@ -16,10 +16,12 @@ from secateur.resources import (
 
 from service import examples
 from service.context import BackendOf, CallerOf
+from service.idempotency import OnceOf
 from service.paging import DeliveryCursor, Limit, WebhookCursor
 from service.problems.documentation import problems
 from service.problems.nul import refuse_nul
 from service.webhooks import service
+from service.webhooks.receiver_url import check_url
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -31,11 +33,15 @@ _NEW_SECRET = {**examples.WEBHOOK, "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspo
     status_code=201,
     responses={
         201: examples.created("The webhook; `secret` is shown this once.", _NEW_SECRET),
-        **problems(400, 401, 413, 415, 422),
+        **problems(400, 401, 409, 413, 415, 422),
     },
 )
 def create_webhook(
-    request: WebhookCreate, response: Response, caller: CallerOf, backend: BackendOf
+    request: WebhookCreate,
+    response: Response,
+    caller: CallerOf,
+    backend: BackendOf,
+    once: OnceOf,
 ) -> Webhook:
     """Have the server tell a URL when jobs end and models are judged.
 
@@ -43,10 +49,14 @@ def create_webhook(
     for three days until they are answered with a 2xx.
     """
     refuse_nul(request)
-    created = service.create(backend, caller.tenant_id, request)
-    response.headers["Location"] = f"/v1/webhooks/{created.id}"
+    check_url(request.url, backend.settings.webhook_allowed_networks)
     response.headers["Cache-Control"] = "no-store"
-    return created
+    return once.create(
+        Webhook,
+        request,
+        lambda session: service.create(session, caller.tenant_id, request),
+        collection="/v1/webhooks",
+    )
 
 
 @router.get("", responses={200: examples.page(examples.WEBHOOK), **problems(401, 422)})

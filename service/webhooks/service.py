@@ -33,18 +33,16 @@ class WebhookDisabled(ProblemError):
     title = "The webhook is switched off"
 
 
-def create(backend: Backend, tenant_id: str, request: WebhookCreate) -> Webhook:
-    """A new webhook, with its secret."""
-    check_url(request.url, backend.settings.webhook_allowed_networks)
-    with backend.database.session() as session:
-        record = subscriptions.add(
-            session,
-            tenant_id=tenant_id,
-            url=request.url,
-            event_types=request.event_types,
-            description=request.description,
-        )
-        return _with_secret(record)
+def create(session: Session, tenant_id: str, request: WebhookCreate) -> Webhook:
+    """A new webhook, with its secret; its URL was checked."""
+    record = subscriptions.add(
+        session,
+        tenant_id=tenant_id,
+        url=request.url,
+        event_types=request.event_types,
+        description=request.description,
+    )
+    return _with_secret(record)
 
 
 def get(backend: Backend, tenant_id: str, webhook_id: str) -> Webhook:

@@ -41,6 +41,20 @@ def test_made_read_changed_deleted(sql_api: Api) -> None:
         assert session.get_one(WebhookRecord, made["id"]).secret == ""
 
 
+def test_a_repeated_request_makes_one(sql_api: Api) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first, again = (
+        sql_api.client.post("/v1/webhooks", json={"url": URL}, headers=headers) for _ in range(2)
+    )
+    assert first.json() == again.json()
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert first.headers["Location"] == again.headers["Location"]
+    other = sql_api.client.post("/v1/webhooks", json={"url": f"{URL}/2"}, headers=headers)
+    assert other.status_code == 409
+    assert len(sql_api.client.get("/v1/webhooks").json()["data"]) == 1
+
+
 def test_rotation_gives_a_new_secret_and_keeps_the_old_for_a_while(api: Api) -> None:
     made = create(api)
     path = f"/v1/webhooks/{made['id']}"
