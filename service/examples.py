@@ -174,6 +174,43 @@ API_KEY: dict[str, Any] = {
     "secret": None,
 }
 
+WEBHOOK: dict[str, Any] = {
+    "id": "whk_06av9c6h1j2k3m4n5p6q7r8s9t",
+    "url": "https://ci.example.com/hooks/secateur",
+    "description": "pipeline",
+    "event_types": ["job.succeeded", "job.failed"],
+    "enabled": True,
+    "failing_since": None,
+    "previous_secret_expires_at": None,
+    "created_at": _TIME,
+    "secret": None,
+}
+
+DELIVERY: dict[str, Any] = {
+    "id": "msg_06av9c7a1b2c3d4e5f6g7h8j9k",
+    "webhook_id": WEBHOOK["id"],
+    "event_type": "job.succeeded",
+    "status": "delivered",
+    "payload": {
+        "type": "job.succeeded",
+        "timestamp": _TIME,
+        "data": {"id": _JOB_ID, "status": "succeeded"},
+    },
+    "attempts": [
+        {
+            "number": 1,
+            "status_code": 204,
+            "error": "",
+            "response": "",
+            "elapsed_ms": 38,
+            "created_at": _TIME,
+        }
+    ],
+    "next_attempt_at": None,
+    "created_at": _TIME,
+    "delivered_at": _TIME,
+}
+
 METHOD: dict[str, Any] = {
     "name": "l1_norm",
     "kind": "criterion",
