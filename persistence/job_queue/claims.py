@@ -14,6 +14,7 @@ from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import poke
 from persistence.job_queue.tokens import Claim, fence
 from persistence.records import SEARCH, JobRecord, utc_now
+from persistence.webhooks.announcements import announce_end
 
 __all__ = ["Claim", "RenewResult", "claim", "database_time", "holds", "release", "renew"]
 
@@ -124,6 +125,8 @@ def release(session: Session, held: Claim, reason: str) -> bool:
         .values(**values, version=JobRecord.version + 1)
         .execution_options(synchronize_session=False)
     )
+    if status.status == "canceling":
+        announce_end(session, held.job_id)
     return True
 
 
