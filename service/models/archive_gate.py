@@ -17,7 +17,7 @@ from secateur.resources import FieldProblem
 
 from service.models.canonical_archive import write_archive
 from service.models.operators import MAX_FINDINGS, Finding
-from service.models.program import ProgramRefused, read_program
+from service.models.program import VERSIONS, ProgramRefused, read_program
 from service.problems import ProblemError
 from service.uploads.zip_check import (
     ZipLimits,
@@ -29,7 +29,7 @@ from service.uploads.zip_check import (
 _SAVE = (
     "Make one with `torch.jit.script(model).save(path)` or `torch.jit.trace(model, x).save(path)`."
 )
-_REQUIRED = ("data.pkl", "constants.pkl", "version")
+_REQUIRED = ("data.pkl", "constants.pkl")
 
 
 class NotTorchScript(ProblemError):
@@ -134,6 +134,8 @@ def _below_root(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             hint=_SAVE,
         )
     missing = [name for name in _REQUIRED if name not in entries]
+    if not any(name in entries for name in VERSIONS):
+        missing.append("version")
     if not has_code:
         missing.append("code/")
     if missing:

@@ -108,20 +108,21 @@ def defined_methods(source: str) -> set[str]:
 
 
 def refused_operators(
-    source: str, file: str, methods: frozenset[str] = frozenset()
+    source: str, file: str, methods: frozenset[str] | None = None
 ) -> list[Finding]:
     """Every refused operator in one code file, in the order of lines.
 
     Args:
         source: the code.
         file: its name, for the findings.
-        methods: names of methods that any file of the archive defines.
+        methods: names of methods that any file of the archive defines; left out, those of this one.
 
     Raises:
         CodeUnreadable: the source is not what torch's serialiser writes.
     """
     found: dict[tuple[int, str], Finding] = {}
-    reading = _Reading(file, methods)
+    known = frozenset(defined_methods(source)) if methods is None else methods
+    reading = _Reading(file, known)
     for statement in definitions(source):
         for finding in reading.statement(statement):
             found.setdefault((finding.line, finding.operator), finding)

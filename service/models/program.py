@@ -28,6 +28,7 @@ MAX_CODE_BYTES = 16 * 2**20
 MAX_PICKLE_BYTES = 64 * 2**20
 _CODE = re.compile(r"code/[A-Za-z0-9_/]+\.py")
 _VERSION = re.compile(rb"([1-9][0-9]?)\n?")
+VERSIONS = (".data/version", "version")
 _PICKLES = ("constants.pkl", "data.pkl")
 _FOLDERS = {"constants.pkl": "constants", "data.pkl": "data"}
 
@@ -80,14 +81,16 @@ def read_program(
     Raises:
         ProgramRefused: a record breaks a rule.
     """
-    version = _VERSION.fullmatch(_read(archive, entries, "version", 16))
+    # torch from 1.12 on looks at the first of these first, and writes it for operators of late
+    version_name = next(name for name in VERSIONS if name in entries)
+    version = _VERSION.fullmatch(_read(archive, entries, version_name, 16))
     if version is None:
-        raise ProgramRefused("The record `version` holds no version.")
+        raise ProgramRefused(f"The record `{version_name}` holds no version.")
     if "byteorder" in entries and _read(archive, entries, "byteorder", 16) != b"little":
         raise ProgramRefused(
             "The weights are written in big-endian order.", "Save the model on another machine."
         )
-    records = [Record("version", version[1] + b"\n"), Record("byteorder", b"little")]
+    records = [Record(version_name, version[1] + b"\n"), Record("byteorder", b"little")]
     budget = MAX_OPCODES
     pickles: dict[str, PickleContent] = {}
     weights: list[Record] = []
