@@ -22,6 +22,7 @@ from persistence.database import Database
 from persistence.job_queue import Claim, add_artifact, claim, finish, poke_again, release
 from persistence.settings import Settings
 from workers import endings
+from workers.bounds import bounds
 from workers.draining import Drain
 from workers.endings import Ending
 from workers.inputs import InputMissing, prepare
@@ -29,8 +30,11 @@ from workers.lease import LeaseKeeper
 from workers.messages import Malformed, Produced
 from workers.recording import Recorder
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
+from workers.sandbox.choice import Containment, contain
+from workers.sandbox.launch import NotContained
 from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
 from workers.search.coordinator import advance
+from workers.usage import UsageWatch
 
 log = structlog.get_logger()
 
@@ -55,6 +59,7 @@ class Supervisor:
         drain: the worker's wish to stop.
         command: the runner's command line; tests put misbehaving ones here.
         grace_seconds: time between SIGTERM and SIGKILL.
+        containment: of runners; the best that the settings and the machine allow when left out.
     """
 
     owner: str
@@ -64,6 +69,7 @@ class Supervisor:
     drain: Drain = field(default_factory=Drain)
     command: Sequence[str] = RUNNER
     grace_seconds: float = 3.0
+    containment: Containment | None = None
 
     def run(self, job_id: str) -> Outcome:
         """Run a job if it still waits; returns how the attempt ended. A search is carried on by as
@@ -114,9 +120,15 @@ class Supervisor:
         environment = runner_environment(
             scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
         )
-        with RunnerProcess(scratch.job_file, scratch, environment, self.command) as runner:
+        level = (self.containment or contain(self.settings.sandbox)).level
+        limited = bounds(self.settings, instructions, level)
+        if limited.loopback and level == "kernel":
+            return endings.NEEDS_NAMESPACES
+        with RunnerProcess(scratch, environment, limited, self.command) as runner:
+            on_cpu = instructions.device == "cpu"
+            usage = UsageWatch(self.settings, runner.pid, scratch.root, on_cpu=on_cpu)
             try:
-                stop = self._watch(runner, lease, recorder)
+                stop = self._watch(runner, lease, recorder, usage)
                 if stop is endings.LOST:
                     return stop
                 if stop is not None:
@@ -125,15 +137,24 @@ class Supervisor:
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
-        return stop or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+            return stop or self._end_of(runner, recorder)
+
+    @staticmethod
+    def _end_of(runner: RunnerProcess, recorder: Recorder) -> Ending:
+        """What an ended runner's status and words amount to."""
+        try:
+            code = runner.exit_code()
+        except NotContained as fault:
+            return endings.not_contained(str(fault))
+        return endings.from_exit(code, recorder.result, recorder.failure)
 
     def _watch(
-        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder
+        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, usage: UsageWatch
     ) -> Ending | None:
         """Listen until the runner ended by itself (None) or must be stopped."""
         started = time.monotonic()
         while not runner.poll_end():
-            stop = self._reason_to_stop(lease, started)
+            stop = self._reason_to_stop(lease, started) or usage.excess()
             if stop is not None:
                 return stop
             if not self._hear(runner, recorder):

@@ -116,7 +116,8 @@ match arguments.behaviour:
         artifact("out/hostname")
         succeed()
     case "hard-link":
-        os.link(arguments.job, work / "compact.pt")
+        (work / "other").write_text("other")
+        os.link(work / "other", work / "compact.pt")
         artifact("compact.pt")
         succeed()
     case "pipe":
