@@ -140,7 +140,7 @@ def test_bytes_deleted_between_arrival_and_registration(api: Api, model_file: by
         blob = writer.commit()
     api.backend.store.delete(blob.sha256)  # as another tenant's DELETE may
     for register in (models.register, datasets.register):
+        once = Once(api.tenant_id, "POST /", None, Response(), api.backend.database)
         with pytest.raises(UploadInterfered):
-            once = Once(api.tenant_id, "POST /", None, Response(), api.backend.database)
             register(api.backend, api.tenant_id, blob, "", once.of("0" * 64))
     assert nothing_is_left(api)

@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 from pathlib import Path
+from typing import Dict, List  # noqa: UP035
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ LIMITS = ZipLimits(entries=1000, ratio=200, unpacked_bytes=2**30)
 class Shared(torch.nn.Module):
     """Views of one storage, a dictionary, sizes of nothing, and other types."""
 
-    names: dict[str, list[int]]
+    names: Dict[str, List[int]]  # noqa: UP006 - torch.jit wants these
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +38,8 @@ class Shared(torch.nn.Module):
         self.register_buffer("bad", torch.tensor([float("nan"), float("inf")]))
         self.names = {"a": [1, 2], "b": []}
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, list[int]]]:
-        return x + self.rows.sum() + self.columns.sum() + self.wide.sum(), self.names
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.rows.sum() + self.columns.sum() + self.wide.sum() + len(self.names)
 
 
 def quantized() -> bytes:
