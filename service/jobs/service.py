@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from persistence import datasets, job_queue, jobs, models
+from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.jobs.admission import admit, choose_queue
@@ -106,7 +107,7 @@ def _create(
         if idempotency_key is not None:
             made = jobs.find_by_idempotency_key(session, tenant_id, idempotency_key)
             if made is not None and made.request_sha256 == request_sha256:
-                return present(made, jobs.queue_position(session, made)), True
+                return present(made, queue_position(session, made)), True
             if made is not None:
                 raise IdempotencyKeyReused(
                     f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
@@ -150,7 +151,7 @@ def _create(
             idempotency_key=idempotency_key,
             request_sha256=request_sha256,
         )
-        return present(record, jobs.queue_position(session, record)), False
+        return present(record, queue_position(session, record)), False
 
 
 def _locked_model(session: Session, tenant_id: str, model_id: str) -> ModelRecord:
@@ -166,7 +167,7 @@ def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return present(record, jobs.queue_position(session, record))
+        return present(record, queue_position(session, record))
 
 
 async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> Job:
@@ -200,7 +201,8 @@ def list_page(
             metadata=filters.metadata,
             parent_id=filters.parent_id,
         )
-        data = [present(one, jobs.queue_position(session, one)) for one in found.records]
+        places = queue_positions(session, found.records)
+        data = [present(one, places.get(one.id)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
 
 
@@ -211,4 +213,4 @@ def cancel(backend: Backend, tenant_id: str, job_id: str) -> Job:
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
         job_queue.request_cancel(session, record)
-        return present(record, jobs.queue_position(session, record))
+        return present(record, queue_position(session, record))
