@@ -13,7 +13,7 @@ always have jobs waiting, neither gets more seconds of a worker than the other b
 Each row also counts the tenant's waiting and running jobs. Every transition of a job changes the
 row in its own transaction, so the counts are exact. The changes are written when the transaction
 commits, sorted by tenant and queue: shares are locked last, in one order, and for a moment only.
-A claim, which starts from a share, holds it and waits for nothing else. So nobody waits in a
+A claim, which starts from a share, waits for no lock while it holds it. So nobody waits in a
 circle.
 """
 
@@ -89,22 +89,22 @@ def charge(session: Session, job: Standing, seconds: float) -> None:
     _change(session, job.tenant_id, job.queue, used=seconds)
 
 
-def next_tenant(
-    session: Session, queue: str, *, passed_over: Collection[str], wait: bool
-) -> str | None:
+def next_tenant(session: Session, queue: str, *, passed_over: Collection[str]) -> str | None:
     """The tenant whose turn it is, its share locked until the transaction ends.
+
+    Shares that others hold are skipped. Waiting for them here would invite deadlocks: PostgreSQL
+    keeps the lock of a row that it waited for and then found without waiting jobs, and goes on.
 
     Args:
         session: the transaction.
         queue: to take from.
         passed_over: tenants that were tried already.
-        wait: for shares that others hold; they are skipped otherwise.
     """
     query = select(QueueShareRecord.tenant_id).where(QueueShareRecord.queue == queue, has_waiting())
     if passed_over:
         query = query.where(QueueShareRecord.tenant_id.not_in(sorted(passed_over)))
     query = query.order_by(QueueShareRecord.used_seconds, QueueShareRecord.tenant_id).limit(1)
-    return session.execute(query.with_for_update(skip_locked=not wait)).scalar_one_or_none()
+    return session.execute(query.with_for_update(skip_locked=True)).scalar_one_or_none()
 
 
 def any_waiting(session: Session, queue: str, *, passed_over: Collection[str]) -> bool:

@@ -6,6 +6,9 @@ gets it claims the job whose turn it is in that moment.
 
 from __future__ import annotations
 
+import random
+import time
+
 from sqlalchemy import ColumnElement, Select, and_, literal, select
 from sqlalchemy.orm import Session
 
@@ -19,6 +22,9 @@ from persistence.records import LIVE, SEARCH, JobRecord
 
 _MOST_EXPIRED = 100
 """Expired jobs that one claim clears away; the reconciler takes the rest."""
+_PAUSE_SECONDS = 0.005
+_MOST_LOOKS = 400
+"""At shares that others hold; then the poke is passed on."""
 
 ORDER = (JobRecord.priority.desc(), JobRecord.id)
 """Of one tenant's jobs."""
@@ -37,21 +43,21 @@ def claim_next(session: Session, queue: str, owner: str, lease_seconds: float) -
     """Take the job whose turn it is; None when no job waits.
 
     The tenant's share stays locked until the transaction ends, so that each of several workers
-    sees what the others were given. They skip the shares that others hold, and wait for one only
-    where nothing else is left to take and they hold none themselves.
+    sees what the others were given. They skip the shares that others hold, which is for a moment
+    each, and look again where nothing else is left to take.
     """
     passed_over: set[str] = set()
-    expired = 0
-    wait = False
+    expired = looks = 0
     while True:
-        tenant_id = shares.next_tenant(session, queue, passed_over=passed_over, wait=wait)
+        tenant_id = shares.next_tenant(session, queue, passed_over=passed_over)
         if tenant_id is None:
             if not shares.any_waiting(session, queue, passed_over=passed_over):
                 return None
-            if passed_over:
+            looks += 1
+            if passed_over or looks == _MOST_LOOKS:
                 poke_next(session, queue)  # who holds a share must not wait for another
                 return None
-            wait = True
+            time.sleep(random.uniform(0.5, 1.5) * _PAUSE_SECONDS)  # noqa: S311 - to spread out
             continue
         row = session.execute(_first_of(tenant_id, queue)).one_or_none()
         if row is None:
