@@ -29,15 +29,6 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
     )
 
 
-def find_by_idempotency_key(session: Session, tenant_id: str, key: str) -> JobRecord | None:
-    """The job that a request with this key made."""
-    return session.scalar(
-        select(JobRecord)
-        .where(JobRecord.tenant_id == tenant_id, JobRecord.idempotency_key == key)
-        .options(selectinload(JobRecord.artifacts))
-    )
-
-
 def list_page(
     session: Session,
     tenant_id: str,

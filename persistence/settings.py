@@ -9,8 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from persistence.webhooks.addresses import networks
 
 
 class Settings(BaseSettings):
@@ -42,6 +44,14 @@ class Settings(BaseSettings):
     max_job_seconds: int = Field(default=24 * 3600, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_wait_seconds: int = 60
+    upload_part_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Size of the parts that clients are told to send files in."""
+    max_part_bytes: int = Field(default=2**30, ge=1)
+    """Largest part of an upload."""
+    upload_seconds: int = Field(default=7 * 24 * 3600, ge=1)
+    """An upload that is not completed so long after its last part is given up."""
+    idempotency_seconds: int = Field(default=24 * 3600, ge=60)
+    """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     """How often a worker renews its lease and looks for a cancel."""
@@ -54,8 +64,24 @@ class Settings(BaseSettings):
     """Torch threads of a runner; the machine's cores by default."""
     runner_memory_bytes: int | None = None
     runner_file_bytes: int = 16 * 2**30
+    webhook_allowed_networks: str | None = None
+    """Networks that webhooks may call though they are not public, separated by commas, such as
+    `10.1.0.0/16,127.0.0.1/32`; only these may be called without TLS."""
+    webhook_ca_file: Path | None = None
+    """Certificates (PEM) of authorities that webhooks trust besides the public ones."""
+    webhook_timeout_seconds: float = Field(default=15.0, gt=0)
+    """For one attempt: name, connection, request and answer."""
+    webhook_poll_seconds: float = Field(default=1.0, gt=0)
+    webhook_log_days: float = Field(default=30.0, gt=0)
+    """How long settled deliveries are shown."""
     export_formats: str | None = None
     """Formats of exports that the workers can make, separated by commas; all when left out."""
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _networks_are_networks(cls, listed: str | None) -> str | None:
+        networks(listed)  # says at start, not at the first delivery, what is wrong
+        return listed
 
     @property
     def offered_exports(self) -> frozenset[str] | None:

@@ -51,6 +51,32 @@ DATASET: dict[str, Any] = {
     "created_at": _TIME,
 }
 
+UPLOAD_CREATE: dict[str, Any] = {
+    "kind": "model",
+    "name": "resnet152.pt",
+    "bytes": 241_534_976,
+    "sha256": SHA256,
+}
+
+UPLOAD: dict[str, Any] = {
+    "id": "upl_06av9c2t5v6w7x8y9z0a1b2c3d",
+    **UPLOAD_CREATE,
+    "status": "open",
+    "received_bytes": 33_554_432,
+    "received_parts": 2,
+    "part_bytes": 16_777_216,
+    "max_part_bytes": 1_073_741_824,
+    "max_parts": 10_000,
+    "resource_id": None,
+    "error": None,
+    "created_at": _TIME,
+    "expires_at": "2026-01-22T09:30:00Z",
+}
+
+UPLOAD_PART: dict[str, Any] = {"number": 1, "sha256": SHA256, "bytes": 16_777_216}
+
+UPLOAD_COMPLETE: dict[str, Any] = {"parts": [{"number": 1, "sha256": SHA256}]}
+
 RECIPE: dict[str, Any] = {
     "version": 1,
     "stages": [
@@ -146,6 +172,43 @@ API_KEY: dict[str, Any] = {
     "created_at": _TIME,
     "revoked_at": None,
     "secret": None,
+}
+
+WEBHOOK: dict[str, Any] = {
+    "id": "whk_06av9c6h1j2k3m4n5p6q7r8s9t",
+    "url": "https://ci.example.com/hooks/secateur",
+    "description": "pipeline",
+    "event_types": ["job.succeeded", "job.failed"],
+    "enabled": True,
+    "failing_since": None,
+    "previous_secret_expires_at": None,
+    "created_at": _TIME,
+    "secret": None,
+}
+
+DELIVERY: dict[str, Any] = {
+    "id": "msg_06av9c7a1b2c3d4e5f6g7h8j9k",
+    "webhook_id": WEBHOOK["id"],
+    "event_type": "job.succeeded",
+    "status": "delivered",
+    "payload": {
+        "type": "job.succeeded",
+        "timestamp": _TIME,
+        "data": {"id": _JOB_ID, "status": "succeeded"},
+    },
+    "attempts": [
+        {
+            "number": 1,
+            "status_code": 204,
+            "error": "",
+            "response": "",
+            "elapsed_ms": 38,
+            "created_at": _TIME,
+        }
+    ],
+    "next_attempt_at": None,
+    "created_at": _TIME,
+    "delivered_at": _TIME,
 }
 
 METHOD: dict[str, Any] = {

@@ -27,7 +27,10 @@ def _cursor(prefix: str) -> Any:
 
 ModelCursor = Annotated[str | None, _cursor("mdl")]
 DatasetCursor = Annotated[str | None, _cursor("dst")]
+UploadCursor = Annotated[str | None, _cursor("upl")]
 JobCursor = Annotated[str | None, _cursor("job")]
+WebhookCursor = Annotated[str | None, _cursor("whk")]
+DeliveryCursor = Annotated[str | None, _cursor("msg")]
 ApiKeyCursor = Annotated[str | None, _cursor("key")]
 
 R = TypeVar("R")

@@ -1,6 +1,7 @@
-"""`python -m workers.dispatcher [--only dispatch|reconcile]`: pokes go out, lost ones come back.
+"""`python -m workers.dispatcher [--only dispatch|reconcile|deliver]`: pokes go out, lost ones come
+back, webhooks are told.
 
-The reconciling half also deletes files that no row names any longer, once an hour.
+The reconciling part also deletes files that no row names any longer, once an hour.
 
 The dispatcher publishes what the outbox holds and marks it sent afterwards: a crash in between
 sends twice, never not at all. A broker that does not answer is asked again with a growing pause;
@@ -26,14 +27,17 @@ from persistence.job_queue import Poke, any_unsent, mark_sent, unsent
 from persistence.settings import settings
 from workers.app import QUEUES, RUN_JOB, app
 from workers.blob_sweep import sweep_blobs
+from workers.expiry import expire_once
 from workers.logs import configure_logs
 from workers.reconciler import reconcile_once
+from workers.webhooks.courier import Courier, forget_old_deliveries
 
 log = structlog.get_logger()
 
 _BATCH = 100
 _LONGEST_PAUSE = 10.0
 _SWEEP_SECONDS = 3600.0
+_EXPIRE_SECONDS = 60.0
 
 
 def dispatch_once(database: Database, celery: Celery) -> int:
@@ -98,7 +102,9 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m workers.dispatcher")
     parser.add_argument(
-        "--only", choices=["dispatch", "reconcile"], help="do one half; both when left out"
+        "--only",
+        choices=["dispatch", "reconcile", "deliver"],
+        help="do one part; all when left out",
     )
     only = parser.parse_args().only
     configure_logs()
@@ -107,21 +113,32 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     config, db = settings(), database()
     loop: list[Repeated] = []
-    if only != "reconcile":
+    if only in (None, "dispatch"):
         loop.append(Repeated("dispatch", lambda: dispatch_once(db, app), config.dispatch_seconds))
-    if only != "dispatch":
+    if only in (None, "reconcile"):
         loop.append(
             Repeated("reconcile", lambda: reconcile_once(db, config), config.reconcile_seconds)
         )
+        loop.append(
+            Repeated("expire", lambda: expire_once(db, artifact_store(), config), _EXPIRE_SECONDS)
+        )
         loop.append(Repeated("sweep", lambda: sweep_blobs(db, artifact_store()), _SWEEP_SECONDS))
+        loop.append(
+            Repeated("forget deliveries", lambda: forget_old_deliveries(db, config), _SWEEP_SECONDS)
+        )
+    courier = Courier(db, config) if only in (None, "deliver") else None
+    if courier is not None:
+        courier.start()
     log.info("dispatcher ready", only=only)
     while not stop.is_set():
         now = time.monotonic()
         for task in loop:
             if task.due_at <= now:
                 task.run()
-        pause = min(task.due_at for task in loop) - time.monotonic()
+        pause = min((task.due_at for task in loop), default=now + 60) - time.monotonic()
         stop.wait(max(pause, 0.01))
+    if courier is not None:
+        courier.stop()
     db.dispose()
 
 

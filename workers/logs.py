@@ -33,3 +33,5 @@ def configure_logs() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    # it would write down whole URLs, and those of webhooks may hold what only receivers should know
+    logging.getLogger("httpx").setLevel(logging.WARNING)

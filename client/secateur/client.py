@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from secateur import event_stream
+from secateur.answers import pages, parse
 from secateur.discovery import discover
-from secateur.errors import UnexpectedAnswer
 from secateur.recipe import Recipe
 from secateur.report import Report
 from secateur.report_score import ScoreReport
@@ -41,7 +41,6 @@ from secateur.resources import (
     Method,
     Metric,
     Model,
-    Page,
 )
 from secateur.transfer import (
     Progress,
@@ -52,6 +51,7 @@ from secateur.transfer import (
     readable_file,
 )
 from secateur.transport import Transport
+from secateur.webhooks import Webhooks
 
 R = TypeVar("R", bound=BaseModel)
 LONG_POLL_SECONDS = 30
@@ -71,6 +71,7 @@ class Secateur:
 
     def __init__(self, base_url: str | None = None, api_key: str | None = None) -> None:
         self._transport = Transport(discover(base_url, api_key))
+        self.webhooks = Webhooks(self._transport)
 
     @property
     def url(self) -> str:
@@ -198,7 +199,7 @@ class Secateur:
         response = self._transport.request(
             "POST", "/v1/jobs", json=fields, headers={"Idempotency-Key": secrets.token_hex(16)}
         )
-        return _parse(Job, response.content)
+        return parse(Job, response.content)
 
     def job(self, job_id: str, *, wait: float | None = None) -> Job:
         """One job; with `wait`, answers when it has ended or after so many seconds."""
@@ -224,7 +225,7 @@ class Secateur:
     def cancel(self, job: Job | str) -> Job:
         """Ask for a job to stop; a finished one stays as it is."""
         response = self._transport.request("POST", f"/v1/jobs/{_id(job)}/cancel")
-        return _parse(Job, response.content)
+        return parse(Job, response.content)
 
     def wait(
         self,
@@ -324,26 +325,12 @@ class Secateur:
     def _get(self, path: str, kind: type[R], params: dict[str, Any] | None = None) -> R:
         headers = {"Accept": "application/json"}
         response = self._transport.request("GET", path, params=params, headers=headers)
-        return _parse(kind, response.content)
+        return parse(kind, response.content)
 
     def _pages(
         self, path: str, kind: type[R], filters: dict[str, Any], cursor: str = "cursor"
     ) -> Iterator[R]:
-        params = {name: value for name, value in filters.items() if value is not None}
-        while True:
-            response = self._transport.request(
-                "GET", path, params=params, headers={"Accept": "application/json"}
-            )
-            page = _parse(Page[kind], response.content)  # type: ignore[valid-type]
-            yield from page.data
-            if not page.has_more:
-                return
-            if page.next_cursor is None or page.next_cursor == params.get(cursor):
-                raise UnexpectedAnswer(
-                    f"{path} says there is more but not where to go on",
-                    hint="install the SDK version that belongs to the server",
-                )
-            params[cursor] = page.next_cursor
+        return pages(self._transport, path, kind, filters, cursor)
 
     def _upload(
         self,
@@ -367,18 +354,8 @@ class Secateur:
             headers=headers,
             body=lambda: read_chunks(file, progress),
         )
-        return _parse(kind, response.content)
+        return parse(kind, response.content)
 
 
 def _id(resource: Any) -> str:
     return resource if isinstance(resource, str) else str(resource.id)
-
-
-def _parse(kind: type[R], content: bytes) -> R:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        raise UnexpectedAnswer(
-            f"the server's answer does not fit this version of the SDK: {error}",
-            hint="install the SDK version that belongs to the server",
-        ) from error

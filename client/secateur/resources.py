@@ -19,6 +19,10 @@ JobType = Literal["compress", "inspect", "plan", "score", "search"]
 JobStatus = Literal["queued", "running", "canceling", "succeeded", "failed", "canceled", "expired"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "canceled", "expired"})
 ModelStatus = Literal["uploaded", "ready", "rejected"]
+UploadKind = Literal["model", "dataset"]
+UploadStatus = Literal["open", "completing", "completed", "refused", "aborted"]
+MAX_PARTS = 10_000
+"""Of one upload."""
 Device = Literal["auto", "cpu", "cuda"]
 ProducedKind = Literal[
     "model", "report_json", "report_html", "recipe", "masks", "scores", "plot", OtherFormat
@@ -126,6 +130,76 @@ class Dataset(Resource):
     splits: dict[str, int]
     """Samples per split; tokens, where a split is a stream of them."""
     created_at: datetime
+
+
+class UploadCreate(BaseModel):
+    """Body of `POST /v1/uploads`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    kind: UploadKind
+    """What the file becomes."""
+    name: str = Field(default="", max_length=200)
+    bytes: int | None = Field(default=None, ge=1)
+    """Size of the whole file; checked when it is complete."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Of the whole file, in lower-case hexadecimal digits; checked when it is complete."""
+
+
+class Upload(Resource):
+    """A file that arrives in parts."""
+
+    id: str
+    kind: UploadKind
+    name: str
+    status: UploadStatus
+    """`completing` while its parts are put together; `refused` when the file was no such model or
+    dataset."""
+    bytes: int | None
+    """Size of the whole file, if it was announced."""
+    sha256: str | None
+    """Of the whole file, if it was announced."""
+    received_bytes: int
+    received_parts: int
+    part_bytes: int
+    """A good size of parts; any other will do."""
+    max_part_bytes: int
+    max_parts: int
+    resource_id: str | None = None
+    """The model or dataset it became."""
+    error: Problem | None = None
+    """Why it was refused."""
+    created_at: datetime
+    expires_at: datetime
+    """When an open upload is given up, counted from its last part; when one that ended is
+    forgotten."""
+
+
+class UploadPart(Resource):
+    """A part that has arrived."""
+
+    number: int
+    """From 1; the file is its parts in this order."""
+    sha256: str
+    bytes: int
+
+
+class PartReference(BaseModel):
+    """A part as the client knows it."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    number: int = Field(ge=1, le=MAX_PARTS)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class UploadComplete(BaseModel):
+    """Body of `POST /v1/uploads/{id}/complete`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    parts: list[PartReference] | None = Field(default=None, max_length=MAX_PARTS)
+    """All parts, compared with those that arrived; left out, the file is what arrived."""
 
 
 class JobError(Resource):
@@ -356,5 +430,89 @@ class ApiKey(Resource):
     secret: str | None = None
 
 
-for _resource in (Problem, Model, Job):
+WebhookEventType = Literal[
+    "job.succeeded", "job.failed", "job.canceled", "job.expired", "model.ready", "model.rejected"
+]
+
+
+class WebhookCreate(BaseModel):
+    """Body of `POST /v1/webhooks`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    url: str = Field(max_length=2000)
+    """`https://...`; where messages are sent by POST."""
+    event_types: list[WebhookEventType] = Field(default=[], max_length=32)
+    """What to tell; everything when left empty."""
+    description: str = Field(default="", max_length=200)
+
+
+class WebhookUpdate(BaseModel):
+    """Body of `PATCH /v1/webhooks/{id}`; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    url: str | None = Field(default=None, max_length=2000)
+    event_types: list[WebhookEventType] | None = Field(default=None, max_length=32)
+    description: str | None = Field(default=None, max_length=200)
+    enabled: bool | None = None
+    """Switching it on again also forgets since when it failed."""
+
+
+class WebhookRotation(BaseModel):
+    """Body of `POST /v1/webhooks/{id}/rotate-secret`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    grace_seconds: int = Field(default=86_400, ge=0, le=30 * 86_400)
+    """How long messages are signed by the old secret as well."""
+
+
+class Webhook(Resource):
+    """Where the server tells what."""
+
+    id: str
+    url: str
+    description: str
+    event_types: list[WebhookEventType]
+    enabled: bool
+    """False when it was switched off, by its owner or because it took nothing for five days or
+    answered 410."""
+    failing_since: datetime | None
+    """Of the first failure since the last success."""
+    previous_secret_expires_at: datetime | None
+    created_at: datetime
+    secret: str | None = None
+    """`whsec_...`; shown at creation and rotation only."""
+
+
+class DeliveryAttempt(Resource):
+    """One attempt to deliver a message."""
+
+    number: int
+    status_code: int | None
+    """Of the answer; null when there was none."""
+    error: str
+    """Empty when the message was taken."""
+    response: str
+    """The beginning of the answer."""
+    elapsed_ms: int
+    created_at: datetime
+
+
+class Delivery(Resource):
+    """A message for a webhook. `id` is its `webhook-id`, the same at every attempt."""
+
+    id: str
+    webhook_id: str
+    event_type: str
+    status: Literal["pending", "delivered", "failed"]
+    payload: dict[str, Any]
+    attempts: list[DeliveryAttempt]
+    next_attempt_at: datetime | None
+    created_at: datetime
+    delivered_at: datetime | None
+
+
+for _resource in (Problem, Model, Upload, Job):
     _resource.model_rebuild()

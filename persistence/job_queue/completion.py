@@ -17,6 +17,7 @@ from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import poke
 from persistence.job_queue.tokens import Claim, holds
 from persistence.records import ArtifactRecord, JobRecord, ModelRecord
+from persistence.webhooks.announcements import announce_end
 
 Outcome = Literal["succeeded", "failed", "canceled", "expired"]
 RESUMED_FROM = ("checkpoint", "training_state")
@@ -142,6 +143,7 @@ def settle(
         _judge_model(session, row.model_id, error=error, info=result)
     if row.parent_id is not None:
         poke(session, row.parent_id, row.queue)  # the search that this was a trial of goes on
+    announce_end(session, job_id)
 
 
 def _remove_artifacts(session: Session, job_id: str, *kinds: str) -> None:

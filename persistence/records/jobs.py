@@ -89,9 +89,6 @@ class JobRecord(Record):
     version: Mapped[int] = mapped_column(Integer, default=1)
     """Grows with every change and every event, so that one query tells what moved."""
     last_event_seq: Mapped[int] = mapped_column(Integer, default=0)
-    idempotency_key: Mapped[str | None] = mapped_column(String(255))
-    """Of the request that made the job, with the hash of its body."""
-    request_sha256: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -100,7 +97,6 @@ class JobRecord(Record):
     )
     __table_args__ = (
         Index(None, "tenant_id", "id"),
-        Index(None, "tenant_id", "idempotency_key", unique=True),
         Index(None, "parent_id", "trial_number", unique=True),
         Index(None, "status", "queue", "id"),
         Index(None, "status", "lease_expires_at"),

@@ -63,16 +63,23 @@ class UploadRecord(Record):
     """`model` or `dataset`."""
     name: Mapped[str] = mapped_column(String(200), default="")
     status: Mapped[str] = mapped_column(String(16), default="open")
-    """`open`, `completed` or `aborted`."""
+    """`open`, `completed`, `refused` by the gate, or `aborted`."""
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Size of the whole file, if it was announced."""
-    sha256: Mapped[str | None] = mapped_column(String(64))
-    """Of the whole file, if it was announced."""
+    sha256: Mapped[str | None] = mapped_column(String(64), info={"blob": False})
+    """Of the whole file, if it was announced: a promise, not a blob."""
     resource_id: Mapped[str | None] = mapped_column(String(40))
     """The model or dataset it became."""
+    answer: Mapped[dict[str, Any] | None]
+    """What completing it was answered with, `{status, headers, body}`; completing it again is
+    answered the same."""
+    claimed_by: Mapped[str | None] = mapped_column(String(32))
+    """The request that puts it together, so that no two do at once and no part changes."""
+    claimed_until: Mapped[datetime | None]
+    """When that request, if it has not said otherwise, is taken for dead."""
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     expires_at: Mapped[datetime]
-    """When an upload that nobody completes is given up."""
+    """When an upload that nobody completes is given up; of one that ended, when it is forgotten."""
     __table_args__ = (Index(None, "tenant_id", "id"), Index(None, "status", "expires_at"))
 
 

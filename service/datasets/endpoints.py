@@ -10,6 +10,7 @@ from service import examples
 from service.content import content_responses, send_blob
 from service.context import BackendOf, CallerOf
 from service.datasets import service
+from service.idempotency import OnceOf, file_fingerprint
 from service.paging import DatasetCursor, Limit, page_of
 from service.problems.documentation import problems
 from service.uploads.documentation import FileName, upload_body
@@ -34,14 +35,14 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
             "model": Dataset,
         },
         201: examples.created("The dataset.", examples.DATASET),
-        **problems(400, 401, 413, 415, 422, 503),
+        **problems(400, 401, 409, 413, 415, 422, 503),
     },
 )
 async def upload_dataset(
     request: Request,
-    response: Response,
     caller: CallerOf,
     backend: BackendOf,
+    once: OnceOf,
     name: FileName = None,
 ) -> Dataset:
     """Upload a dataset: tensors, images, WebDataset shards or a table; the content tells which.
@@ -51,16 +52,11 @@ async def upload_dataset(
     of its folders, sorted; `classes` of the targets lists them.
     """
     received = await receive_file(request, backend.store, limit=backend.settings.max_dataset_bytes)
-    registered = await to_thread.run_sync(
-        service.register,
-        backend,
-        caller.tenant_id,
-        received.blob,
-        name or (received.form_name or "")[:200],
+    name = name or (received.form_name or "")[:200]
+    ledger = once.of(file_fingerprint(received.blob.sha256, name))
+    return await to_thread.run_sync(
+        service.register, backend, caller.tenant_id, received.blob, name, ledger
     )
-    response.status_code = 201 if registered.created else 200
-    response.headers["Location"] = f"/v1/datasets/{registered.dataset.id}"
-    return registered.dataset
 
 
 @router.get("", responses={200: examples.page(examples.DATASET), **problems(401, 422)})

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from persistence import blobs, datasets, jobs
 from persistence.artifact_store import StoredBlob
+from persistence.idempotency import Answer
 from persistence.paging import Slice
 from persistence.records import DatasetRecord
 from service.context import Backend
@@ -20,6 +21,7 @@ from service.datasets.layout import check_layout
 from service.datasets.npz_header import holds_arrays
 from service.datasets.problems import LAYOUT, DatasetRefused
 from service.datasets.table_header import table_format
+from service.idempotency import Ledger
 from service.models.service import zip_limits
 from service.problems import NotFound, ProblemError
 from service.uploads.problems import UploadInterfered
@@ -38,32 +40,30 @@ class DatasetInUse(ProblemError):
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A dataset and whether this upload made it."""
-
-    dataset: Dataset
-    created: bool
-
-
-@dataclass(frozen=True)
 class _Content:
     format: Format
     tensors: list[TensorInfo]
     splits: dict[str, int]
 
 
-def register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
+def register(
+    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, ledger: Ledger
+) -> Dataset:
     """Make a dataset of a stored file. The same bytes in one tenant are one dataset."""
     try:
-        content = _read(stored_file(backend, blob), zip_limits(backend.settings))
-        try:
-            return _register(backend, tenant_id, blob, name, content)
-        except IntegrityError:
-            # the same file came twice at once and the other upload was first; now it is found
-            return _register(backend, tenant_id, blob, name, content)
+        if (answer := ledger.find()) is None:
+            content = _read(stored_file(backend, blob), zip_limits(backend.settings))
+            try:
+                return _register(backend, tenant_id, blob, name, ledger, content)
+            except IntegrityError:
+                # the same file came twice at once and the other upload was first; now it is found
+                return _register(backend, tenant_id, blob, name, ledger, content)
     except ProblemError:
         remove_if_unreferenced(backend.database, backend.store, blob.sha256)
         raise
+    # what was made then may be deleted by now, and these bytes with it
+    remove_if_unreferenced(backend.database, backend.store, blob.sha256)
+    return Dataset.model_validate(answer.body)
 
 
 def _read(path: Path, limits: ZipLimits) -> _Content:
@@ -90,10 +90,17 @@ def _read(path: Path, limits: ZipLimits) -> _Content:
     return _Content(kind, tensors, check_layout(tensors))
 
 
-def _register(
-    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, content: _Content
-) -> Registered:
+def _register(  # noqa: PLR0917 - what a dataset is made of
+    backend: Backend,
+    tenant_id: str,
+    blob: StoredBlob,
+    name: str,
+    ledger: Ledger,
+    content: _Content,
+) -> Dataset:
     with backend.database.session() as session:
+        if (answer := ledger.recall(session)) is not None:
+            return Dataset.model_validate(answer.body)
         blobs.lock(session, blob.sha256)
         if not backend.store.exists(blob.sha256):
             raise UploadInterfered
@@ -110,7 +117,11 @@ def _register(
                 tensors=[tensor.model_dump() for tensor in content.tensors],
                 splits=dict(content.splits),
             )
-        return Registered(Dataset.model_validate(record), created)
+        made = Dataset.model_validate(record)
+        location = {"Location": f"/v1/datasets/{made.id}"}
+        status = 201 if created else 200
+        ledger.remember(session, Answer(status, location, made.model_dump(mode="json")))
+        return made
 
 
 def get(backend: Backend, tenant_id: str, dataset_id: str) -> Dataset:

@@ -16,6 +16,7 @@ from service.context import BackendOf, CallerOf
 from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.example_search import SEARCH_CREATE, SEARCH_REPORT
+from service.idempotency import OnceOf
 from service.jobs import event_stream, output, service
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
@@ -65,17 +66,9 @@ def create_job(
             }
         ),
     ],
-    response: Response,
     caller: CallerOf,
     backend: BackendOf,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            description="Chosen by the caller; the same key again answers with the job it made.",
-        ),
-    ] = None,
+    once: OnceOf,
 ) -> Job:
     """Create a job: `compress` a model by a recipe, `search` for the best of many recipes, `plan`
     what a recipe would remove, or `score` how sensitive every layer is, which makes no model.
@@ -85,11 +78,7 @@ def create_job(
     job, however often it comes.
     """
     refuse_nul(request)
-    job, replayed = service.create(backend, caller.tenant_id, request, idempotency_key)
-    if replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
+    return service.create(backend, caller.tenant_id, request, once)
 
 
 @router.get("", responses={200: examples.page(examples.JOB), **problems(401, 422)})

@@ -13,14 +13,6 @@ class ModelRejected(ProblemError):
     title = "The model was rejected"
 
 
-class IdempotencyKeyReused(ProblemError):
-    """The key belongs to another request."""
-
-    status = 422
-    type = "idempotency-key-reused"
-    title = "The idempotency key was used for another request"
-
-
 class JobUnfinished(ProblemError):
     """The job has no report yet."""
 

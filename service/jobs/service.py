@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from persistence import datasets, job_queue, jobs, models
+from persistence.idempotency import Answer
 from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
+from service.idempotency import Once, fingerprint
 from service.jobs.admission import admit, choose_queue
-from service.jobs.problems import IdempotencyKeyReused
 from service.problems import NotFound
 
 
@@ -79,40 +77,16 @@ def _trial(record: JobRecord) -> dict[str, Any] | None:
     }
 
 
-def create(
-    backend: Backend, tenant_id: str, request: JobCreate, idempotency_key: str | None = None
-) -> tuple[Job, bool]:
-    """Let a job in, and tell whether the key had made it before.
-
-    Raises:
-        IdempotencyKeyReused: the key made a job of another request.
-    """
-    try:
-        return _create(backend, tenant_id, request, idempotency_key)
-    except IntegrityError:
-        # the same key came twice at once and the other request was first; now its job is found
-        return _create(backend, tenant_id, request, idempotency_key)
-
-
-def _create(
-    backend: Backend, tenant_id: str, request: JobCreate, idempotency_key: str | None
-) -> tuple[Job, bool]:
-    """The job's row, its first event and its poke in one transaction.
+def create(backend: Backend, tenant_id: str, request: JobCreate, once: Once) -> Job:
+    """Let a job in: its row, its first event, its poke and its key in one transaction.
 
     The uploads stay locked until then, so none can be deleted in between.
     """
-    content = json.dumps(request.model_dump(mode="json"), sort_keys=True)
-    request_sha256 = hashlib.sha256(content.encode()).hexdigest()
+    ledger = once.of(fingerprint(request))
     with backend.database.session() as session:
-        if idempotency_key is not None:
-            made = jobs.find_by_idempotency_key(session, tenant_id, idempotency_key)
-            if made is not None and made.request_sha256 == request_sha256:
-                return present(made, queue_position(session, made)), True
-            if made is not None:
-                raise IdempotencyKeyReused(
-                    f"This `Idempotency-Key` made the job `{made.id}` of a request that differs.",
-                    hint="Send the same request as then, or choose a new key.",
-                )
+        answer = ledger.recall(session)
+        if answer is not None:
+            return Job.model_validate(answer.body)
         beside = (request.initial_model_id, request.loss_model_id, request.metric_model_id)
         wanted = {request.model_id, *(given for given in beside if given is not None)}
         # in one order everywhere, so that two requests with the same models cannot deadlock
@@ -148,10 +122,11 @@ def _create(
             queue=choose_queue(request.device, backend.settings),
             name=request.name,
             metadata=request.metadata,
-            idempotency_key=idempotency_key,
-            request_sha256=request_sha256,
         )
-        return present(record, queue_position(session, record)), False
+        job = present(record, queue_position(session, record))
+        location = {"Location": f"/v1/jobs/{job.id}"}
+        ledger.remember(session, Answer(202, location, job.model_dump(mode="json")))
+        return job
 
 
 def _locked_model(session: Session, tenant_id: str, model_id: str) -> ModelRecord:

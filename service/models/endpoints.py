@@ -11,6 +11,7 @@ from secateur.resources import Model, ModelStatus, Page
 from service import examples
 from service.content import content_responses, send_blob
 from service.context import BackendOf, CallerOf
+from service.idempotency import OnceOf, file_fingerprint
 from service.models import service
 from service.paging import Limit, ModelCursor, page_of
 from service.problems.documentation import problems
@@ -31,14 +32,14 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
             "model": Model,
         },
         201: examples.created("The model, to be inspected next.", examples.MODEL_UPLOADED),
-        **problems(400, 401, 413, 415, 422, 503),
+        **problems(400, 401, 409, 413, 415, 422, 503),
     },
 )
 async def upload_model(
     request: Request,
-    response: Response,
     caller: CallerOf,
     backend: BackendOf,
+    once: OnceOf,
     name: FileName = None,
 ) -> Model:
     """Upload a TorchScript model.
@@ -47,16 +48,11 @@ async def upload_model(
     loaded; a job then inspects it, after which the model is `ready` or `rejected`.
     """
     received = await receive_file(request, backend.store, limit=backend.settings.max_model_bytes)
-    registered = await to_thread.run_sync(
-        service.register,
-        backend,
-        caller.tenant_id,
-        received.blob,
-        name or (received.form_name or "")[:200],
+    name = name or (received.form_name or "")[:200]
+    ledger = once.of(file_fingerprint(received.blob.sha256, name))
+    return await to_thread.run_sync(
+        service.register, backend, caller.tenant_id, received.blob, name, ledger
     )
-    response.status_code = 201 if registered.created else 200
-    response.headers["Location"] = f"/v1/models/{registered.model.id}"
-    return registered.model
 
 
 @router.get("", responses={200: examples.page(examples.MODEL), **problems(401, 422)})

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from secateur.resources import Model
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from persistence import blobs, job_queue, jobs, models
 from persistence.artifact_store import StoredBlob
+from persistence.idempotency import Answer
 from persistence.paging import Slice
 from persistence.records import ModelRecord
 from persistence.settings import Settings
 from service.context import Backend
+from service.idempotency import Ledger
 from service.models.archive_gate import check_archive
 from service.problems import NotFound, ProblemError
 from service.uploads.problems import UploadInterfered
@@ -29,14 +29,6 @@ class ModelInUse(ProblemError):
     title = "The model is in use"
 
 
-@dataclass(frozen=True)
-class Registered:
-    """A model and whether this upload made it."""
-
-    model: Model
-    created: bool
-
-
 def zip_limits(settings: Settings) -> ZipLimits:
     """The settings' limits of an archive."""
     return ZipLimits(
@@ -46,26 +38,36 @@ def zip_limits(settings: Settings) -> ZipLimits:
     )
 
 
-def register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
-    """Make a model of a stored file: the gate first, then the row and its `inspect` job in one
-    transaction. The same bytes in one tenant are one model."""
+def register(
+    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, ledger: Ledger
+) -> Model:
+    """Make a model of a stored file: the gate first, then the row, its `inspect` job and the
+    answer in one transaction. The same bytes in one tenant are one model."""
     try:
-        with backend.database.session(read_only=True) as session:
-            known = models.find_by_content(session, tenant_id, blob.sha256) is not None
-        if not known:
-            check_archive(stored_file(backend, blob), zip_limits(backend.settings))
-        try:
-            return _register(backend, tenant_id, blob, name)
-        except IntegrityError:
-            # the same file came twice at once and the other upload was first; now it is found
-            return _register(backend, tenant_id, blob, name)
+        if (answer := ledger.find()) is None:
+            with backend.database.session(read_only=True) as session:
+                known = models.find_by_content(session, tenant_id, blob.sha256) is not None
+            if not known:
+                check_archive(stored_file(backend, blob), zip_limits(backend.settings))
+            try:
+                return _register(backend, tenant_id, blob, name, ledger)
+            except IntegrityError:
+                # the same file came twice at once and the other upload was first; now it is found
+                return _register(backend, tenant_id, blob, name, ledger)
     except ProblemError:
         remove_if_unreferenced(backend.database, backend.store, blob.sha256)
         raise
+    # what was made then may be deleted by now, and these bytes with it
+    remove_if_unreferenced(backend.database, backend.store, blob.sha256)
+    return Model.model_validate(answer.body)
 
 
-def _register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> Registered:
+def _register(
+    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, ledger: Ledger
+) -> Model:
     with backend.database.session() as session:
+        if (answer := ledger.recall(session)) is not None:
+            return Model.model_validate(answer.body)
         blobs.lock(session, blob.sha256)
         if not backend.store.exists(blob.sha256):
             raise UploadInterfered
@@ -80,7 +82,11 @@ def _register(backend: Backend, tenant_id: str, blob: StoredBlob, name: str) -> 
             # the fault was not the file's; sending it again asks for another try
             record.status, record.error = "uploaded", None
             _enqueue_inspection(session, record)
-        return Registered(Model.model_validate(record), created)
+        made = Model.model_validate(record)
+        location = {"Location": f"/v1/models/{made.id}"}
+        status = 201 if created else 200
+        ledger.remember(session, Answer(status, location, made.model_dump(mode="json")))
+        return made
 
 
 def _enqueue_inspection(session: Session, record: ModelRecord) -> None:

@@ -86,7 +86,7 @@ def test_an_idempotency_key_covers_the_initial_weights(
     again = sql_api.client.post("/v1/jobs", json=with_initial, headers=key)
     assert again.json()["id"] == made.json()["id"]
     other = sql_api.client.post("/v1/jobs", json=body, headers=key)
-    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    assert (other.status_code, other.json()["type"]) == (409, "/problems/idempotency-key-reused")
 
 
 def test_another_tenants_model_is_not_there(

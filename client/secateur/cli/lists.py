@@ -35,7 +35,8 @@ def _dump(item: BaseModel) -> Any:
     return item.model_dump(mode="json", by_alias=True)
 
 
-def _print_json(items: BaseModel | Sequence[BaseModel]) -> None:
+def dump_json(items: BaseModel | Sequence[BaseModel]) -> None:
+    """Print resources as the API gives them."""
     data = _dump(items) if isinstance(items, BaseModel) else [_dump(item) for item in items]
     print_json(json.dumps(data, indent=2, ensure_ascii=False))
 
@@ -53,7 +54,7 @@ def list_jobs(
         listed = client.jobs(status=status, parent=parent)  # type: ignore[arg-type]
         found = list(itertools.islice(listed, limit))
     if as_json:
-        _print_json(found)
+        dump_json(found)
     else:
         out.print(jobs_table(found) if found else "no jobs")
 
@@ -64,7 +65,7 @@ def show_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
     with Secateur(url) as client:
         job = client.job(job_id)
         if as_json:
-            _print_json(job)
+            dump_json(job)
             return
         out.print(jobs_table([job]))
         if job.progress is not None:
@@ -94,7 +95,7 @@ def cancel_job(job_id: str, url: Url = None, as_json: AsJson = False) -> None:
     with Secateur(url) as client:
         job = client.cancel(job_id)
     if as_json:
-        _print_json(job)
+        dump_json(job)
     else:
         out.print(f"{job.id} is {job.status}")
 
@@ -105,7 +106,7 @@ def list_models(limit: Limit = 20, url: Url = None, as_json: AsJson = False) -> 
     with Secateur(url) as client:
         found = list(itertools.islice(client.models(), limit))
     if as_json:
-        _print_json(found)
+        dump_json(found)
         return
     table = Table("id", "name", "status", "size", "parameters", "created", box=None)
     table.columns[0].no_wrap = True
@@ -124,7 +125,7 @@ def show_model(model_id: str, url: Url = None, as_json: AsJson = False) -> None:
     with Secateur(url) as client:
         model = client.model(model_id)
     if as_json:
-        _print_json(model)
+        dump_json(model)
         return
     out.print(f"{model.id}  {escape(model.name)}  {model.status}  {byte_size(model.bytes)}")
     if model.error is not None:
@@ -158,7 +159,7 @@ def _print_catalogue(url: str | None, *, as_json: bool) -> None:
     with Secateur(url) as client:
         found = client.methods()
     if as_json:
-        _print_json(Page[Method](data=found))
+        dump_json(Page[Method](data=found))
         return
     table = Table("kind", "name", "summary", "data", box=None)
     for method in found:
@@ -176,7 +177,7 @@ def show_method(name: str, url: Url = None, as_json: AsJson = False) -> None:
             f"there is no method {name!r}", hint="`secateur methods list` lists them"
         )
     if as_json:
-        _print_json(found)
+        dump_json(found)
         return
     for method in found:
         out.print(f"[bold]{escape(method.name)}[/] ({method.kind}): {escape(method.summary)}")

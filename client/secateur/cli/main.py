@@ -18,6 +18,7 @@ from secateur.cli.lists import jobs, methods, models
 from secateur.cli.score import score
 from secateur.cli.search import search
 from secateur.cli.serve import serve
+from secateur.cli.webhooks import webhooks
 from secateur.errors import (
     ApiError,
     DownloadCorrupt,
@@ -73,3 +74,4 @@ app.command()(unpack)
 app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(methods, name="methods")
+app.add_typer(webhooks, name="webhooks")

@@ -1,0 +1,1 @@
+"""`/v1/webhooks`: where the server tells what, and how telling went."""

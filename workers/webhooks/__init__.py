@@ -1,0 +1,1 @@
+"""Telling webhooks: which addresses may be called, how a message is signed and sent, and when."""
