@@ -346,7 +346,8 @@ class Job(Resource):
     progress: Progress | None
     attempt: int
     queue_position: int | None = None
-    """Jobs of the same queue ahead of this one; null unless queued."""
+    """Jobs that workers would take before this one if they took all that wait now; an estimate, for
+    nobody knows how long jobs run or who comes meanwhile. Null unless it waits for a worker."""
     error: JobError | None
     result: dict[str, Any] | None = None
     """Short result: the verdict of a compress job, the plan of a plan job, the layers of a score
