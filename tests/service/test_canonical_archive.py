@@ -6,7 +6,6 @@ import io
 import struct
 import zipfile
 from pathlib import Path
-from typing import Dict, List  # noqa: UP035
 
 import pytest
 import torch
@@ -24,8 +23,6 @@ LIMITS = ZipLimits(entries=1000, ratio=200, unpacked_bytes=2**30)
 class Shared(torch.nn.Module):
     """Views of one storage, a dictionary, sizes of nothing, and other types."""
 
-    names: Dict[str, List[int]]  # noqa: UP006 - torch.jit wants these
-
     def __init__(self) -> None:
         super().__init__()
         whole = torch.arange(24.0)
@@ -36,7 +33,7 @@ class Shared(torch.nn.Module):
         self.register_buffer("short", torch.ones(3, dtype=torch.bfloat16))
         self.register_buffer("bits", torch.tensor([True, False]))
         self.register_buffer("bad", torch.tensor([float("nan"), float("inf")]))
-        self.names = {"a": [1, 2], "b": []}
+        self.names = torch.jit.Attribute({"a": [1, 2], "b": []}, dict[str, list[int]])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.rows.sum() + self.columns.sum() + self.wide.sum() + len(self.names)
