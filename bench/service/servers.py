@@ -94,9 +94,7 @@ def process(
 
 
 @contextmanager
-def web_server(
-    factory: str, environment: Mapping[str, str], folder: Path, *, embedded: bool = False
-) -> Iterator[WebServer]:
+def web_server(factory: str, environment: Mapping[str, str], folder: Path) -> Iterator[WebServer]:
     """Serve an application until the block ends."""
     port = services.free_port()
     arguments = ["-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", str(port),
