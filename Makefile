@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi bench bench-targets bench-accuracy bench-finetune bench-quantise papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ lint: install ## Ruff, mypy (strict) and the import contracts
 
 serve: install ## Run the service in embedded mode on 127.0.0.1:8000
 	$(BIN)/secateur serve --port $(PORT) --data-dir $(DATA_DIR)
+
+operators: install ## Write the list of operators that uploaded models may use from torch's schemas
+	$(BIN)/python -m tools.allowed_operators
 
 openapi: install ## Write openapi.yaml from the code
 	$(BIN)/python -m service.openapi --write

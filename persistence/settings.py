@@ -44,6 +44,12 @@ class Settings(BaseSettings):
     max_job_seconds: int = Field(default=24 * 3600, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_wait_seconds: int = 60
+    upload_part_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Size of the parts that clients are told to send files in."""
+    max_part_bytes: int = Field(default=2**30, ge=1)
+    """Largest part of an upload."""
+    upload_seconds: int = Field(default=7 * 24 * 3600, ge=1)
+    """An upload that is not completed so long after its last part is given up."""
     idempotency_seconds: int = Field(default=24 * 3600, ge=60)
     """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
     key_cache_seconds: float = Field(default=2.0, ge=0, le=60)

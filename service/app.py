@@ -28,9 +28,12 @@ from service.models.endpoints import router as models
 from service.openapi import describe
 from service.problems import handlers
 from service.request_guard import RequestGuard
+from service.resumable_uploads.endpoints import router as uploads
 from service.webhooks.endpoints import router as webhooks
 
-ROUTERS = (models, datasets, jobs, artifacts, methods, limits, api_keys, webhooks, health)
+ROUTERS = (
+    models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, webhooks, health,
+)  # fmt: skip
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

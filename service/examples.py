@@ -51,6 +51,32 @@ DATASET: dict[str, Any] = {
     "created_at": _TIME,
 }
 
+UPLOAD_CREATE: dict[str, Any] = {
+    "kind": "model",
+    "name": "resnet152.pt",
+    "bytes": 241_534_976,
+    "sha256": SHA256,
+}
+
+UPLOAD: dict[str, Any] = {
+    "id": "upl_06av9c2t5v6w7x8y9z0a1b2c3d",
+    **UPLOAD_CREATE,
+    "status": "open",
+    "received_bytes": 33_554_432,
+    "received_parts": 2,
+    "part_bytes": 16_777_216,
+    "max_part_bytes": 1_073_741_824,
+    "max_parts": 10_000,
+    "resource_id": None,
+    "error": None,
+    "created_at": _TIME,
+    "expires_at": "2026-01-22T09:30:00Z",
+}
+
+UPLOAD_PART: dict[str, Any] = {"number": 1, "sha256": SHA256, "bytes": 16_777_216}
+
+UPLOAD_COMPLETE: dict[str, Any] = {"parts": [{"number": 1, "sha256": SHA256}]}
+
 RECIPE: dict[str, Any] = {
     "version": 1,
     "stages": [

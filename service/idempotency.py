@@ -58,7 +58,10 @@ class Ledger(Protocol):
         nothing is locked yet."""
 
     def remember(self, session: Session, answer: Answer) -> None:
-        """Keep the answer with what it tells of, in the transaction of `recall`."""
+        """Keep the answer with what it tells of, in the transaction of `recall`, and send it."""
+
+    def send(self, answer: Answer) -> None:
+        """Answer with status and headers of an answer that is kept elsewhere."""
 
 
 class Once:
@@ -139,7 +142,7 @@ class _KeyedLedger:
     def remember(self, session: Session, answer: Answer) -> None:
         if self._keyed is not None:
             idempotency.remember(session, self._keyed, answer)
-        self._send(answer)
+        self.send(answer)
 
     def _ask(
         self, ask: Callable[[Session, KeyedRequest], Answer | None], session: Session
@@ -151,11 +154,11 @@ class _KeyedLedger:
         except KeyReused as error:
             raise IdempotencyKeyReused(error.operation) from error
         if answer is not None:
-            self._send(answer)
+            self.send(answer)
             self._response.headers[REPLAYED] = "true"
         return answer
 
-    def _send(self, answer: Answer) -> None:
+    def send(self, answer: Answer) -> None:
         self._response.status_code = answer.status
         self._response.headers.update(answer.headers)
 

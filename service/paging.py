@@ -27,6 +27,7 @@ def _cursor(prefix: str) -> Any:
 
 ModelCursor = Annotated[str | None, _cursor("mdl")]
 DatasetCursor = Annotated[str | None, _cursor("dst")]
+UploadCursor = Annotated[str | None, _cursor("upl")]
 JobCursor = Annotated[str | None, _cursor("job")]
 WebhookCursor = Annotated[str | None, _cursor("whk")]
 DeliveryCursor = Annotated[str | None, _cursor("msg")]

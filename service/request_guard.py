@@ -23,7 +23,8 @@ _log = logger("secateur.request")
 
 MAX_BODY_BYTES = 4 * 2**20
 """Of every request but uploads, whose limits are settings."""
-UPLOADS = frozenset({"/v1/models", "/v1/datasets"})
+UPLOADS = re.compile(r"/v1/(models|datasets|uploads/[^/]+/parts/[^/]+)")
+"""Paths that take files."""
 
 
 class BodyTooLarge(ProblemError):
@@ -59,7 +60,7 @@ class RequestGuard:
                 headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
-        if scope["path"] not in UPLOADS:
+        if not UPLOADS.fullmatch(scope["path"]):
             receive = _limited(receive)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
@@ -104,7 +105,8 @@ def _limited(receive: Receive) -> Receive:
         if total > MAX_BODY_BYTES:
             raise BodyTooLarge(
                 f"The body is larger than {MAX_BODY_BYTES} bytes.",
-                hint="Send models and datasets to `POST /v1/models` and `POST /v1/datasets`.",
+                hint="Send models and datasets to `POST /v1/models` and `POST /v1/datasets`, or in "
+                "parts to `POST /v1/uploads`.",
             )
         return message
 

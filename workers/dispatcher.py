@@ -119,7 +119,9 @@ def main() -> None:
         loop.append(
             Repeated("reconcile", lambda: reconcile_once(db, config), config.reconcile_seconds)
         )
-        loop.append(Repeated("expire", lambda: expire_once(db, config), _EXPIRE_SECONDS))
+        loop.append(
+            Repeated("expire", lambda: expire_once(db, artifact_store(), config), _EXPIRE_SECONDS)
+        )
         loop.append(Repeated("sweep", lambda: sweep_blobs(db, artifact_store()), _SWEEP_SECONDS))
         loop.append(
             Repeated("forget deliveries", lambda: forget_old_deliveries(db, config), _SWEEP_SECONDS)

@@ -1,4 +1,5 @@
-"""What is kept for a time only: answers to requests that may be repeated."""
+"""What is kept for a time only: uploads that nobody completes, answers to requests that may be
+repeated."""
 
 from __future__ import annotations
 
@@ -6,18 +7,43 @@ from datetime import timedelta
 
 import structlog
 
-from persistence import idempotency
+from persistence import idempotency, uploads
+from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.job_queue import database_time
 from persistence.settings import Settings
+from workers.blob_sweep import remove_if_unneeded
 
 log = structlog.get_logger()
 
+_BATCH = 20
+_FORGET_AFTER = timedelta(days=1)
 
-def expire_once(database: Database, settings: Settings) -> None:
+
+def expire_once(database: Database, store: ArtifactStore, settings: Settings) -> None:
     """One pass; any number may run at once."""
+    while _abort_uploads(database, store) == _BATCH:
+        pass
     with database.session() as session:
-        kept_since = database_time(session) - timedelta(seconds=settings.idempotency_seconds)
-        forgotten = idempotency.forget(session, kept_since)
-    if forgotten:
-        log.info("idempotency keys forgotten", count=forgotten)
+        now = database_time(session)
+        kept_since = now - timedelta(seconds=settings.idempotency_seconds)
+        keys = idempotency.forget(session, kept_since)
+        ended = uploads.forget_ended(session, now)
+    if keys or ended:
+        log.info("forgotten", idempotency_keys=keys, uploads=ended)
+
+
+def _abort_uploads(database: Database, store: ArtifactStore) -> int:
+    """End uploads whose time is over and delete their parts; returns how many."""
+    parts: list[str] = []
+    with database.session() as session:
+        now = database_time(session)
+        found = uploads.expired(session, now, _BATCH)
+        for record in found:
+            parts += [part.sha256 for part in uploads.parts(session, record.id)]
+            uploads.end(session, record, "aborted", forget_at=now + _FORGET_AFTER)
+    for sha256 in dict.fromkeys(parts):
+        remove_if_unneeded(database, store, sha256, min_age_seconds=0)
+    if found:
+        log.info("uploads expired", count=len(found), parts=len(parts))
+    return len(found)

@@ -21,9 +21,10 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel
 
-from secateur import event_stream
+from secateur import event_stream, part_upload
 from secateur.answers import pages, parse
 from secateur.discovery import discover
+from secateur.part_upload import Resumed
 from secateur.recipe import Recipe
 from secateur.report import Report
 from secateur.report_score import ScoreReport
@@ -41,6 +42,8 @@ from secateur.resources import (
     Method,
     Metric,
     Model,
+    Upload,
+    UploadKind,
 )
 from secateur.transfer import (
     Progress,
@@ -94,17 +97,40 @@ class Secateur:
     # Models and datasets --------------------------------------------------------------------
 
     def upload_model(
-        self, path: str | os.PathLike[str], *, name: str = "", progress: Progress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "",
+        progress: Progress | None = None,
+        resumed: Resumed | None = None,
     ) -> Model:
-        """Upload a TorchScript file; the same bytes again give the model that is already there."""
-        return self._upload("/v1/models", Model, path, name, progress)
+        """Upload a TorchScript file; the same bytes again give the model that is already there.
+
+        A large file (above `part_upload.IN_PARTS_ABOVE`) goes in parts, several at once. When that
+        was interrupted, the same call goes on where it stopped, and tells so to `resumed`.
+        """
+        return self._upload("model", Model, path, name, progress, resumed)
 
     def upload_dataset(
-        self, path: str | os.PathLike[str], *, name: str = "", progress: Progress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "",
+        progress: Progress | None = None,
+        resumed: Resumed | None = None,
     ) -> Dataset:
         """Upload a dataset: tensors (safetensors, npz), images in folders or WebDataset shards
-        (zip, tar), or a table (Parquet, Arrow). The content tells which."""
-        return self._upload("/v1/datasets", Dataset, path, name, progress)
+        (zip, tar), or a table (Parquet, Arrow). The content tells which. Large files go in parts,
+        as in `upload_model`."""
+        return self._upload("dataset", Dataset, path, name, progress, resumed)
+
+    def uploads(self, **filters: Any) -> Iterator[Upload]:
+        """Uploads in parts, newest first; `status="open"` lists those that go on."""
+        return self._pages("/v1/uploads", Upload, filters)
+
+    def abort_upload(self, upload: Upload | str) -> None:
+        """Give up an upload in parts; nothing of it is kept."""
+        self._transport.request("DELETE", f"/v1/uploads/{_id(upload)}")
 
     def model(self, model_id: str) -> Model:
         """One model."""
@@ -332,15 +358,22 @@ class Secateur:
     ) -> Iterator[R]:
         return pages(self._transport, path, kind, filters, cursor)
 
-    def _upload(
+    def _upload(  # noqa: PLR0917 - of two public methods
         self,
-        collection: str,
-        kind: type[R],
+        kind: UploadKind,
+        made: type[R],
         path: str | os.PathLike[str],
         name: str,
         progress: Progress | None,
+        resumed: Resumed | None,
     ) -> R:
         file = readable_file(path)
+        name = name or file.name
+        if file.stat().st_size > part_upload.IN_PARTS_ABOVE:
+            answer = part_upload.upload_in_parts(
+                self._transport, kind, file, name=name, progress=progress, resumed=resumed
+            )
+            return parse(made, answer)
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(file.stat().st_size),
@@ -349,12 +382,12 @@ class Secateur:
         }
         response = self._transport.request(
             "POST",
-            collection,
-            params={"name": name or file.name},
+            f"/v1/{kind}s",
+            params={"name": name},
             headers=headers,
             body=lambda: read_chunks(file, progress),
         )
-        return parse(kind, response.content)
+        return parse(made, response.content)
 
 
 def _id(resource: Any) -> str:

@@ -79,7 +79,7 @@ def download(
     while not part.exists() or _size(part) < size:
         done = _size(part)
         try:
-            _append(transport, source, part, size=size, progress=progress)
+            _append(transport, source, part, sha256=sha256, size=size, progress=progress)
             backoff.reset()
         except httpx.TransportError as error:
             if _size(part) > done:
@@ -104,13 +104,21 @@ def _size(part: Path) -> int:
 
 
 def _append(
-    transport: Transport, source: str, part: Path, *, size: int, progress: Progress | None
+    transport: Transport,
+    source: str,
+    part: Path,
+    *,
+    sha256: str,
+    size: int,
+    progress: Progress | None,
 ) -> None:
     done = _size(part)
     # Byte positions count in the file itself, so it must not be compressed on the way.
     headers = {"Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
+        # of other content the whole is sent: two halves of different files make none
+        headers["If-Range"] = f'"{sha256}"'
     with transport.stream(source, headers) as response, part.open("r+b" if done else "wb") as file:
         # A server that ignores Range sends everything from the start.
         done = done if response.status_code == httpx.codes.PARTIAL_CONTENT else 0

@@ -66,8 +66,8 @@ class UploadRecord(Record):
     """`open`, `completed`, `refused` by the gate, or `aborted`."""
     bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Size of the whole file, if it was announced."""
-    sha256: Mapped[str | None] = mapped_column(String(64))
-    """Of the whole file, if it was announced."""
+    sha256: Mapped[str | None] = mapped_column(String(64), info={"blob": False})
+    """Of the whole file, if it was announced: a promise, not a blob."""
     resource_id: Mapped[str | None] = mapped_column(String(40))
     """The model or dataset it became."""
     answer: Mapped[dict[str, Any] | None]

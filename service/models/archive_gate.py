@@ -2,22 +2,26 @@
 does its code keep to computing?
 
 Nothing is loaded here and torch is not imported. What only loading can tell, the `inspect` job
-finds out in the runner.
+finds out in the runner. Neither the job nor anybody else ever gets the uploaded file: the gate
+writes a copy of what it has checked (`canonical_archive`), and that is kept.
 """
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from secateur.resources import FieldProblem
 
-from service.models.operators import CodeUnreadable, Finding, refused_operators
+from service.models.canonical_archive import write_archive
+from service.models.operators import MAX_FINDINGS, Finding
+from service.models.program import VERSIONS, ProgramRefused, read_program
 from service.problems import ProblemError
 from service.uploads.zip_check import (
     ZipLimits,
     ZipRefused,
-    check_content,
     checked_zip,
     starts_like_zip,
 )
@@ -25,9 +29,7 @@ from service.uploads.zip_check import (
 _SAVE = (
     "Make one with `torch.jit.script(model).save(path)` or `torch.jit.trace(model, x).save(path)`."
 )
-_MAX_CODE_BYTES = 4 * 2**20
-_MAX_FINDINGS = 50
-_REQUIRED = ("data.pkl", "constants.pkl", "version")
+_REQUIRED = ("data.pkl", "constants.pkl")
 
 
 class NotTorchScript(ProblemError):
@@ -64,27 +66,39 @@ class OperatorRefused(ProblemError):
                     field=f"{one.file}:{one.line}",
                     message=f"`{one.operator}` {one.reason}.",
                 )
-                for one in findings[:_MAX_FINDINGS]
+                for one in findings[:MAX_FINDINGS]
             ],
         )
 
 
-def check_archive(path: Path, limits: ZipLimits) -> None:
+def check_archive(
+    path: Path, limits: ZipLimits, write: Callable[[bytes], object] | None = None
+) -> None:
     """Let the file through or say why not.
+
+    Args:
+        path: the file.
+        limits: of the archive, and of its tensors written out.
+        write: takes the bytes of the checked copy, in order; if this raises, what it took so far
+            is worth nothing.
 
     Raises:
         NotTorchScript: it is no zip, or not with TorchScript's layout.
         ArchiveRefused: damaged, too large unpacked, or ambiguous.
-        OperatorRefused: its code calls operators that reach outside the model.
+        OperatorRefused: its code calls operators that a model may not use.
     """
     if not starts_like_zip(path):
         raise NotTorchScript(_what_it_seems(path), hint=_SAVE)
     try:
         with checked_zip(path, limits) as archive:
-            root = _root(archive)
-            check_content(archive)
-            _check_code(archive, root)
+            entries = _below_root(archive)
+            program = read_program(archive, entries, limits.unpacked_bytes)
+            if program.findings:
+                raise OperatorRefused(list(program.findings))
+            write_archive(archive, program.records, write or (lambda _: None))
     except ZipRefused as error:
+        raise ArchiveRefused(error.reason, hint=error.hint or _SAVE) from error
+    except ProgramRefused as error:
         raise ArchiveRefused(error.reason, hint=error.hint or _SAVE) from error
 
 
@@ -96,8 +110,8 @@ def _what_it_seems(path: Path) -> str:
     return "The file is not a zip archive, which every TorchScript file is."
 
 
-def _root(archive: zipfile.ZipFile) -> str:
-    """The one folder everything lies in."""
+def _below_root(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The entries by their names below the one folder everything lies in."""
     names = archive.namelist()
     roots = {name.split("/", 1)[0] for name in names if "/" in name}
     if len(roots) != 1 or any("/" not in name for name in names):
@@ -106,15 +120,22 @@ def _root(archive: zipfile.ZipFile) -> str:
             hint=_SAVE,
         )
     root = roots.pop()
-    present = set(names)
-    has_code = any(name.startswith(f"{root}/code/") and name.endswith(".py") for name in names)
-    if f"{root}/data.pkl" in present and not has_code:
+    _check_unique(names)
+    entries = {
+        entry.filename.removeprefix(f"{root}/"): entry
+        for entry in archive.infolist()
+        if not entry.is_dir()
+    }
+    has_code = any(name.startswith("code/") and name.endswith(".py") for name in entries)
+    if "data.pkl" in entries and not has_code:
         raise NotTorchScript(
             "The file was written by `torch.save`: it holds weights or a pickled module, but no "
             "program.",
             hint=_SAVE,
         )
-    missing = [name for name in _REQUIRED if f"{root}/{name}" not in present]
+    missing = [name for name in _REQUIRED if name not in entries]
+    if not any(name in entries for name in VERSIONS):
+        missing.append("version")
     if not has_code:
         missing.append("code/")
     if missing:
@@ -122,26 +143,17 @@ def _root(archive: zipfile.ZipFile) -> str:
             f"The archive has no `{root}/{missing[0]}`, which every TorchScript file has.",
             hint=_SAVE,
         )
-    return root
+    return entries
 
 
-def _check_code(archive: zipfile.ZipFile, root: str) -> None:
-    findings: list[Finding] = []
-    for entry in archive.infolist():
-        if not entry.filename.startswith(f"{root}/code/") or not entry.filename.endswith(".py"):
-            continue
-        if entry.file_size > _MAX_CODE_BYTES:
+def _check_unique(names: list[str]) -> None:
+    """torch's reader ignores the case of names: two that differ in it are one to it."""
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        other = seen.setdefault(folded, name)
+        if other != name:
             raise ArchiveRefused(
-                f"The code file `{entry.filename}` has {entry.file_size} bytes; "
-                f"{_MAX_CODE_BYTES} are allowed.",
-                hint="Keep large constants in parameters or buffers, not in code.",
+                f"The archive has the entries `{other}` and `{name}`, which torch takes for one.",
+                hint="Rename one of the two modules or classes and save the model again.",
             )
-        try:
-            source = archive.read(entry).decode("utf-8")
-            findings += refused_operators(source, entry.filename)
-        except (UnicodeDecodeError, CodeUnreadable) as error:
-            raise ArchiveRefused(
-                f"The code file `{entry.filename}` cannot be parsed: {error}.", hint=_SAVE
-            ) from error
-    if findings:
-        raise OperatorRefused(findings)

@@ -26,18 +26,24 @@ def upload_body(description: str) -> dict[str, Any]:
                 "multipart/form-data": {"schema": form},
             },
         },
-        "parameters": [
-            _digest("Content-Digest", "RFC 9530: `sha-256=:<base64>:`."),
-            _digest("X-Content-SHA256", "64 hexadecimal digits."),
-        ],
+        "parameters": digest_parameters("the file"),
     }
 
 
-def _digest(name: str, form: str) -> dict[str, Any]:
+def digest_parameters(what: str) -> list[dict[str, Any]]:
+    """The headers that announce a SHA-256."""
+    return [
+        _digest("Content-Digest", what, "RFC 9530: `sha-256=:<base64>:`."),
+        _digest("Repr-Digest", what, "The same of RFC 9530."),
+        _digest("X-Content-SHA256", what, "64 hexadecimal digits."),
+    ]
+
+
+def _digest(name: str, what: str, form: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "header",
         "required": False,
-        "description": f"SHA-256 of the file, checked on arrival. {form}",
+        "description": f"SHA-256 of {what}, checked on arrival. {form}",
         "schema": {"type": "string"},
     }

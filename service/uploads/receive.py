@@ -11,6 +11,7 @@ from anyio import to_thread
 from fastapi import Request
 
 from persistence.artifact_store import ArtifactStore, BlobWriter, StoredBlob
+from service.problems import ProblemError
 from service.uploads.digest import announced_sha256
 from service.uploads.multipart import FilePart
 from service.uploads.problems import (
@@ -33,7 +34,13 @@ class Received:
     form_name: str | None
 
 
-async def receive_file(request: Request, store: ArtifactStore, *, limit: int) -> Received:
+async def receive_file(
+    request: Request,
+    store: ArtifactStore,
+    *,
+    limit: int,
+    too_large: ProblemError | None = None,
+) -> Received:
     """Stream the body, raw or multipart, into the store.
 
     Disk writes and hashing run in a worker thread, a mebibyte at a time. Whatever goes wrong,
@@ -43,6 +50,7 @@ async def receive_file(request: Request, store: ArtifactStore, *, limit: int) ->
         request: the request, its body unread.
         store: where the bytes go.
         limit: largest file in bytes.
+        too_large: raised for a larger one, in place of `UploadTooLarge`.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -51,11 +59,13 @@ async def receive_file(request: Request, store: ArtifactStore, *, limit: int) ->
     content_type = request.headers.get("content-type", "")
     is_form = content_type.lower().startswith("multipart/")
     if announced is not None and announced > limit + (_FORM_OVERHEAD if is_form else 0):
-        raise UploadTooLarge(limit)
+        raise too_large or UploadTooLarge(limit)
     expected = announced_sha256(request.headers)
     writer = await to_thread.run_sync(store.open_writer)
     try:
-        sink = _Sink(writer, limit, hashing=expected is not None)
+        sink = _Sink(
+            writer, limit, too_large or UploadTooLarge(limit), hashing=expected is not None
+        )
         form = FilePart(content_type, sink.write) if is_form else None
         await _pump(request, form.feed if form else sink.write, announced)
         if form is not None:
@@ -73,16 +83,19 @@ async def receive_file(request: Request, store: ArtifactStore, *, limit: int) ->
 
 
 class _Sink:
-    def __init__(self, writer: BlobWriter, limit: int, *, hashing: bool) -> None:
+    def __init__(
+        self, writer: BlobWriter, limit: int, too_large: ProblemError, *, hashing: bool
+    ) -> None:
         self._writer = writer
         self._limit = limit
+        self._too_large = too_large
         self._hash = hashlib.sha256() if hashing else None
         self.written = 0
 
     def write(self, data: bytes) -> None:
         self.written += len(data)
         if self.written > self._limit:
-            raise UploadTooLarge(self._limit)
+            raise self._too_large
         self._writer.write(data)
         if self._hash is not None:
             self._hash.update(data)

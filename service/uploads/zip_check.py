@@ -1,12 +1,13 @@
 """What any zip must satisfy before its content is looked at.
 
 Python and torch read zips with different code; where a file could mean two things (duplicate
-names, bytes before the archive, a comment that looks like a directory) it is refused.
+names, bytes before the archive, a comment that looks like a directory, headers that contradict the
+directory, entries that overlap) it is refused.
 """
 
 from __future__ import annotations
 
-import struct
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,13 +15,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_IN_ZIP64 = 0xFFFF_FFFF
+from service.uploads.zip_structure import (
+    StructureBroken,
+    check_local_headers,
+    count_entries,
+    read_end,
+)
+
 _LOCAL_HEADER = b"PK\x03\x04"
 _CHUNK = 1 << 20
 _ENCRYPTED = 0x1
+# how hard deflate tried (two bits), sizes behind the data, names in UTF-8
+_KNOWN_FLAGS = 0x6 | 0x8 | 0x800
+_UNIX = 3
+_MAX_NAME = 1024
+_MAX_DEPTH = 64
 
 
 class ZipRefused(Exception):
@@ -59,17 +68,31 @@ def checked_zip(path: Path, limits: ZipLimits) -> Iterator[zipfile.ZipFile]:
     Raises:
         ZipRefused: it is damaged or breaks a rule.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        raise ZipRefused(
-            f"The zip directory cannot be read: {error}.",
-            "The file is damaged or was cut off; save and send it again.",
-        ) from error
-    with archive:
-        _check_end(path, archive)
-        _check_directory(archive, path.stat().st_size, limits)
-        yield archive
+    with path.open("rb") as file:
+        try:
+            directory = read_end(file)
+            if directory.entries > limits.entries:
+                raise _too_many(directory.entries, limits)
+            count_entries(file, directory)
+            archive = zipfile.ZipFile(path)
+        except (
+            StructureBroken,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            ValueError,
+            OSError,
+        ) as error:
+            raise ZipRefused(
+                f"The zip directory cannot be read: {error}.",
+                "The file is damaged or was cut off; save and send it again.",
+            ) from error
+        with archive:
+            _check_directory(archive, path.stat().st_size, limits)
+            try:
+                check_local_headers(file, directory, archive.infolist())
+            except (StructureBroken, UnicodeEncodeError) as error:
+                raise ZipRefused(f"The archive is ambiguous: {error}.") from error
+            yield archive
 
 
 def check_content(archive: zipfile.ZipFile) -> None:
@@ -86,30 +109,11 @@ def check_content(archive: zipfile.ZipFile) -> None:
             ) from error
 
 
-def _check_end(path: Path, archive: zipfile.ZipFile) -> None:
-    """The file must end with its directory, and the directory lie where its end record says.
-
-    Python forgives bytes before the archive by shifting every offset and looks for the record
-    behind comments; torch takes offsets as written. Where the two would look at different
-    places, an attacker could show each another archive.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(size - _LOCATOR.size - _END.size, 0))
-        tail = file.read()
-        if len(tail) < _END.size or not tail[-_END.size :].startswith(b"PK\x05\x06"):
-            raise ZipRefused("The archive has a comment or other bytes behind its end.")
-        *_, length, offset, comment = _END.unpack(tail[-_END.size :])
-        expected_end = size - _END.size
-        if _IN_ZIP64 in (offset, length):
-            file.seek(max(expected_end - _LOCATOR.size - _END64.size, 0))
-            record = file.read(_END64.size)
-            if len(record) < _END64.size or not record.startswith(b"PK\x06\x06"):
-                raise ZipRefused("The archive's large end record is not where it belongs.")
-            *_, length, offset = _END64.unpack(record)
-            expected_end -= _LOCATOR.size + _END64.size
-    if comment or offset != archive.start_dir or offset + length > expected_end:
-        raise ZipRefused("The archive's directory is not where its end record says.")
+def _too_many(entries: int, limits: ZipLimits) -> ZipRefused:
+    return ZipRefused(
+        f"The archive has {entries} entries; {limits.entries} are allowed.",
+        "`GET /v1/limits` shows the limits of this server.",
+    )
 
 
 def _check_directory(archive: zipfile.ZipFile, packed: int, limits: ZipLimits) -> None:
@@ -117,10 +121,7 @@ def _check_directory(archive: zipfile.ZipFile, packed: int, limits: ZipLimits) -
     if not entries:
         raise ZipRefused("The archive is empty.")
     if len(entries) > limits.entries:
-        raise ZipRefused(
-            f"The archive has {len(entries)} entries; {limits.entries} are allowed.",
-            "`GET /v1/limits` shows the limits of this server.",
-        )
+        raise _too_many(len(entries), limits)
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > limits.unpacked_bytes:
         raise ZipRefused(
@@ -148,7 +149,14 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or (len(name) > 1 and name[1] == ":"):
         raise ZipRefused(f"The entry name `{name}` points outside the archive.")
+    if len(name) > _MAX_NAME or len(path.parts) > _MAX_DEPTH:
+        raise ZipRefused(f"The entry name `{name[:80]}...` is too long or too deep.")
     if entry.flag_bits & _ENCRYPTED:
         raise ZipRefused(f"The entry `{name}` is encrypted.")
+    if entry.flag_bits & ~_KNOWN_FLAGS:
+        raise ZipRefused(f"The entry `{name}` has flags {entry.flag_bits:#x}.")
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if entry.create_system == _UNIX and kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ZipRefused(f"The entry `{name}` is a link or a device, not a file.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ZipRefused(f"The entry `{name}` uses compression method {entry.compress_type}.")

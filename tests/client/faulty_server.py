@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         answer(self)
 
-    do_GET = do_POST = do_DELETE = handle_any  # noqa: N815 - names of the standard library
+    do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - names of the standard library
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""

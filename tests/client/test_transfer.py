@@ -43,6 +43,8 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert fetch(server.url, tmp_path / "a.pt").read_bytes() == CONTENT
     ranges = [seen.headers.get("Range") for seen in server.requests]
     assert ranges == [None, "bytes=1000-", "bytes=1500-"]
+    conditions = [seen.headers.get("If-Range") for seen in server.requests]
+    assert conditions == [None, f'"{SHA256}"', f'"{SHA256}"']
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 

@@ -44,28 +44,28 @@ def test_every_creating_post_takes_a_key() -> None:
 
 @pytest.mark.parametrize("collection", ["/v1/models", "/v1/datasets"])
 def test_an_upload_is_answered_the_same_again(
-    sql_api: Api, collection: str, model_file: bytes, dataset_file: bytes
+    api: Api, collection: str, model_file: bytes, dataset_file: bytes
 ) -> None:
     content = model_file if collection == "/v1/models" else dataset_file
-    first = sql_api.client.post(collection, content=content, headers=KEY)
+    first = api.client.post(collection, content=content, headers=KEY)
     assert first.status_code == 201
     assert "Idempotent-Replayed" not in first.headers
-    again = sql_api.client.post(collection, content=content, headers=KEY)
+    again = api.client.post(collection, content=content, headers=KEY)
     # without the key it would be 200: these bytes are an object already
     assert (again.status_code, again.content) == (201, first.content)
     assert again.headers["Location"] == first.headers["Location"]
     assert again.headers["Idempotent-Replayed"] == "true"
-    assert sql_api.client.post(collection, content=content).status_code == 200
+    assert api.client.post(collection, content=content).status_code == 200
     for other in (
-        sql_api.client.post(collection, content=content + b"x", headers=KEY),
-        sql_api.client.post(f"{collection}?name=other", content=content, headers=KEY),
-        sql_api.client.post("/v1/jobs", json={}, headers=KEY),
+        api.client.post(collection, content=content + b"x", headers=KEY),
+        api.client.post(f"{collection}?name=other", content=content, headers=KEY),
+        api.client.post("/v1/jobs", json={}, headers=KEY),
     ):
         assert other.status_code == 409, other.text
         assert other.json()["type"] == "/problems/idempotency-key-reused"
-    assert len(sql_api.blobs()) == 1
+    assert len(api.blobs()) == 1
     # another tenant's keys are its own
-    assert sql_api.stranger.post(collection, content=content, headers=KEY).status_code == 201
+    assert api.stranger.post(collection, content=content, headers=KEY).status_code == 201
 
 
 def test_what_was_made_may_be_gone(api: Api, dataset_file: bytes) -> None:
@@ -77,10 +77,10 @@ def test_what_was_made_may_be_gone(api: Api, dataset_file: bytes) -> None:
     assert api.blobs() == []  # the bytes that came again are nobody's
 
 
-def test_a_refused_request_leaves_its_key_free(sql_api: Api, dataset_file: bytes) -> None:
-    refused = sql_api.client.post("/v1/datasets", content=b"no dataset", headers=KEY)
+def test_a_refused_request_leaves_its_key_free(api: Api, dataset_file: bytes) -> None:
+    refused = api.client.post("/v1/datasets", content=b"no dataset", headers=KEY)
     assert refused.status_code == 422
-    assert sql_api.client.post("/v1/datasets", content=dataset_file, headers=KEY).is_success
+    assert api.client.post("/v1/datasets", content=dataset_file, headers=KEY).is_success
 
 
 def test_many_at_once_make_one(sql_api: Api, dataset_file: bytes) -> None:
@@ -144,7 +144,7 @@ def test_keys_are_forgotten_in_time(sql_api: Api) -> None:
                     status=201, headers={}, body={}, created_at=utc_now() - timedelta(hours=hours),
                 )
             )  # fmt: skip
-    expire_once(database, settings)
+    expire_once(database, sql_api.backend.store, settings)
     with database.session() as session:
         assert session.scalars(select(IdempotencyRecord.key)).all() == ["young"]
 

@@ -19,6 +19,10 @@ from secateur.resources import (
     Limits,
     Metric,
     Model,
+    Upload,
+    UploadComplete,
+    UploadCreate,
+    UploadPart,
 )
 
 from service import examples, openapi
@@ -160,6 +164,10 @@ def test_uploads_and_jobs_have_request_bodies(description: dict[str, Any]) -> No
         (Model, examples.MODEL),
         (Model, examples.MODEL_UPLOADED),
         (Dataset, examples.DATASET),
+        (UploadCreate, examples.UPLOAD_CREATE),
+        (Upload, examples.UPLOAD),
+        (UploadPart, examples.UPLOAD_PART),
+        (UploadComplete, examples.UPLOAD_COMPLETE),
         (JobCreate, examples.JOB_CREATE),
         (Job, examples.JOB_QUEUED),
         (Job, examples.JOB),

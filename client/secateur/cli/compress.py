@@ -12,6 +12,7 @@ from rich.markup import escape
 from secateur.cli.console import byte_size, err, out
 from secateur.cli.progress import ProgressDisplay
 from secateur.cli.tables import before_after, certificate_line, tournaments
+from secateur.cli.uploads import shown_upload
 from secateur.client import Secateur
 from secateur.errors import ApiError, SecateurError
 from secateur.recipe_file import RecipeFile, RecipeInvalid, read_recipe
@@ -130,8 +131,7 @@ def run_job(client: Secateur, files: Files, recipe_file: RecipeFile, name: str) 
         modules = {role: _upload(client, display, path) for role, path in files.modules.items()}
         dataset = None
         if data is not None:
-            display.start(f"uploading {data.name}")
-            dataset = client.upload_dataset(data, progress=display.bytes)
+            dataset = shown_upload(display, data, client.upload_dataset)
             splits = ", ".join(f"{count} {split}" for split, count in dataset.splits.items())
             display.done(f"uploaded {data.name}: {byte_size(dataset.bytes)}, {splits} samples")
         try:
@@ -155,8 +155,7 @@ def run_job(client: Secateur, files: Files, recipe_file: RecipeFile, name: str) 
 
 
 def _upload(client: Secateur, display: ProgressDisplay, file: Path) -> Model:
-    display.start(f"uploading {file.name}")
-    uploaded = client.upload_model(file, progress=display.bytes)
+    uploaded = shown_upload(display, file, client.upload_model)
     display.done(f"uploaded {file.name}: {byte_size(uploaded.bytes)}, {uploaded.id}")
     display.start("inspecting it")
     _refuse_rejected(client, uploaded)

@@ -18,6 +18,7 @@ from secateur.cli.lists import jobs, methods, models
 from secateur.cli.score import score
 from secateur.cli.search import search
 from secateur.cli.serve import serve
+from secateur.cli.uploads import upload
 from secateur.cli.webhooks import webhooks
 from secateur.errors import (
     ApiError,
@@ -67,6 +68,7 @@ app = App(
 )
 app.command()(serve)
 app.command()(compress)
+app.command()(upload)
 app.command()(score)
 app.command()(search)
 app.command()(pack)

@@ -1,0 +1,1 @@
+"""Files that arrive in parts: out of order, in parallel, again after an interruption."""
