@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from persistence import key_secrets
+from persistence.identifiers import new_id
 from persistence.paging import Slice, page
 from persistence.records import SCOPES, ApiKeyRecord, TenantRecord, utc_now
-from persistence.identifiers import new_id
 
 
 def create(
@@ -106,9 +106,7 @@ def is_last_admin(session: Session, record: ApiKeyRecord) -> bool:
     return not any("admin" in other.scopes and is_active(other, now) for other in others)
 
 
-def rotate(
-    session: Session, record: ApiKeyRecord, *, grace: timedelta
-) -> tuple[ApiKeyRecord, str]:
+def rotate(session: Session, record: ApiKeyRecord, *, grace: timedelta) -> tuple[ApiKeyRecord, str]:
     """A key in place of this one, with its name, scopes and length of life; this one opens until
     the grace time ends, or its own. Call `lock` before."""
     now = utc_now()

@@ -13,6 +13,7 @@ from persistence.settings import Settings
 from service.access.key_cache import Caller, KeyCache
 from service.jobs.change_feed import ChangeFeed
 
+
 @dataclass(frozen=True)
 class Backend:
     """What one application works with: settings, database, artifact store, change feed, and the

@@ -1,7 +1,7 @@
 """The scope that an operation needs.
 
-Reading (GET, HEAD) needs `read`, everything else `write`. A router that is for administrators says so
-once, `APIRouter(..., route_class=AdminRoute)`. The same declaration is what requests are held
+Reading (GET, HEAD) needs `read`, everything else `write`. A router that is for administrators says
+so once, `APIRouter(..., route_class=AdminRoute)`. The same declaration is what requests are held
 against and what the API description shows, as `x-required-scope` and in `security`.
 """
 
@@ -24,7 +24,9 @@ _READING = frozenset({"GET", "HEAD"})
 class AdminRoute(APIRoute):
     """An operation that needs the scope `admin`, whatever its method."""
 
-    def __init__(self, *args: Any, openapi_extra: dict[str, Any] | None = None, **more: Any) -> None:
+    def __init__(
+        self, *args: Any, openapi_extra: dict[str, Any] | None = None, **more: Any
+    ) -> None:
         super().__init__(*args, openapi_extra={**(openapi_extra or {}), FIELD: "admin"}, **more)
 
 
@@ -54,8 +56,8 @@ def describe(schema: dict[str, Any]) -> None:
         SCHEME: {
             "type": "http",
             "scheme": "bearer",
-            "description": "An API key: `Bearer sk_...`. The scopes are `read`, `write` and `admin`; "
-            "none includes another.",
+            "description": "An API key: `Bearer sk_...`. The scopes are `read`, `write` and "
+            "`admin`; none includes another.",
         }
     }
     for path, methods in schema["paths"].items():

@@ -1,0 +1,1 @@
+"""Keys through the SDK and the command line, against a real server."""
