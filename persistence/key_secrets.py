@@ -1,8 +1,8 @@
 """The form of an API key's secret: `sk_<id>_<43 random characters><checksum>`.
 
-The id leads to the row, so a lookup is one read by primary key. The random part carries 256 bits. Six
-characters of CRC-32 let secret scanners tell a real secret from a string that looks like one, and
-the server refuse what was cut or misspelled without asking the database. They prove nothing.
+The id leads to the row, so a lookup is one read by primary key. The random part carries 256 bits.
+Six characters of CRC-32 let secret scanners tell a real secret from a string that looks like one,
+and the server refuse what was cut or misspelled without asking the database. They prove nothing.
 """
 
 from __future__ import annotations
