@@ -15,6 +15,7 @@ MODEL_UPLOADED: dict[str, Any] = {
     "name": "lenet5",
     "sha256": SHA256,
     "bytes": 263_168,
+    "upload_sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
     "status": "uploaded",
     "error": None,
     "info": None,

@@ -164,7 +164,7 @@ class Secateur:
     def download_model(
         self, model: Model, path: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Path:
-        """Download an uploaded model again, verified."""
+        """Download a model again, verified: the copy the server keeps, same program and weights."""
         source = f"/v1/models/{model.id}/content"
         return download(
             self._transport, source, Path(path),

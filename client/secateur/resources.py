@@ -91,12 +91,20 @@ class ModelInfo(Resource):
 
 
 class Model(Resource):
-    """An uploaded TorchScript model."""
+    """An uploaded TorchScript model.
+
+    The server checks the file, writes it anew from what it has checked, and keeps that copy alone:
+    the same program and weights, uncompressed. Jobs use the copy, and a download is the copy.
+    """
 
     id: str
     name: str
     sha256: str
+    """Of the copy, which is also the `ETag` and `Repr-Digest` of its download."""
     bytes: int
+    """Of the copy."""
+    upload_sha256: str | None = None
+    """Of the file as it was first uploaded. The same file again is the same model."""
     status: ModelStatus
     error: JobError | None = None
     """Why the model was rejected."""
