@@ -77,8 +77,8 @@ def keep(
     for check in checks:
         print(check)
     print(
-        f"{facts['cores']} cores, {facts['processor']}, load average {facts['load_average']} at the "
-        f"start; python {facts['python']}, "
+        f"{facts['cores']} cores, {facts['processor']}, load average {facts['load_average']} at "
+        f"the start; python {facts['python']}, "
         + ", ".join(f"{name} {facts[name]}" for name in _VERSIONS),
         flush=True,
     )
