@@ -169,9 +169,12 @@ METRIC: dict[str, Any] = {
 API_KEY: dict[str, Any] = {
     "id": "key_06av9c5q1w2e3r4t5y6u7p8a9s",
     "name": "ci",
-    "prefix": "sk_Zx81Qab",
+    "prefix": "sk_06av9c5q1w2e3",
+    "scopes": ["read", "write"],
     "created_at": _TIME,
+    "expires_at": None,
     "revoked_at": None,
+    "replaced_by_id": None,
     "secret": None,
 }
 
