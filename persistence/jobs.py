@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, selectinload
 
 from persistence.paging import Slice, page
@@ -67,16 +67,6 @@ def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
         select(JobRecord.id, JobRecord.version, JobRecord.status).where(JobRecord.id.in_(job_ids))
     )
     return {row.id: JobMark(row.version, row.status) for row in rows}
-
-
-def queue_position(session: Session, job: JobRecord) -> int | None:
-    """How many queued jobs of the same queue were made before this one; None unless queued."""
-    if job.status != "queued":
-        return None
-    ahead = select(func.count()).where(
-        JobRecord.status == "queued", JobRecord.queue == job.queue, JobRecord.id < job.id
-    )
-    return session.scalar(ahead.select_from(JobRecord)) or 0
 
 
 def live_jobs_using(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import structlog
 
 from persistence.database import Database
-from persistence.job_queue import Reconciled, database_time, reconcile
+from persistence.job_queue import Reconciled, charge_running, database_time, reconcile, shares
 from persistence.settings import Settings
 
 log = structlog.get_logger()
 
 
 def reconcile_once(database: Database, settings: Settings) -> Reconciled:
-    """One pass over expired leases and forgotten pokes; any number may run at once."""
+    """One pass over expired leases, times that are up, forgotten pokes and the shares of tenants;
+    any number may run at once."""
     with database.session() as session:
         done = reconcile(
             session,
@@ -21,11 +22,14 @@ def reconcile_once(database: Database, settings: Settings) -> Reconciled:
             requeue_after_seconds=settings.requeue_after_seconds,
         )
     if done:
-        log.info(
-            "reconciled",
-            requeued=done.requeued,
-            failed=done.failed,
-            canceled=done.canceled,
-            poked=done.poked,
-        )
+        log.info("reconciled", **vars(done))
+    with database.session() as session:
+        charge_running(session, database_time(session))
+    with database.session(read_only=True) as session:
+        found = shares.drifts(session)
+    for drift in found:
+        with database.session() as session:
+            mended = shares.repair(session, drift)
+        if mended:
+            log.warning("the counts of a share were wrong; mended", **vars(drift))
     return done

@@ -19,7 +19,15 @@ from sqlalchemy.exc import OperationalError
 from persistence import blobs
 from persistence.artifact_store import ArtifactStore, StoredBlob, store_file
 from persistence.database import Database
-from persistence.job_queue import Claim, add_artifact, claim, finish, poke_again, release
+from persistence.job_queue import (
+    Claim,
+    add_artifact,
+    claim_next,
+    finish,
+    poke_again,
+    queue_of,
+    release,
+)
 from persistence.settings import Settings
 from workers import endings
 from workers.bounds import bounds
@@ -72,17 +80,23 @@ class Supervisor:
     containment: Containment | None = None
 
     def run(self, job_id: str) -> Outcome:
-        """Run a job if it still waits; returns how the attempt ended. A search is carried on by as
-        many steps as can be taken now."""
+        """Heed a poke: run the job whose turn it is in the queue of the job it names, and return
+        how the attempt ended. If it names a search, that is carried on by as many steps as can be
+        taken now."""
         if self.drain.requested:
             with self.database.session() as session:
                 poke_again(session, job_id)  # this worker took the poke and will not use it
             return "not claimed"
-        with self.database.session() as session:
-            held = claim(session, job_id, self.owner, self.settings.lease_seconds)
-        if held is None:
+        with self.database.session(read_only=True) as session:
+            queue = queue_of(session, job_id)
+        if queue is None:
             step = advance(self.database, self.store, job_id)
             return "not claimed" if step == "not a search" else "search advanced"
+        with self.database.session() as session:
+            held = claim_next(session, queue, self.owner, self.settings.lease_seconds)
+        if held is None:
+            return "not claimed"
+        job_id = held.job_id
         log.info("job claimed", job=job_id, attempt=held.attempt)
         # a worker beside this one may have been killed, and none may start here for long
         sweep(self.settings.resolved_scratch_dir)

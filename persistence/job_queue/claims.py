@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
+from persistence.job_queue import shares
+from persistence.job_queue.clocks import Standing, database_time, standing
+from persistence.job_queue.completion import settle
 from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import poke
-from persistence.job_queue.tokens import Claim, fence
-from persistence.records import SEARCH, JobRecord, utc_now
-from persistence.webhooks.announcements import announce_end
-
-__all__ = ["Claim", "RenewResult", "claim", "database_time", "holds", "release", "renew"]
+from persistence.job_queue.tokens import Claim, fence, holds
+from persistence.records import SEARCH, JobRecord
 
 
 class RenewResult(Enum):
@@ -29,75 +27,72 @@ class RenewResult(Enum):
     """Another attempt owns the job, or it ended; stop and write nothing."""
 
 
-@dataclass(frozen=True)
-class _Lease:
-    now: datetime
-    expires_at: datetime
-
-
-def database_time(session: Session) -> datetime:
-    """The time leases are counted in: the database's own, where it is shared by machines.
-
-    Workers on several machines never compare their own clocks, so skew cannot expire a lease.
-    SQLite serves one machine; its time is this process's.
-    """
-    if session.get_bind().dialect.name == "postgresql":
-        moment = session.execute(select(func.clock_timestamp())).scalar_one()
-        if not isinstance(moment, datetime):
-            raise TypeError(f"the database's clock answered {moment!r}")
-        return moment
-    return utc_now()
-
-
 def claim(session: Session, job_id: str, owner: str, lease_seconds: float) -> Claim | None:
-    """Take a queued job; None when it is not there to be taken (any more).
+    """Take this queued job, whoever's turn it is; None when it is not there to be taken.
 
-    One conditional UPDATE: of any number of workers that were poked for the job, one gets it. A
-    search is never claimed, for no worker runs it (`persistence.job_queue.trials`).
+    Of any number of workers that want the job, one gets it. A search is never claimed, for no
+    worker runs it (`persistence.job_queue.trials`). Workers use `turns.claim_next`.
     """
-    lease = _lease(session, lease_seconds)
-    row = session.execute(
+    query = Standing.query().where(
+        JobRecord.id == job_id, JobRecord.status == "queued", JobRecord.type != SEARCH
+    )
+    row = session.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        return None
+    return hand_out(session, Standing.of(row), owner, lease_seconds, database_time(session))
+
+
+def hand_out(
+    session: Session, job: Standing, owner: str, lease_seconds: float, now: datetime
+) -> Claim:
+    """Give a queued job, whose row the caller holds, to a worker."""
+    values = job.stopped(now) | {"charged_seconds": shares.ADVANCE_SECONDS}
+    attempt = session.execute(
         update(JobRecord)
-        .where(JobRecord.id == job_id, JobRecord.status == "queued", JobRecord.type != SEARCH)
+        .where(JobRecord.id == job.id)
         .values(
             status="running",
             attempt=JobRecord.attempt + 1,
             lease_owner=owner,
-            lease_expires_at=lease.expires_at,
-            started_at=func.coalesce(JobRecord.started_at, lease.now),
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            started_at=func.coalesce(JobRecord.started_at, now),
             stage=None,
             progress=None,
             version=JobRecord.version + 1,
+            expires_at=job.deadline,
+            **values,
         )
-        .returning(JobRecord.attempt, JobRecord.tenant_id)
+        .returning(JobRecord.attempt)
         .execution_options(synchronize_session=False)
-    ).one_or_none()
-    if row is None:
-        return None
-    held = Claim(job_id=job_id, attempt=row.attempt, owner=owner, tenant_id=row.tenant_id)
-    append_event(session, held, "started", {"attempt": held.attempt})
+    ).scalar_one()
+    shares.claimed(session, job)
+    deadline = job.deadline
+    held = Claim(
+        job_id=job.id,
+        attempt=attempt,
+        owner=owner,
+        tenant_id=job.tenant_id,
+        ran_seconds=job.ran_seconds,
+        max_run_seconds=job.max_run_seconds,
+        deadline_in=None if deadline is None else (deadline - now).total_seconds(),
+    )
+    append_event(session, held, "started", {"attempt": attempt})
     return held
 
 
 def renew(session: Session, held: Claim, lease_seconds: float) -> RenewResult:
     """Prolong the lease, and learn whether the job is wanted any longer."""
+    expires_at = database_time(session) + timedelta(seconds=lease_seconds)
     status = session.execute(
         update(JobRecord)
         .where(fence(held))
-        .values(lease_expires_at=_lease(session, lease_seconds).expires_at)
+        .values(lease_expires_at=expires_at)
         .returning(JobRecord.status)
         .execution_options(synchronize_session=False)
     ).scalar_one_or_none()
     if status is None:
         return RenewResult.LOST
     return RenewResult.CANCELING if status == "canceling" else RenewResult.HELD
-
-
-def holds(session: Session, held: Claim) -> bool:
-    """Whether the token is still good; if so, it stays good until the transaction ends."""
-    condition: ColumnElement[bool] = and_(fence(held))
-    found = session.execute(select(JobRecord.id).where(condition).with_for_update())
-    return found.scalar_one_or_none() is not None
 
 
 def release(session: Session, held: Claim, reason: str) -> bool:
@@ -107,29 +102,32 @@ def release(session: Session, held: Claim, reason: str) -> bool:
     """
     if not holds(session, held):
         return False
-    status = session.execute(
-        select(JobRecord.status, JobRecord.queue).where(JobRecord.id == held.job_id)
-    ).one()
-    values: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
-    close_stages(session, held.job_id, "interrupted")
-    if status.status == "canceling":
-        append_event(session, held, "canceled", {})
-        values |= {"status": "canceled", "finished_at": database_time(session)}
-    else:
-        append_event(session, held, "requeued", {"reason": reason, "attempt": held.attempt})
-        values |= {"status": "queued", "stage": None, "progress": None}
-        poke(session, held.job_id, status.queue)
-    session.execute(
-        update(JobRecord)
-        .where(fence(held))
-        .values(**values, version=JobRecord.version + 1)
-        .execution_options(synchronize_session=False)
-    )
-    if status.status == "canceling":
-        announce_end(session, held.job_id)
+    job = standing(session, held.job_id)
+    if job.status == "canceling":
+        settle(session, held.job_id, "canceled")
+        return True
+    append_event(session, held, "requeued", {"reason": reason, "attempt": held.attempt})
+    requeue(session, job, database_time(session))
     return True
 
 
-def _lease(session: Session, seconds: float) -> _Lease:
-    now = database_time(session)
-    return _Lease(now=now, expires_at=now + timedelta(seconds=seconds))
+def requeue(session: Session, job: Standing, now: datetime) -> None:
+    """The attempt of a running job, whose row the caller holds, ended; the job waits again."""
+    close_stages(session, job.id, "interrupted")
+    session.execute(
+        update(JobRecord)
+        .where(JobRecord.id == job.id)
+        .values(
+            status="queued",
+            stage=None,
+            progress=None,
+            lease_owner=None,
+            lease_expires_at=None,
+            version=JobRecord.version + 1,
+            expires_at=job.waits_until(now),
+            **job.stopped(now),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    poke(session, job.id, job.queue)
+    shares.returned(session, job, now)

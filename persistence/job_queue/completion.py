@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from persistence.artifact_store import StoredBlob
-from persistence.job_queue.claims import database_time, holds
+from persistence.job_queue import shares
+from persistence.job_queue.clocks import database_time, standing
 from persistence.job_queue.history import append_event, close_stages
 from persistence.job_queue.outbox import poke
-from persistence.job_queue.tokens import Claim
+from persistence.job_queue.tokens import Claim, holds
 from persistence.records import ArtifactRecord, JobRecord, ModelRecord
 from persistence.webhooks.announcements import announce_end
 
-Outcome = Literal["succeeded", "failed", "canceled"]
+Outcome = Literal["succeeded", "failed", "canceled", "expired"]
 RESUMED_FROM = ("checkpoint", "training_state")
 """Kinds of artifacts that only an interrupted job needs."""
+_GOES_ON = ("training-diverged", "job-timeout")
+"""Errors that come again when the job does the same again, though its checkpoint is of use."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,20 @@ def settle(
     *,
     error: Mapping[str, Any] | None = None,
     result: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
 ) -> None:
-    """Write the terminal state; the caller holds the job's row."""
+    """Write the terminal state; the caller holds the job's row.
+
+    Args:
+        session: the transaction.
+        job_id: the job, queued or running.
+        status: how it ended.
+        error: why, unless it succeeded or was canceled.
+        result: short result.
+        now: when its clock stopped; the database's time when left out.
+    """
+    now = database_time(session) if now is None else now
+    job = standing(session, job_id)
     if status == "succeeded" or (status == "failed" and not _worth_keeping(error or {})):
         # nothing is left to resume, or going on from there would fail the same way again
         _remove_artifacts(session, job_id, *RESUMED_FROM)
@@ -110,18 +126,20 @@ def settle(
         .where(JobRecord.id == job_id)
         .values(
             status=status,
+            **job.stopped(now),
             error=None if error is None else dict(error),
             result=None if result is None else dict(result),
             progress=None,
             lease_owner=None,
             lease_expires_at=None,
-            finished_at=database_time(session),
+            finished_at=now,
             version=JobRecord.version + 1,
         )
         .returning(JobRecord.type, JobRecord.model_id, JobRecord.parent_id, JobRecord.queue)
         .execution_options(synchronize_session=False)
     ).one()
-    if row.type == "inspect" and status != "canceled":
+    shares.left(session, job, now)
+    if row.type == "inspect" and status in ("succeeded", "failed"):
         _judge_model(session, row.model_id, error=error, info=result)
     if row.parent_id is not None:
         poke(session, row.parent_id, row.queue)  # the search that this was a trial of goes on
@@ -159,6 +177,6 @@ def _judge_model(
 def _worth_keeping(error: Mapping[str, Any]) -> bool:
     """Whether the checkpoint of a job that failed so is of use to anybody.
 
-    The last one before a loss ran away was still sound.
+    The last one before a loss ran away was still sound, and one that took too long may go on.
     """
-    return bool(error.get("retryable")) or error.get("type") == "training-diverged"
+    return bool(error.get("retryable")) or error.get("type") in _GOES_ON

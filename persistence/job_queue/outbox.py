@@ -1,5 +1,8 @@
 """The outbox: pokes for the broker, written in the transaction that made them necessary.
 
+A poke names a job and means its queue: there is one more job to be claimed there, of which the
+worker takes whichever is next. Only a search means itself.
+
 A dispatcher publishes them and marks them sent afterwards, so a crash between the two sends a
 poke twice, never not at all. A second poke is harmless: the claim decides.
 """
@@ -17,7 +20,7 @@ from persistence.records import LIVE, SEARCH, JobRecord, OutboxRecord, utc_now
 
 @dataclass(frozen=True)
 class Poke:
-    """A message to send: job `job_id` waits in `queue`."""
+    """A message to send: there is work in `queue`, such as `job_id`."""
 
     id: int
     job_id: str
@@ -42,16 +45,6 @@ def take_pokes(session: Session, job_id: str) -> None:
         .where(OutboxRecord.job_id == job_id, OutboxRecord.sent_at.is_not(None))
         .execution_options(synchronize_session=False)
     )
-
-
-def poke_again(session: Session, job_id: str) -> bool:
-    """Send another poke if the job still waits; for a worker that took one and cannot use it."""
-    queue = session.execute(
-        select(JobRecord.queue).where(JobRecord.id == job_id, heeds_pokes())
-    ).scalar_one_or_none()
-    if queue is not None:
-        poke(session, job_id, queue)
-    return queue is not None
 
 
 def any_unsent(session: Session) -> bool:

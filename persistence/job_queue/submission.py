@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from persistence.job_queue import shares
+from persistence.job_queue.clocks import database_time, expires_at
 from persistence.job_queue.completion import settle
 from persistence.job_queue.history import append_event
 from persistence.job_queue.outbox import poke
@@ -32,8 +35,14 @@ def enqueue(
     parent_id: str | None = None,
     trial_number: int | None = None,
     trial: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    deadline: datetime | None = None,
+    max_wait_seconds: int | None = None,
+    max_run_seconds: int | None = None,
+    retry_of_id: str | None = None,
 ) -> JobRecord:
     """Add a job, its first event and its poke to the caller's transaction."""
+    now = database_time(session)
     job = JobRecord(
         tenant_id=tenant_id,
         type=type,
@@ -50,11 +59,20 @@ def enqueue(
         parent_id=parent_id,
         trial_number=trial_number,
         trial=None if trial is None else dict(trial),
+        priority=priority,
+        deadline=deadline,
+        max_wait_seconds=max_wait_seconds,
+        max_run_seconds=max_run_seconds,
+        retry_of_id=retry_of_id,
+        clock_started_at=now,
+        expires_at=expires_at(now, deadline, max_wait_seconds),
     )
     session.add(job)
     session.flush()
     append_event(session, job.id, "queued", {"queue": queue})
     poke(session, job.id, queue)
+    if type != SEARCH:
+        shares.arrive(session, tenant_id, queue)
     session.flush()
     session.refresh(job)
     return job

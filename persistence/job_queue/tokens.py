@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
 
 from persistence.records import JobRecord
 
@@ -18,12 +19,18 @@ class Claim:
         attempt: the fencing token; the next claim gets a larger one.
         owner: name of the worker.
         tenant_id: owner of the job.
+        ran_seconds: what earlier attempts ran.
+        max_run_seconds: what all attempts together may run, as far as the job says.
+        deadline_in: seconds from the claim to the job's deadline, if it has one.
     """
 
     job_id: str
     attempt: int
     owner: str
     tenant_id: str
+    ran_seconds: float = 0.0
+    max_run_seconds: int | None = None
+    deadline_in: float | None = None
 
 
 def fence(held: Claim) -> ColumnElement[bool]:
@@ -34,3 +41,10 @@ def fence(held: Claim) -> ColumnElement[bool]:
         JobRecord.lease_owner == held.owner,
         JobRecord.status.in_(("running", "canceling")),
     )
+
+
+def holds(session: Session, held: Claim) -> bool:
+    """Whether the token is still good; if so, it stays good until the transaction ends."""
+    condition: ColumnElement[bool] = and_(fence(held))
+    found = session.execute(select(JobRecord.id).where(condition).with_for_update())
+    return found.scalar_one_or_none() is not None

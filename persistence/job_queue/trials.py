@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
-from persistence.job_queue.claims import database_time
+from persistence.job_queue.clocks import database_time, standing
 from persistence.job_queue.completion import ArtifactFile, Outcome, attach, settle
 from persistence.job_queue.history import append_event
 from persistence.job_queue.outbox import take_pokes
@@ -63,7 +63,9 @@ def begin(session: Session, search: JobRecord) -> None:
     take_pokes(session, search.id)
     if search.status != "queued":
         return
-    _change(session, search.id, status="running", started_at=database_time(session))
+    now = database_time(session)
+    clock = standing(session, search.id).stopped(now)
+    _change(session, search.id, status="running", started_at=now, **clock)
     append_event(session, search.id, "started", {"attempt": 0})
 
 
@@ -94,6 +96,10 @@ def start_trial(
         parent_id=search.id,
         trial_number=number,
         trial={"parameters": dict(parameters), "sampler": dict(sampler)},
+        priority=search.priority,
+        deadline=search.deadline,
+        max_wait_seconds=search.max_wait_seconds,
+        max_run_seconds=search.max_run_seconds,
     )
     data = {"number": number, "job_id": trial.id, "parameters": dict(parameters)}
     append_event(session, search.id, "trial_started", data)

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -64,6 +65,9 @@ class JobRecord(Record):
     """Within the tenant's own jobs; the highest first."""
     deadline: Mapped[datetime | None]
     """When the job must have ended; it is `expired` otherwise."""
+    expires_at: Mapped[datetime | None]
+    """When it expires if nothing changes: at the deadline, or while it waits when it has waited as
+    long as it may."""
     max_wait_seconds: Mapped[int | None] = mapped_column(Integer)
     """How long it may wait in the queue, all waits together."""
     max_run_seconds: Mapped[int | None] = mapped_column(Integer)
@@ -74,6 +78,8 @@ class JobRecord(Record):
     """Of attempts that have ended."""
     clock_started_at: Mapped[datetime] = mapped_column(default=utc_now)
     """When the present wait or attempt began."""
+    charged_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
+    """What the tenant's share was charged for the present attempt so far."""
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
@@ -94,9 +100,21 @@ class JobRecord(Record):
         Index(None, "parent_id", "trial_number", unique=True),
         Index(None, "status", "queue", "id"),
         Index(None, "status", "lease_expires_at"),
-        Index(None, "tenant_id", "queue", "status", "priority", "id"),
-        Index(None, "status", "deadline"),
+        Index(None, "status", "expires_at"),
     )
+
+
+_WAITS = text("status = 'queued' AND type <> 'search'")
+Index(
+    "ix_jobs_turn",
+    JobRecord.tenant_id,
+    JobRecord.queue,
+    JobRecord.priority.desc(),
+    JobRecord.id,
+    postgresql_where=_WAITS,
+    sqlite_where=_WAITS,
+)
+"""A tenant's waiting jobs in the order in which workers take them."""
 
 
 class StageRecord(Record):
@@ -180,6 +198,9 @@ class OutboxRecord(Record):
     sent_at: Mapped[datetime | None] = mapped_column(index=True)
 
 
+_BUSY = text("waiting > 0 OR running > 0")
+
+
 class QueueShareRecord(Record):
     """One tenant's turn in one queue: stride scheduling, all tenants with the same weight."""
 
@@ -190,9 +211,21 @@ class QueueShareRecord(Record):
     queue: Mapped[str] = mapped_column(String(8), primary_key=True)
     waiting: Mapped[int] = mapped_column(Integer, default=0)
     """Jobs of the tenant in the queue that no worker has."""
+    running: Mapped[int] = mapped_column(Integer, default=0)
+    """Those that workers have."""
     used_seconds: Mapped[float] = mapped_column(Float(53), default=0.0)
     """What the tenant has had of the queue; the least is served next."""
-    __table_args__ = (Index(None, "queue", "used_seconds"),)
+    __table_args__ = (
+        Index(None, "queue", "used_seconds"),
+        Index(
+            "ix_queue_shares_turn",
+            "queue",
+            "used_seconds",
+            "tenant_id",
+            postgresql_where=_BUSY,
+            sqlite_where=_BUSY,
+        ),
+    )
 
 
 class WorkerRecord(Record):

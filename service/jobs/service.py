@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from persistence import datasets, job_queue, jobs, models
 from persistence.idempotency import Answer
+from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.idempotency import Once, fingerprint
@@ -122,7 +123,7 @@ def create(backend: Backend, tenant_id: str, request: JobCreate, once: Once) -> 
             name=request.name,
             metadata=request.metadata,
         )
-        job = present(record, jobs.queue_position(session, record))
+        job = present(record, queue_position(session, record))
         location = {"Location": f"/v1/jobs/{job.id}"}
         ledger.remember(session, Answer(202, location, job.model_dump(mode="json")))
         return job
@@ -141,7 +142,7 @@ def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return present(record, jobs.queue_position(session, record))
+        return present(record, queue_position(session, record))
 
 
 async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> Job:
@@ -175,7 +176,8 @@ def list_page(
             metadata=filters.metadata,
             parent_id=filters.parent_id,
         )
-        data = [present(one, jobs.queue_position(session, one)) for one in found.records]
+        places = queue_positions(session, found.records)
+        data = [present(one, places.get(one.id)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
 
 
@@ -186,4 +188,4 @@ def cancel(backend: Backend, tenant_id: str, job_id: str) -> Job:
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
         job_queue.request_cancel(session, record)
-        return present(record, jobs.queue_position(session, record))
+        return present(record, queue_position(session, record))

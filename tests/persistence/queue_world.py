@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from persistence.database import Database
+from persistence.identifiers import new_id
 from persistence.job_queue import Claim, claim, enqueue
 from persistence.records import EventRecord, JobRecord, ModelRecord, Record, TenantRecord
+from persistence.settings import Settings
 
 
 @dataclass
@@ -22,6 +24,21 @@ class World:
         options: dict[str, Any] = {"type": "compress", "queue": "cpu"} | values
         with self.database.session() as session:
             return enqueue(session, tenant_id=self.tenant_id, model_id=self.model_id, **options).id
+
+    @property
+    def settings(self) -> Settings:
+        return Settings()
+
+    def another_tenant(self) -> World:
+        """The same database, as another tenant with a model of its own sees it."""
+        with self.database.session() as session:
+            tenant = TenantRecord(name=new_id("other"))
+            session.add(tenant)
+            session.flush()
+            model = ModelRecord(tenant_id=tenant.id, sha256="0" * 64, bytes=1)
+            session.add(model)
+            session.flush()
+            return World(self.database, tenant.id, model.id)
 
     def claim(self, job_id: str, owner: str = "worker-a", lease_seconds: float = 60) -> Claim:
         with self.database.session() as session:

@@ -14,6 +14,7 @@ import migrations
 from persistence import api_keys, blobs, datasets, job_output, job_queue, jobs, models, tenants
 from persistence.artifact_store import StoredBlob
 from persistence.database import Database
+from persistence.queue_position import queue_position
 from persistence.records import ApiKeyRecord, ModelRecord
 
 
@@ -189,11 +190,11 @@ def test_the_position_counts_waiting_jobs_of_the_queue(database: Database, tenan
             for q in queues
         ]
         cpu = sorted((job for job in made if job.queue == "cpu"), key=lambda job: job.id)
-        assert [jobs.queue_position(session, job) for job in cpu] == [0, 1, 2]
-        assert jobs.queue_position(session, made[1]) == 0
+        assert [queue_position(session, job) for job in cpu] == [0, 1, 2]
+        assert queue_position(session, made[1]) == 0
         assert job_queue.claim(session, cpu[0].id, "worker", 60) is not None
         session.expire_all()
-        assert [jobs.queue_position(session, job) for job in cpu] == [None, 0, 1]
+        assert [queue_position(session, job) for job in cpu] == [None, 0, 1]
 
 
 def test_marks_move_with_every_event(database: Database, tenant: str) -> None:
