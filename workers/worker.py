@@ -16,13 +16,15 @@ from typing import Any
 import structlog
 from celery.signals import worker_ready, worker_shutting_down
 
+from persistence.database import database
 from persistence.settings import Settings, settings
 from workers.app import QUEUES, app
 from workers.logs import configure_logs
+from workers.presence import Presence
 from workers.sandbox.choice import Containment, Uncontained, contain
 from workers.sandbox.filesystem import ForeignFolder, check_apart, needed
 from workers.scratch import sweep
-from workers.tasks import drain
+from workers.tasks import NAME, drain
 
 log = structlog.get_logger()
 
@@ -69,19 +71,20 @@ def main() -> None:
 
     worker_ready.connect(announce, weak=False)
     worker_shutting_down.connect(begin_draining, weak=False)
-    app.worker_main(
-        [
-            "worker",
-            "--queues=" + ",".join(QUEUES[name] for name in queues),
-            f"--concurrency={arguments.concurrency}",
-            "--pool=threads",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--loglevel=INFO",
-            f"--hostname=secateur-{os.getpid()}@%h",
-        ]
-    )
+    with Presence(database(), NAME, queues, containment.as_json()):
+        app.worker_main(
+            [
+                "worker",
+                "--queues=" + ",".join(QUEUES[name] for name in queues),
+                f"--concurrency={arguments.concurrency}",
+                "--pool=threads",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+                "--loglevel=INFO",
+                f"--hostname=secateur-{os.getpid()}@%h",
+            ]
+        )
 
 
 def find_containment(config: Settings, queues: list[str]) -> Containment:
