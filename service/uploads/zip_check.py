@@ -74,7 +74,7 @@ def checked_zip(path: Path, limits: ZipLimits) -> Iterator[zipfile.ZipFile]:
             if directory.entries > limits.entries:
                 raise _too_many(directory.entries, limits)
             count_entries(file, directory)
-            archive = zipfile.ZipFile(path)
+            archive = zipfile.ZipFile(file)
         except (
             StructureBroken,
             zipfile.BadZipFile,
