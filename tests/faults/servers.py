@@ -124,7 +124,17 @@ def redis_broker() -> Iterator[Server]:
         server = Server(
             "Redis",
             f"redis://{services.HOST}:{port}/0",
-            [path, "--bind", services.HOST, "--port", str(port), "--dir", str(folder), "--save", ""],
+            [
+                path,
+                "--bind",
+                services.HOST,
+                "--port",
+                str(port),
+                "--dir",
+                str(folder),
+                "--save",
+                "",
+            ],
             lambda: services._redis_version(port),
             folder / "log",
         )
