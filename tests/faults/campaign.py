@@ -26,6 +26,7 @@ class Campaign:
         faults: each with how often it strikes, in random order.
         pause: seconds between two faults, from and to.
         users: jobs at once.
+        recipes: of `tests.faults.load`.
         extra: environment of the workers; `{folder}` is that of the installation.
     """
 
@@ -34,6 +35,7 @@ class Campaign:
     faults: Sequence[tuple[Fault, int]]
     pause: tuple[float, float] = (0.2, 2.0)
     users: int = 3
+    recipes: tuple[str, ...] = ("prune and train", "prune in rounds")
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -63,7 +65,7 @@ def run(campaign: Campaign, folder: Path, seed: int) -> Outcome:
     done: Counter[str] = Counter()
     extra = {key: value.format(folder=folder) for key, value in campaign.extra.items()}
     with cluster(folder, campaign.broker, extra) as installation:
-        users = Users(installation, seed)
+        users = Users(installation, seed, campaign.recipes)
         users.prepare()
         users.begin(campaign.users)
         try:
@@ -73,7 +75,7 @@ def run(campaign: Campaign, folder: Path, seed: int) -> Outcome:
                 assert users.wrong == [], "\n".join(users.wrong)
         finally:
             users.finish()
-        users.one("prune")  # its worker sweeps what dead ones left
+        users.one(campaign.recipes[0])  # its worker sweeps what dead ones left
         jobs = invariants.check(installation)
         resumed = invariants.resumed(installation)
     seconds = round(time.monotonic() - began, 1)

@@ -54,5 +54,6 @@ SHORT = Campaign(
     ],
     pause=(0.1, 0.6),
     users=2,
+    recipes=("prune and train",),
 )
 """For `make test`."""

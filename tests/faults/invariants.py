@@ -20,7 +20,7 @@ def check(cluster: Cluster) -> int:
     Call it after a job that began when all faults were over: its worker has swept the scratch
     folders of dead ones.
     """
-    until(lambda: _going_on(cluster) == [], "every accepted job ended", 240)
+    until(lambda: _going_on(cluster) == [], "every accepted job ended", 600)
     until(lambda: cluster.runners() == [], "no runner outlives its job", 30)
     until(lambda: _left_in_scratch(cluster) == [], "scratch folders are gone", 30)
     until(lambda: _pokes(cluster) == 0, "the outbox is settled", 60)
