@@ -22,6 +22,7 @@ from secateur.report_search import SearchReport
 from secateur.resources import Problem
 
 from service import examples
+from service.access import scopes
 from service.conditional import describe_tags
 from service.problems import MEDIA_TYPE
 
@@ -72,6 +73,7 @@ def description_of(app: FastAPI) -> dict[str, Any]:
         schemas.setdefault(name, definition)
     _drop_framework_errors(schema)
     describe_tags(schema["paths"])
+    scopes.describe(schema)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     completed: dict[str, Any] = examples.with_nulls(schema)
     return completed
