@@ -33,8 +33,8 @@ def bounds(settings: Settings, instructions: Instructions, level: Level) -> Boun
             data_bytes=memory_bytes(settings) if on_cpu else None,
             file_bytes=settings.runner_file_bytes,
             open_files=_OPEN_FILES,
-            # a backstop for what grows faster than the worker looks, which tells more clearly. Without
-            # a user namespace the kernel would count what else the worker's user runs
+            # a backstop for what grows faster than the worker looks. Without a user namespace the
+            # kernel would count what else the worker's user runs
             processes=2 * processes(settings) if level == "full" else None,
         ),
         gpu=not on_cpu,

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.workers.sandbox.inside import LEVELS
-from tests.workers.worker_world import WorkerWorld
+from tests.workers.worker_world import RECIPE, WorkerWorld
 from workers.sandbox.choice import Containment
 from workers.sandbox.launch import Level
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    ("behaviour", "type", "setting", "values"),
+    ("behaviour", "type", "setting", "value"),
     [
-        ("spin", "cpu-time-exceeded", "CPU_SECONDS", {"runner_cpu_seconds": 1}),
-        ("hoard", "out-of-memory", "MEMORY_BYTES", {"runner_memory_bytes": 300 << 20}),
-        ("bomb", "too-many-processes", "PROCESSES", {"runner_processes": 60}),
-        ("fill", "scratch-full", "SCRATCH_BYTES", {"runner_scratch_bytes": 20 << 20}),
+        ("spin", "cpu-time-exceeded", "runner_cpu_seconds", 1),
+        ("hoard", "out-of-memory", "runner_memory_bytes", 300 << 20),
+        ("bomb", "too-many-processes", "runner_processes", 60),
+        ("fill", "scratch-full", "runner_scratch_bytes", 20 << 20),
     ],
 )
-def test_a_program_that_takes_too_much_fails_its_own_job(
-    tmp_path: Path, level: Level, behaviour: str, type: str, setting: str, values: dict[str, Any]
+def test_a_program_that_takes_too_much_fails_its_own_job(  # noqa: PLR0917
+    tmp_path: Path, level: Level, behaviour: str, type: str, setting: str, value: int
 ) -> None:
-    world = WorkerWorld(tmp_path, lease_seconds=30.0, **values)
+    world = WorkerWorld(tmp_path, lease_seconds=30.0, **{setting: value})
     containment = Containment(level)
     job_id = world.enqueue()
     assert world.supervisor(behaviour, containment=containment).run(job_id) == "failed"
     error = world.error(job_id)
-    assert (error["type"], f"SECATEUR_RUNNER_{setting}" in error["hint"]) == (type, True), error
+    assert (error["type"], f"SECATEUR_{setting.upper()}" in error["hint"]) == (type, True), error
     assert world.scratch() == []
     after = world.enqueue()
     assert world.supervisor("work", containment=containment).run(after) == "succeeded"
@@ -40,8 +39,10 @@ def test_a_program_that_takes_too_much_fails_its_own_job(
 
 def test_training_in_several_processes_needs_namespaces_and_says_so(tmp_path: Path) -> None:
     world = WorkerWorld(tmp_path)
-    train = {"stage": "finetune", "epochs": 1}
-    job_id = world.enqueue(recipe={"stages": [train], "devices": 2}, dataset_id=world.dataset_id)
+    job_id = world.enqueue(
+        recipe={"stages": [*RECIPE["stages"], {"stage": "finetune", "epochs": 1}], "devices": 2},
+        dataset_id=world.dataset_id,
+    )
     assert world.supervisor("work", containment=Containment("kernel")).run(job_id) == "failed"
     error = world.error(job_id)
     assert (error["type"], error["where"]) == ("sandbox-insufficient", "recipe.devices")
