@@ -26,8 +26,14 @@ def get_for_update(session: Session, tenant_id: str, model_id: str) -> ModelReco
 
 
 def find_by_content(session: Session, tenant_id: str, sha256: str) -> ModelRecord | None:
-    """The tenant's model with exactly these bytes."""
+    """The tenant's model whose kept copy has exactly these bytes."""
     return session.scalar(_live(tenant_id).where(ModelRecord.sha256 == sha256))
+
+
+def find_by_upload(session: Session, tenant_id: str, sha256: str) -> ModelRecord | None:
+    """The tenant's model that came as exactly these bytes; the oldest, should there be several."""
+    query = _live(tenant_id).where(ModelRecord.upload_sha256 == sha256)
+    return session.scalar(query.order_by(ModelRecord.id).limit(1))
 
 
 def list_page(
@@ -40,9 +46,28 @@ def list_page(
     return page(session, query, ModelRecord.id, limit=limit, cursor=cursor)
 
 
-def add(session: Session, *, tenant_id: str, name: str, sha256: str, size: int) -> ModelRecord:
-    """A new model, `uploaded` until it was inspected."""
-    record = ModelRecord(tenant_id=tenant_id, name=name, sha256=sha256, bytes=size)
+def add(
+    session: Session,
+    *,
+    tenant_id: str,
+    name: str,
+    sha256: str,
+    size: int,
+    upload_sha256: str | None = None,
+) -> ModelRecord:
+    """A new model, `uploaded` until it was inspected.
+
+    Args:
+        session: of the transaction.
+        tenant_id: whose it is.
+        name: what its owner calls it.
+        sha256: of the copy that is kept.
+        size: of the copy, in bytes.
+        upload_sha256: of the file that was uploaded.
+    """
+    record = ModelRecord(
+        tenant_id=tenant_id, name=name, sha256=sha256, bytes=size, upload_sha256=upload_sha256
+    )
     session.add(record)
     session.flush()
     return record

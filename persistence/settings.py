@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """An upload that is not completed so long after its last part is given up."""
     idempotency_seconds: int = Field(default=24 * 3600, ge=60)
     """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
+    key_cache_seconds: float = Field(default=2.0, ge=0, le=60)
+    """How long an API process trusts a key it verified; a revoked key works that long elsewhere."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     """How often a worker renews its lease and looks for a cancel."""

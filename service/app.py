@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from persistence.artifact_store import LocalArtifactStore
 from persistence.database import Database
 from persistence.settings import Settings
 from service import logs
+from service.access.authentication import Authentication
+from service.access.key_cache import KeyCache
+from service.access.scopes import permit
 from service.api_keys.endpoints import router as api_keys
 from service.artifacts.endpoints import router as artifacts
 from service.context import Backend
@@ -47,6 +50,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database=database,
         store=LocalArtifactStore(settings.resolved_artifact_dir),
         changes=ChangeFeed(database),
+        keys=KeyCache(settings.key_cache_seconds),
     )
 
     @asynccontextmanager
@@ -61,12 +65,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Secateur",
         lifespan=lifespan,
+        dependencies=[Depends(permit)],
         redirect_slashes=False,
         # short, stable operation ids, which generated clients turn into method names
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
     app.add_middleware(HeadAsGet)
+    app.add_middleware(Authentication, backend=backend)
     app.add_middleware(RequestGuard)
     handlers.install(app)
     for router in ROUTERS:

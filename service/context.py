@@ -6,39 +6,28 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from persistence import api_keys
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.settings import Settings
+from service.access.key_cache import Caller, KeyCache
 from service.jobs.change_feed import ChangeFeed
-from service.problems import Unauthorized
-
-_bearer = HTTPBearer(
-    auto_error=False, scheme_name="ApiKey", description="An API key: `Bearer sk_...`."
-)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Settings, database, artifact store and change feed of one application."""
+    """What one application works with: settings, database, artifact store, change feed, and the
+    keys it verified lately."""
 
     settings: Settings
     database: Database
     store: ArtifactStore
     changes: ChangeFeed
+    keys: KeyCache
 
 
-@dataclass(frozen=True)
-class Caller:
-    """The tenant an API key belongs to."""
-
-    tenant_id: str
-    key_id: str
-
-
-def _backend(request: Request) -> Backend:
+# async, though they wait for nothing: plain functions would each be run in a thread
+async def _backend(request: Request) -> Backend:
     backend: Backend = request.app.state.backend
     return backend
 
@@ -46,19 +35,11 @@ def _backend(request: Request) -> Backend:
 BackendOf = Annotated[Backend, Depends(_backend)]
 
 
-def _authenticate(
-    request: Request,
-    backend: BackendOf,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
-    if credentials is None:
-        raise Unauthorized("The request carries no API key.")
-    with backend.database.session(read_only=True) as session:
-        key = api_keys.verify(session, credentials.credentials)
-    if key is None:
-        raise Unauthorized("This API key is unknown or revoked.", error="invalid_token")
-    request.state.key_id = key.id  # for the log line; this runs in a thread of its own context
-    return Caller(tenant_id=key.tenant_id, key_id=key.id)
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # noted by service.access.authentication
+    return caller
 
 
-CallerOf = Annotated[Caller, Depends(_authenticate)]
+CallerOf = Annotated[Caller, Depends(_caller)]
+
+__all__ = ["Backend", "BackendOf", "Caller", "CallerOf"]

@@ -15,6 +15,7 @@ MODEL_UPLOADED: dict[str, Any] = {
     "name": "lenet5",
     "sha256": SHA256,
     "bytes": 263_168,
+    "upload_sha256": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
     "status": "uploaded",
     "error": None,
     "info": None,
@@ -168,9 +169,12 @@ METRIC: dict[str, Any] = {
 API_KEY: dict[str, Any] = {
     "id": "key_06av9c5q1w2e3r4t5y6u7p8a9s",
     "name": "ci",
-    "prefix": "sk_Zx81Qab",
+    "prefix": "sk_06av9c5q1w2e3",
+    "scopes": ["read", "write"],
     "created_at": _TIME,
+    "expires_at": None,
     "revoked_at": None,
+    "replaced_by_id": None,
     "secret": None,
 }
 

@@ -22,6 +22,7 @@ from secateur.report_search import SearchReport
 from secateur.resources import Problem
 
 from service import examples
+from service.access import scopes
 from service.problems import MEDIA_TYPE
 
 FILE = Path(__file__).parent.parent / "openapi.yaml"
@@ -69,6 +70,7 @@ def description_of(app: FastAPI) -> dict[str, Any]:
     for name, definition in definitions["$defs"].items():
         schemas.setdefault(name, definition)
     _drop_framework_errors(schema)
+    scopes.describe(schema)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     completed: dict[str, Any] = examples.with_nulls(schema)
     return completed

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from secateur import event_stream, part_upload
 from secateur.answers import pages, parse
+from secateur.api_keys import ApiKeys
 from secateur.discovery import discover
 from secateur.part_upload import Resumed
 from secateur.recipe import Recipe
@@ -77,6 +78,7 @@ class Secateur:
     def __init__(self, base_url: str | None = None, api_key: str | None = None) -> None:
         self._transport = Transport(discover(base_url, api_key))
         self.webhooks = Webhooks(self._transport)
+        self.keys = ApiKeys(self._transport)
 
     @property
     def url(self) -> str:
@@ -164,7 +166,7 @@ class Secateur:
     def download_model(
         self, model: Model, path: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Path:
-        """Download an uploaded model again, verified."""
+        """Download a model again, verified: the copy the server keeps, same program and weights."""
         source = f"/v1/models/{model.id}/content"
         return download(
             self._transport, source, Path(path),

@@ -94,12 +94,20 @@ class ModelInfo(Resource):
 
 
 class Model(Resource):
-    """An uploaded TorchScript model."""
+    """An uploaded TorchScript model.
+
+    The server checks the file, writes it anew from what it has checked, and keeps that copy alone:
+    the same program and weights, uncompressed. Jobs use the copy, and a download is the copy.
+    """
 
     id: str
     name: str
     sha256: str
+    """Of the copy, which is also the `ETag` and `Repr-Digest` of its download."""
     bytes: int
+    """Of the copy."""
+    upload_sha256: str | None = None
+    """Of the file as it was first uploaded. The same file again is the same model."""
     status: ModelStatus
     error: JobError | None = None
     """Why the model was rejected."""
@@ -458,14 +466,43 @@ class Limits(Resource):
     page_size_max: int
 
 
+ApiKeyScope = Literal["read", "write", "admin"]
+
+
+class ApiKeyCreate(BaseModel):
+    """Body of `POST /v1/api-keys`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str = Field(default="", max_length=200)
+    scopes: list[ApiKeyScope] | None = Field(default=None, min_length=1, max_length=3)
+    """`read`, `write`, `admin` (keys, webhooks, audit log); none includes another. Those of the
+    key that makes it when left out, and never more."""
+    expires_at: AwareDatetime | None = None
+    """When it stops to open anything; never when left out."""
+
+
+class ApiKeyRotation(BaseModel):
+    """Body of `POST /v1/api-keys/{id}/rotate`."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    grace_seconds: int = Field(default=86_400, ge=0, le=30 * 86_400)
+    """How long the old secret still opens."""
+
+
 class ApiKey(Resource):
     """An API key; the secret itself is shown once, at creation."""
 
     id: str
     name: str
     prefix: str
+    scopes: list[ApiKeyScope]
     created_at: datetime
+    expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    replaced_by_id: str | None = None
+    """The key that a rotation made in its place."""
     secret: str | None = None
 
 

@@ -25,14 +25,18 @@ class ModelRecord(Record):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id", ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(200), default="")
     sha256: Mapped[str] = mapped_column(String(64), index=True)
+    """Of the copy that is kept, and with it the name of its blob."""
     bytes: Mapped[int] = mapped_column(BigInteger)
+    """Of the copy."""
+    upload_sha256: Mapped[str | None] = mapped_column(String(64))
+    """Of the file that was uploaded, which is gone: the same file again is the same model."""
     status: Mapped[str] = mapped_column(String(16), default="uploaded")
     error: Mapped[dict[str, Any] | None]
     info: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     deleted_at: Mapped[datetime | None]
     """When its owner deleted it: the bytes are gone, the row stays for the jobs that name it."""
-    __table_args__ = (_unique_upload(),)
+    __table_args__ = (_unique_upload(), Index(None, "tenant_id", "upload_sha256"))
 
 
 class DatasetRecord(Record):

@@ -1,38 +1,34 @@
-"""`/v1/api-keys`."""
+"""`/v1/api-keys`.
+
+No `Idempotency-Key` here: the answer, which holds a secret, would have to be stored.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
-from secateur.resources import ApiKey, Page
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from secateur.resources import ApiKey, ApiKeyCreate, ApiKeyRotation, Page
 
 from persistence import api_keys
 from service import examples
+from service.access.scopes import AdminRoute
+from service.api_keys import service
 from service.context import BackendOf, CallerOf
 from service.paging import ApiKeyCursor, Limit, page_of
-from service.problems import NotFound
 from service.problems.documentation import problems
 from service.problems.nul import refuse_nul
 
-router = APIRouter(prefix="/v1/api-keys", tags=["api keys"])
+router = APIRouter(prefix="/v1/api-keys", tags=["api keys"], route_class=AdminRoute)
 
-
-class ApiKeyCreate(BaseModel):
-    """Body of `POST /v1/api-keys`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(default="", max_length=200)
+_NEW_SECRET = {**examples.API_KEY, "secret": "sk_06av9c5q1w2e3r4t5y6u7p8a9s_Zx81QabV..."}
 
 
 @router.post(
     "",
     status_code=201,
     responses={
-        201: examples.created(
-            "The key; `secret` is shown this once.",
-            {**examples.API_KEY, "secret": "sk_Zx81QabV..."},
-        ),
+        201: examples.created("The key; `secret` is shown this once.", _NEW_SECRET),
         **problems(400, 401, 413, 415, 422),
     },
 )
@@ -41,9 +37,7 @@ def create_api_key(
 ) -> ApiKey:
     """Create an API key for the same tenant. Its secret cannot be read again."""
     refuse_nul(request)
-    with backend.database.session() as session:
-        record, secret = api_keys.create(session, tenant_id=caller.tenant_id, name=request.name)
-        created = ApiKey.model_validate(record).model_copy(update={"secret": secret})
+    created = service.create(backend, caller, request)
     response.headers["Location"] = f"/v1/api-keys/{created.id}"
     response.headers["Cache-Control"] = "no-store"
     return created
@@ -62,22 +56,45 @@ def list_api_keys(
 @router.get("/{key_id}", responses={200: examples.body(examples.API_KEY), **problems(401, 404)})
 def get_api_key(key_id: str, caller: CallerOf, backend: BackendOf) -> ApiKey:
     """Get one API key."""
-    with backend.database.session(read_only=True) as session:
-        record = api_keys.get(session, caller.tenant_id, key_id)
-    if record is None:
-        raise NotFound("API key", key_id, listing="/v1/api-keys")
-    return ApiKey.model_validate(record)
+    return service.get(backend, caller.tenant_id, key_id)
+
+
+@router.post(
+    "/{key_id}/rotate",
+    status_code=201,
+    responses={
+        201: examples.created("The key in its place; `secret` is shown this once.", _NEW_SECRET),
+        **problems(400, 401, 404, 409, 413, 415, 422),
+    },
+)
+def rotate_api_key(
+    key_id: str,
+    request: ApiKeyRotation,
+    response: Response,
+    caller: CallerOf,
+    backend: BackendOf,
+) -> ApiKey:
+    """Make a key in place of this one: same name, scopes and length of life, another secret. The
+    old secret opens for `grace_seconds` more."""
+    made = service.rotate(backend, caller, key_id, request.grace_seconds)
+    response.headers["Location"] = f"/v1/api-keys/{made.id}"
+    response.headers["Cache-Control"] = "no-store"
+    return made
 
 
 @router.delete(
     "/{key_id}",
     status_code=204,
-    responses={204: {"description": "The key opens nothing any more."}, **problems(401, 404)},
+    responses={204: {"description": "The key opens nothing any more."}, **problems(401, 404, 409)},
 )
-def revoke_api_key(key_id: str, caller: CallerOf, backend: BackendOf) -> None:
-    """Revoke an API key, at once."""
-    with backend.database.session() as session:
-        record = api_keys.get(session, caller.tenant_id, key_id)
-        if record is None:
-            raise NotFound("API key", key_id, listing="/v1/api-keys")
-        api_keys.revoke(record)
+def revoke_api_key(
+    key_id: str,
+    caller: CallerOf,
+    backend: BackendOf,
+    force: Annotated[
+        bool, Query(description="Even if it is the last key with the scope `admin`.")
+    ] = False,
+) -> None:
+    """Revoke an API key. It opens nothing at once in this process, and in others of the server
+    after two seconds (`SECATEUR_KEY_CACHE_SECONDS`)."""
+    service.revoke(backend, caller.tenant_id, key_id, force=force)

@@ -78,14 +78,15 @@ def get_model(model_id: str, caller: CallerOf, backend: BackendOf) -> Model:
     "/{model_id}/content",
     response_class=Response,
     responses={
-        **content_responses("application/octet-stream", "The uploaded file."),
+        **content_responses("application/octet-stream", "The copy the server keeps."),
         **problems(401, 404, 416),
     },
 )
 def download_model(
     model_id: str, request: Request, caller: CallerOf, backend: BackendOf
 ) -> Response:
-    """Download the uploaded file, whole or in part (`Range`)."""
+    """Download the copy that is kept of the model, whole or in part (`Range`): the program and
+    weights that were uploaded, in the form the server gives them."""
     model = service.get(backend, caller.tenant_id, model_id)
     return send_blob(
         request,

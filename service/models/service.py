@@ -17,7 +17,12 @@ from service.idempotency import Ledger
 from service.models.archive_gate import check_archive
 from service.problems import NotFound, ProblemError
 from service.uploads.problems import UploadInterfered
-from service.uploads.removal import remove_if_unreferenced, stored_file
+from service.uploads.removal import (
+    Arrival,
+    remove_arrival,
+    remove_if_unreferenced,
+    stored_file,
+)
 from service.uploads.zip_check import ZipLimits
 
 
@@ -41,41 +46,70 @@ def zip_limits(settings: Settings) -> ZipLimits:
 def register(
     backend: Backend, tenant_id: str, blob: StoredBlob, name: str, ledger: Ledger
 ) -> Model:
-    """Make a model of a stored file: the gate first, then the row, its `inspect` job and the
-    answer in one transaction. The same bytes in one tenant are one model."""
+    """Make a model of a stored file: the gate first, which writes the copy that is kept, then the
+    row, its `inspect` job and the answer in one transaction. The file itself is removed. The same
+    file, and the same program and weights in another, are one model in one tenant."""
+    arrival = Arrival.of(backend.store, blob.sha256)
+    copy = None
     try:
-        if (answer := ledger.find()) is None:
-            with backend.database.session(read_only=True) as session:
-                known = models.find_by_content(session, tenant_id, blob.sha256) is not None
-            if not known:
-                check_archive(stored_file(backend, blob), zip_limits(backend.settings))
-            try:
-                return _register(backend, tenant_id, blob, name, ledger)
-            except IntegrityError:
-                # the same file came twice at once and the other upload was first; now it is found
-                return _register(backend, tenant_id, blob, name, ledger)
-    except ProblemError:
-        remove_if_unreferenced(backend.database, backend.store, blob.sha256)
-        raise
-    # what was made then may be deleted by now, and these bytes with it
-    remove_if_unreferenced(backend.database, backend.store, blob.sha256)
-    return Model.model_validate(answer.body)
+        if (answer := ledger.find()) is not None:
+            return Model.model_validate(answer.body)
+        with backend.database.session(read_only=True) as session:
+            known = models.find_by_upload(session, tenant_id, blob.sha256)
+            if known is not None:
+                copy = StoredBlob(known.sha256, known.bytes)
+        if copy is None:
+            copy = checked_copy(backend, blob)
+        try:
+            return _register(backend, tenant_id, copy, blob, name, ledger)
+        except IntegrityError:
+            # the same model came twice at once and the other upload was first; now it is found
+            return _register(backend, tenant_id, copy, blob, name, ledger)
+    finally:
+        remove_arrival(backend.database, backend.store, arrival)
+        if copy is not None:  # of an answer given before, or of a model that was not made
+            remove_if_unreferenced(backend.database, backend.store, copy.sha256)
 
 
-def _register(
-    backend: Backend, tenant_id: str, blob: StoredBlob, name: str, ledger: Ledger
+def checked_copy(backend: Backend, blob: StoredBlob) -> StoredBlob:
+    """Let a stored file through the gate; returns the copy the gate writes, stored.
+
+    Raises:
+        UploadInterfered: another request deleted the same bytes in the meantime.
+        ProblemError: the gate's, whose subclasses are in `archive_gate`.
+    """
+    with backend.store.open_writer() as writer:
+        try:
+            check_archive(stored_file(backend, blob), zip_limits(backend.settings), writer.write)
+        except FileNotFoundError as error:
+            raise UploadInterfered from error
+        return writer.commit()
+
+
+def _register(  # noqa: PLR0917 - what a model is made of
+    backend: Backend,
+    tenant_id: str,
+    copy: StoredBlob,
+    upload: StoredBlob,
+    name: str,
+    ledger: Ledger,
 ) -> Model:
     with backend.database.session() as session:
         if (answer := ledger.recall(session)) is not None:
             return Model.model_validate(answer.body)
-        blobs.lock(session, blob.sha256)
-        if not backend.store.exists(blob.sha256):
+        blobs.lock(session, copy.sha256)
+        if not backend.store.exists(copy.sha256):
             raise UploadInterfered
-        record = models.find_by_content(session, tenant_id, blob.sha256)
+        record = models.find_by_content(session, tenant_id, copy.sha256)
         created = record is None
         if record is None:
             record = models.add(
-                session, tenant_id=tenant_id, name=name, sha256=blob.sha256, size=blob.bytes
+                session,
+                tenant_id=tenant_id,
+                name=name,
+                sha256=copy.sha256,
+                size=copy.bytes,
+                upload_sha256=upload.sha256,
             )
             _enqueue_inspection(session, record)
         elif record.status == "rejected" and (record.error or {}).get("retryable"):

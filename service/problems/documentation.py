@@ -9,6 +9,7 @@ from service.problems.problem import MEDIA_TYPE
 _TITLES = {
     400: ("bad-request", "The request cannot be read"),
     401: ("unauthorized", "A valid API key is required"),
+    403: ("insufficient-scope", "The API key may not do this"),
     404: ("model-not-found", "Not found"),
     406: ("not-acceptable", "Not available in the asked format"),
     409: ("model-in-use", "The model is in use"),
@@ -39,8 +40,10 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an operation that may answer with these problems."""
-    return {status: _response(status) for status in sorted({*statuses, 500})}
+    """The `responses` of an operation that may answer with these problems. One that wants a key
+    (401) may find that it lacks the scope (403)."""
+    implied = {403, 500} if 401 in statuses else {500}
+    return {status: _response(status) for status in sorted({*statuses, *implied})}
 
 
 def _response(status: int) -> dict[str, Any]:

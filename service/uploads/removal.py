@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from persistence import blobs
@@ -35,3 +37,27 @@ def remove_if_unreferenced(database: Database, store: ArtifactStore, sha256: str
             return False
         store.delete(sha256)
         return True
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An uploaded file and when, at the latest, it was written: so that another arrival of the same
+    bytes can be told from it."""
+
+    sha256: str
+    written_before: float
+
+    @classmethod
+    def of(cls, store: ArtifactStore, sha256: str) -> Arrival:
+        """What has just arrived."""
+        age = store.age_seconds(sha256)
+        return cls(sha256, time.time() - age)
+
+
+def remove_arrival(database: Database, store: ArtifactStore, arrival: Arrival) -> bool:
+    """Delete an uploaded file that has been copied, unless a row names it or the same bytes have
+    arrived again since: who brought them still needs them, and removes them then."""
+    now = time.time()  # before the age is read: at the earliest it was written that long ago
+    if now - store.age_seconds(arrival.sha256) > arrival.written_before:
+        return False
+    return remove_if_unreferenced(database, store, arrival.sha256)

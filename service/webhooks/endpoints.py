@@ -15,6 +15,7 @@ from secateur.resources import (
 )
 
 from service import examples
+from service.access.scopes import AdminRoute
 from service.context import BackendOf, CallerOf
 from service.idempotency import OnceOf
 from service.paging import DeliveryCursor, Limit, WebhookCursor
@@ -23,7 +24,7 @@ from service.problems.nul import refuse_nul
 from service.webhooks import service
 from service.webhooks.receiver_url import check_url
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=AdminRoute)
 
 _NEW_SECRET = {**examples.WEBHOOK, "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD..."}
 

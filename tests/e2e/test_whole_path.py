@@ -43,7 +43,7 @@ RESULTS = ["compact.pt", "recipe.yaml", "report.html", "report.json"]
 
 def test_sdk(client: Secateur, server: Server, files: Path, tmp_path: Path) -> None:
     uploaded = client.upload_model(files / "small.pt")
-    assert uploaded.sha256 == file_sha256(files / "small.pt")
+    assert uploaded.upload_sha256 == file_sha256(files / "small.pt")
     assert client.upload_model(files / "small.pt").id == uploaded.id
     dataset = client.upload_dataset(files / "good.safetensors")
     assert dataset.splits == {"train": 96, "validation": 48}

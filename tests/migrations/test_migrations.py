@@ -85,7 +85,7 @@ def test_a_percent_sign_in_the_url_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_one_head() -> None:
     heads = ScriptDirectory.from_config(migrations.config("sqlite://")).get_heads()
-    assert heads == ["0009"]
+    assert heads == ["0010"]
 
 
 def test_offline_mode_is_refused() -> None:

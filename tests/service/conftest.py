@@ -20,6 +20,8 @@ from persistence import api_keys, tenants
 from persistence.settings import Settings
 from service.app import create_app
 from service.context import Backend
+from service.models.archive_gate import check_archive
+from service.models.service import zip_limits
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,21 @@ def scripted(module: torch.nn.Module) -> bytes:
 def model_file() -> bytes:
     torch.manual_seed(0)
     return scripted(TinyNet())
+
+
+def copied(content: bytes, folder: Path) -> bytes:
+    """The copy that the service keeps of a model."""
+    path = folder / "to_copy.pt"
+    path.write_bytes(content)
+    copy = bytearray()
+    check_archive(path, zip_limits(Settings()), copy.extend)
+    return bytes(copy)
+
+
+@pytest.fixture(scope="session")
+def model_copy(model_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What the service keeps, and sends, of `model_file`."""
+    return copied(model_file, tmp_path_factory.mktemp("copy"))
 
 
 def dataset_arrays() -> dict[str, np.ndarray]:

@@ -6,11 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from fastapi import Response
 from sqlalchemy import func, select
 
 from persistence.records import JobRecord, ModelRecord
 from persistence.settings import Settings
 from service.datasets import service as datasets
+from service.idempotency import Once
 from service.models import service as models
 from service.uploads.problems import UploadInterfered
 from tests.service.conftest import Api, dataset_arrays, scripted, serve
@@ -138,6 +140,7 @@ def test_bytes_deleted_between_arrival_and_registration(api: Api, model_file: by
         blob = writer.commit()
     api.backend.store.delete(blob.sha256)  # as another tenant's DELETE may
     for register in (models.register, datasets.register):
+        once = Once(api.tenant_id, "POST /", None, Response(), api.backend.database)
         with pytest.raises(UploadInterfered):
-            register(api.backend, api.tenant_id, blob, "")
+            register(api.backend, api.tenant_id, blob, "", once.of("0" * 64))
     assert nothing_is_left(api)

@@ -72,13 +72,13 @@ def test_numbers_and_names_at_the_edge(sql_api: Api) -> None:
 @pytest.mark.parametrize(
     "header", ["bytes=" + "9" * 5000 + "-", "bytes=0-" + "9" * 5000, "bytes=²-"]
 )
-def test_ranges_beyond_reason_are_ignored(api: Api, model_file: bytes, header: str) -> None:
-    model = api.client.post("/v1/models", content=model_file).json()
+def test_ranges_beyond_reason_are_ignored(api: Api, model_copy: bytes, header: str) -> None:
+    model = api.client.post("/v1/models", content=model_copy).json()
     response = api.client.get(
         f"/v1/models/{model['id']}/content", headers={"Range": header.encode()}
     )
     assert response.status_code == 200
-    assert response.content == model_file
+    assert response.content == model_copy
 
 
 def test_a_lone_surrogate_in_a_body(api: Api) -> None:

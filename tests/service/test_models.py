@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import time
 
 import pytest
 from sqlalchemy import select
 
 from persistence import job_queue, models
+from persistence.artifact_store import store_file
 from persistence.records import JobRecord, OutboxRecord
+from service.uploads.removal import Arrival, remove_arrival
 from tests.service.conftest import Api
+from tests.service.test_archive_gate import rewritten
 
 
 def upload(api: Api, content: bytes, **options: object) -> dict[str, object]:
@@ -20,15 +25,17 @@ def upload(api: Api, content: bytes, **options: object) -> dict[str, object]:
 
 
 def test_an_upload_becomes_a_model_that_waits_for_its_inspection(
-    sql_api: Api, model_file: bytes
+    sql_api: Api, model_file: bytes, model_copy: bytes
 ) -> None:
     response = sql_api.client.post("/v1/models?name=tiny", content=model_file)
     assert response.status_code == 201
     model = response.json()
     assert response.headers["Location"] == f"/v1/models/{model['id']}"
     assert model["name"] == "tiny"
-    assert model["sha256"] == hashlib.sha256(model_file).hexdigest()
-    assert model["bytes"] == len(model_file)
+    assert model["upload_sha256"] == hashlib.sha256(model_file).hexdigest()
+    assert model["sha256"] == hashlib.sha256(model_copy).hexdigest()
+    assert model["bytes"] == len(model_copy)
+    assert len(sql_api.blobs()) == 1  # the upload is gone
     assert model["status"] == "uploaded"
     with sql_api.backend.database.session() as session:
         job = session.scalars(select(JobRecord)).one()
@@ -59,7 +66,7 @@ def test_a_multipart_upload_is_the_file_and_its_name(api: Api, model_file: bytes
         "/v1/models", files={"file": ("net.pt", model_file)}, data={"name": "from a form"}
     )
     assert response.status_code == 201, response.text
-    assert response.json()["sha256"] == hashlib.sha256(model_file).hexdigest()
+    assert response.json()["upload_sha256"] == hashlib.sha256(model_file).hexdigest()
     assert response.json()["name"] == "from a form"
 
 
@@ -126,18 +133,58 @@ def test_models_are_listed_newest_first_page_by_page(sql_api: Api, model_file: b
     assert sql_api.client.get("/v1/models?status=ready").json()["data"] == []
 
 
-def test_a_download_is_the_upload(api: Api, model_file: bytes) -> None:
+def test_a_download_is_the_copy(api: Api, model_file: bytes, model_copy: bytes) -> None:
     model = upload(api, model_file)
     response = api.client.get(f"/v1/models/{model['id']}/content")
-    assert response.content == model_file
+    assert response.content == model_copy != model_file
     assert response.headers["ETag"] == f'"{model["sha256"]}"'
-    assert response.headers["Content-Length"] == str(len(model_file))
-    digest = base64.b64encode(hashlib.sha256(model_file).digest()).decode()
+    assert response.headers["Content-Length"] == str(len(model_copy))
+    digest = base64.b64encode(hashlib.sha256(model_copy).digest()).decode()
     assert response.headers["Repr-Digest"] == f"sha-256=:{digest}:"
     head = api.client.head(f"/v1/models/{model['id']}/content")
     assert head.status_code == 200
     assert head.content == b""
-    assert head.headers["Content-Length"] == str(len(model_file))
+    assert head.headers["Content-Length"] == str(len(model_copy))
+
+
+def test_the_copy_of_a_model_is_the_same_model(
+    sql_api: Api, model_file: bytes, model_copy: bytes
+) -> None:
+    first = upload(sql_api, model_file)
+    downloaded = sql_api.client.post("/v1/models", content=model_copy)
+    assert downloaded.status_code == 200
+    assert downloaded.json() == first
+    saved_again = rewritten(model_file, lambda entries: [*entries, ("archive/extra/a", b"")])
+    assert sql_api.client.post("/v1/models", content=saved_again).json() == first
+    assert len(sql_api.blobs()) == 1
+
+
+def test_a_model_of_before_keeps_its_file(sql_api: Api, model_file: bytes) -> None:
+    """Its row names the file as it came; the same file again is still that model."""
+    blob = store_file(sql_api.backend.store, io.BytesIO(model_file))
+    with sql_api.backend.database.session() as session:
+        before = models.add(
+            session, tenant_id=sql_api.tenant_id, name="old", sha256=blob.sha256, size=blob.bytes,
+            upload_sha256=blob.sha256,
+        ).id  # fmt: skip
+    again = sql_api.client.post("/v1/models", content=model_file)
+    assert (again.status_code, again.json()["id"]) == (200, before)
+    content = sql_api.client.get(f"/v1/models/{before}/content").content
+    assert content == model_file
+    assert len(sql_api.blobs()) == 1
+
+
+def test_bytes_that_arrive_again_meanwhile_stay(api: Api, model_file: bytes) -> None:
+    """Two tenants send the same file: the first to be done leaves it to the other."""
+    store = api.backend.store
+    blob = store_file(store, io.BytesIO(model_file))
+    first = Arrival.of(store, blob.sha256)
+    time.sleep(0.02)  # file times are as exact as the kernel's clock ticks
+    store_file(store, io.BytesIO(model_file))
+    assert not remove_arrival(api.backend.database, store, first)
+    assert store.exists(blob.sha256)
+    assert remove_arrival(api.backend.database, store, Arrival.of(store, blob.sha256))
+    assert not store.exists(blob.sha256)
 
 
 @pytest.mark.parametrize(
@@ -145,29 +192,29 @@ def test_a_download_is_the_upload(api: Api, model_file: bytes) -> None:
     [("bytes=10-19", 10, 20), ("bytes=100-", 100, None), ("bytes=-7", -7, None)],
 )
 def test_a_range_is_a_part(
-    api: Api, model_file: bytes, header: str, start: int, end: int | None
+    api: Api, model_copy: bytes, header: str, start: int, end: int | None
 ) -> None:
-    model = upload(api, model_file)
+    model = upload(api, model_copy)
     response = api.client.get(f"/v1/models/{model['id']}/content", headers={"Range": header})
     assert response.status_code == 206
-    assert response.content == model_file[start:end]
-    first = start % len(model_file)
+    assert response.content == model_copy[start:end]
+    first = start % len(model_copy)
     last = first + len(response.content) - 1
-    assert response.headers["Content-Range"] == f"bytes {first}-{last}/{len(model_file)}"
+    assert response.headers["Content-Range"] == f"bytes {first}-{last}/{len(model_copy)}"
 
 
-def test_ranges_follow_if_range_and_416(api: Api, model_file: bytes) -> None:
-    model = upload(api, model_file)
+def test_ranges_follow_if_range_and_416(api: Api, model_copy: bytes) -> None:
+    model = upload(api, model_copy)
     url = f"/v1/models/{model['id']}/content"
     ranged = {"Range": "bytes=0-3"}
     same = api.client.get(url, headers={**ranged, "If-Range": f'"{model["sha256"]}"'})
     assert same.status_code == 206
     changed = api.client.get(url, headers={**ranged, "If-Range": '"old"'})
     assert changed.status_code == 200
-    assert changed.content == model_file
-    beyond = api.client.get(url, headers={"Range": f"bytes={len(model_file)}-"})
+    assert changed.content == model_copy
+    beyond = api.client.get(url, headers={"Range": f"bytes={len(model_copy)}-"})
     assert beyond.status_code == 416
-    assert beyond.headers["Content-Range"] == f"bytes */{len(model_file)}"
+    assert beyond.headers["Content-Range"] == f"bytes */{len(model_copy)}"
     assert beyond.headers["Content-Type"] == "application/problem+json"
     far = api.client.get(url, headers={"Range": f"Bytes={10**30}-"})
     assert far.status_code == 416
@@ -198,11 +245,13 @@ def test_deleting_calls_off_the_inspection_and_removes_the_file(
     assert again["id"] != model["id"]
 
 
-def test_a_file_stays_while_another_tenant_has_it(api: Api, model_file: bytes) -> None:
+def test_a_file_stays_while_another_tenant_has_it(
+    api: Api, model_file: bytes, model_copy: bytes
+) -> None:
     mine = upload(api, model_file)
     theirs = api.stranger.post("/v1/models", content=model_file).json()
     assert api.client.delete(f"/v1/models/{mine['id']}").status_code == 204
-    assert api.stranger.get(f"/v1/models/{theirs['id']}/content").content == model_file
+    assert api.stranger.get(f"/v1/models/{theirs['id']}/content").content == model_copy
 
 
 def test_a_model_in_use_stays(sql_api: Api, model_file: bytes, recipe: dict[str, object]) -> None:

@@ -61,9 +61,9 @@ def complete(api: Api, upload: str, body: Any = None, **headers: str) -> Respons
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])
 def test_parts_become_what_the_file_would_have_been(
-    sql_api: Api, kind: str, model_file: bytes, dataset_file: bytes
+    sql_api: Api, kind: str, model_copy: bytes, dataset_file: bytes
 ) -> None:
-    content = model_file if kind == "model" else dataset_file
+    content = model_copy if kind == "model" else dataset_file  # what is kept is what was sent
     upload = begin(sql_api, kind, name="big", bytes=len(content), sha256=sha(content))
     made = send_all(sql_api, upload, content, 4)
     shown = sql_api.client.get(f"/v1/uploads/{upload}").json()

@@ -45,7 +45,8 @@ def test_unknown_fields_of_a_key_are_refused(api: Api) -> None:
     assert response.json()["errors"] == [
         {
             "field": "nmae",
-            "message": "`nmae` is not a field here; valid are `name`. Did you mean `name`?",
+            "message": "`nmae` is not a field here; valid are `name`, `scopes`, `expires_at`. "
+            "Did you mean `name`?",
         }
     ]
 

@@ -14,6 +14,7 @@ import typer
 from secateur.cli.archive import pack, unpack
 from secateur.cli.compress import compress
 from secateur.cli.console import err, print_error
+from secateur.cli.keys import keys
 from secateur.cli.lists import jobs, methods, models
 from secateur.cli.retry import retry
 from secateur.cli.score import score
@@ -79,3 +80,4 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(models, name="models")
 app.add_typer(methods, name="methods")
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(keys, name="keys")
