@@ -18,6 +18,7 @@ from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.idempotency import Once, fingerprint
+from service.jobs import validator
 from service.jobs.admission import admit, choose_queue
 from service.jobs.time_limits import time_faults
 from service.problems import NotFound
@@ -165,18 +166,25 @@ def _locked_model(session: Session, tenant_id: str, model_id: str) -> ModelRecor
 
 def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
     """One job."""
+    return get_tagged(backend, tenant_id, job_id)[0]
+
+
+def get_tagged(backend: Backend, tenant_id: str, job_id: str) -> tuple[Job, str | None]:
+    """One job and its `ETag`, if it has one of its own."""
     with backend.database.session(read_only=True) as session:
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return show(session, record)
+        return show(session, record), validator.etag(record)
 
 
-async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> Job:
+async def wait(
+    backend: Backend, tenant_id: str, job_id: str, seconds: float
+) -> tuple[Job, str | None]:
     """The job once it has ended, or as it stands after `seconds`."""
-    job = await to_thread.run_sync(get, backend, tenant_id, job_id)
+    job, tag = await to_thread.run_sync(get_tagged, backend, tenant_id, job_id)
     if job.status in TERMINAL:
-        return job
+        return job, tag
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     with backend.changes.watch(job_id) as watch:
@@ -184,7 +192,7 @@ async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) ->
             mark = await watch.moved(left)
             if mark is not None and mark.status in TERMINAL:
                 break
-    return await to_thread.run_sync(get, backend, tenant_id, job_id)
+    return await to_thread.run_sync(get_tagged, backend, tenant_id, job_id)
 
 
 def list_page(
