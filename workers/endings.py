@@ -15,13 +15,13 @@ class Ending:
 
     Attributes:
         outcome: `released` gives the job back to the queue; `lost` writes nothing.
-        error: of a failed job, `{type, title, hint, where, retryable}`.
+        error: of a failed or expired job, `{type, title, hint, where, retryable}`.
         result: of a succeeded one, its short result.
         keeps_artifacts: whether finished files are kept; a job that broke a constraint of its
             recipe fails and keeps them.
     """
 
-    outcome: Literal["succeeded", "failed", "canceled", "released", "lost"]
+    outcome: Literal["succeeded", "failed", "canceled", "expired", "released", "lost"]
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     keeps_artifacts: bool = False
@@ -46,6 +46,7 @@ INTERNAL = failed(
 )
 
 
+<<<<<<< HEAD
 def timed_out(seconds: float) -> Ending:
     """The job ran longer than it may."""
     return failed(
@@ -104,6 +105,8 @@ def not_contained(reason: str) -> Ending:
     )
 
 
+=======
+>>>>>>> main
 def misbehaved(fault: str) -> Ending:
     """The runner said something it would never say by itself."""
     return failed(

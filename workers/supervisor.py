@@ -33,10 +33,11 @@ from workers import endings
 from workers.bounds import bounds
 from workers.draining import Drain
 from workers.endings import Ending
-from workers.inputs import InputMissing, prepare
+from workers.inputs import NotStarted, prepare
 from workers.lease import LeaseKeeper
 from workers.messages import Malformed, Produced
 from workers.recording import Recorder
+from workers.run_clock import RunClock
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
 from workers.sandbox.choice import Containment, contain
 from workers.sandbox.launch import NotContained
@@ -47,7 +48,14 @@ from workers.usage import UsageWatch
 log = structlog.get_logger()
 
 Outcome = Literal[
-    "succeeded", "failed", "canceled", "released", "lost", "not claimed", "search advanced"
+    "succeeded",
+    "failed",
+    "canceled",
+    "expired",
+    "released",
+    "lost",
+    "not claimed",
+    "search advanced",
 ]
 
 _LISTEN_SECONDS = 0.1
@@ -96,7 +104,7 @@ class Supervisor:
             held = claim_next(session, queue, self.owner, self.settings.lease_seconds)
         if held is None:
             return "not claimed"
-        job_id = held.job_id
+        job_id, clock = held.job_id, RunClock(held, self.settings.max_job_seconds)
         log.info("job claimed", job=job_id, attempt=held.attempt)
         # a worker beside this one may have been killed, and none may start here for long
         sweep(self.settings.resolved_scratch_dir)
@@ -114,7 +122,7 @@ class Supervisor:
                     scratch_folder(self.settings.resolved_scratch_dir, f"{job_id}.{held.attempt}")
                 )
                 recorder = Recorder(self.database, self.store, held, scratch)
-                ending = self._attempt(held, lease, scratch, recorder)
+                ending = self._attempt(clock, lease, scratch, recorder)
                 outcome = self._conclude(held, lease, scratch, recorder, ending)
             except OperationalError as error:
                 # the database restarted, say; nothing is wrong with the job
@@ -129,12 +137,20 @@ class Supervisor:
         return outcome
 
     def _attempt(
-        self, held: Claim, lease: LeaseKeeper, scratch: Scratch, recorder: Recorder
+        self, clock: RunClock, lease: LeaseKeeper, scratch: Scratch, recorder: Recorder
     ) -> Ending:
+        def stop() -> Ending | None:
+            return self._reason_to_stop(lease, clock)
+
         try:
-            instructions = prepare(self.database, self.store, self.settings, held, scratch)
-        except InputMissing as missing:
-            return missing.ending
+            instructions = prepare(
+                self.database, self.store, self.settings, clock.held, scratch, stop=stop
+            )
+        except NotStarted as fault:
+            return fault.ending
+        early = stop()
+        if early is not None:
+            return early
         environment = runner_environment(
             scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
         )
@@ -146,15 +162,23 @@ class Supervisor:
             on_cpu = instructions.device == "cpu"
             usage = UsageWatch(self.settings, runner.pid, scratch.root, on_cpu=on_cpu)
             try:
+<<<<<<< HEAD
                 stop = self._watch(runner, lease, recorder, usage)
                 if stop is endings.LOST:
                     return stop
                 if stop is not None:
+=======
+                ending = self._watch(runner, lease, recorder, clock)
+                if ending is endings.LOST:
+                    return ending
+                if ending is not None:
+>>>>>>> main
                     runner.terminate(self.grace_seconds)
                 if not self._hear_the_rest(runner, recorder):
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
+<<<<<<< HEAD
             return stop or self._end_of(runner, recorder)
 
     @staticmethod
@@ -168,11 +192,20 @@ class Supervisor:
 
     def _watch(
         self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, usage: UsageWatch
+=======
+        return ending or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+
+    def _watch(
+        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, clock: RunClock
+>>>>>>> main
     ) -> Ending | None:
         """Listen until the runner ended by itself (None) or must be stopped."""
-        started = time.monotonic()
         while not runner.poll_end():
+<<<<<<< HEAD
             stop = self._reason_to_stop(lease, started) or usage.excess()
+=======
+            stop = self._reason_to_stop(lease, clock)
+>>>>>>> main
             if stop is not None:
                 return stop
             if not self._hear(runner, recorder):
@@ -187,16 +220,14 @@ class Supervisor:
                 return False
         return recorder.flush(last=True)
 
-    def _reason_to_stop(self, lease: LeaseKeeper, started: float) -> Ending | None:
+    def _reason_to_stop(self, lease: LeaseKeeper, clock: RunClock) -> Ending | None:
         if lease.lost:
             return endings.LOST
         if lease.canceling:
             return endings.CANCELED
         if self.drain.over:
             return endings.RELEASED
-        if time.monotonic() - started > self.settings.max_job_seconds:
-            return endings.timed_out(self.settings.max_job_seconds)
-        return None
+        return clock.over()
 
     @staticmethod
     def _hear(runner: RunnerProcess, recorder: Recorder) -> bool:
@@ -224,7 +255,7 @@ class Supervisor:
             except NotAnArtifact as fault:
                 kept, ending = [], endings.misbehaved(str(fault))
         outcome = self._end(held, lease, recorder, ending, kept)
-        if outcome in ("succeeded", "failed", "canceled"):
+        if outcome in ("succeeded", "failed", "canceled", "expired"):
             recorder.remove_checkpoints()
         return outcome
 
@@ -271,7 +302,7 @@ class Supervisor:
             match ending.outcome:
                 case "released":
                     return release(session, held, "the worker stops")
-                case "succeeded" | "failed" | "canceled" as status:
+                case "succeeded" | "failed" | "canceled" | "expired" as status:
                     return finish(session, held, status, error=ending.error, result=ending.result)
                 case _:
                     return False

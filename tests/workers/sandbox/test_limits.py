@@ -39,10 +39,7 @@ def test_a_program_that_takes_too_much_fails_its_own_job(  # noqa: PLR0917
 
 def test_training_in_several_processes_needs_namespaces_and_says_so(tmp_path: Path) -> None:
     world = WorkerWorld(tmp_path)
-    job_id = world.enqueue(
-        recipe={"stages": [*RECIPE["stages"], {"stage": "finetune", "epochs": 1}], "devices": 2},
-        dataset_id=world.dataset_id,
-    )
+    job_id = world.enqueue(recipe=RECIPE | {"devices": 2})
     assert world.supervisor("work", containment=Containment("kernel")).run(job_id) == "failed"
     error = world.error(job_id)
     assert (error["type"], error["where"]) == ("sandbox-insufficient", "recipe.devices")
