@@ -46,16 +46,6 @@ INTERNAL = failed(
 )
 
 
-<<<<<<< HEAD
-def timed_out(seconds: float) -> Ending:
-    """The job ran longer than it may."""
-    return failed(
-        "job-timeout",
-        f"The job ran longer than the {seconds:g} seconds a job may take.",
-        "Train for fewer epochs or on fewer samples, or raise SECATEUR_MAX_JOB_SECONDS.",
-    )
-
-
 def out_of_memory(limit: int) -> Ending:
     """All processes of the runner together hold too much."""
     return failed(
@@ -85,13 +75,18 @@ def scratch_full(limit: int) -> Ending:
     )
 
 
-NEEDS_NAMESPACES = failed(
+_NEEDS_NAMESPACES = failed(
     "sandbox-insufficient",
     "Training in several processes needs a network of its own, and this worker has none to give.",
     "Submit the job with `devices: 1`, or install bubblewrap and allow user namespaces on the "
     "worker's machine (docs/deployment.md).",
     where="recipe.devices",
 )
+
+
+def lacking(level: str, *, loopback: bool) -> Ending | None:
+    """The end of a job that its worker's level of containment cannot serve, or None."""
+    return _NEEDS_NAMESPACES if loopback and level == "kernel" else None
 
 
 def not_contained(reason: str) -> Ending:
@@ -105,8 +100,6 @@ def not_contained(reason: str) -> Ending:
     )
 
 
-=======
->>>>>>> main
 def misbehaved(fault: str) -> Ending:
     """The runner said something it would never say by itself."""
     return failed(

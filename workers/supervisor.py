@@ -149,37 +149,28 @@ class Supervisor:
         except NotStarted as fault:
             return fault.ending
         early = stop()
-        if early is not None:
-            return early
         environment = runner_environment(
             scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
         )
         level = (self.containment or contain(self.settings.sandbox)).level
         limited = bounds(self.settings, instructions, level)
-        if limited.loopback and level == "kernel":
-            return endings.NEEDS_NAMESPACES
+        early = early or endings.lacking(level, loopback=limited.loopback)
+        if early is not None:
+            return early
         with RunnerProcess(scratch, environment, limited, self.command) as runner:
             on_cpu = instructions.device == "cpu"
             usage = UsageWatch(self.settings, runner.pid, scratch.root, on_cpu=on_cpu)
             try:
-<<<<<<< HEAD
-                stop = self._watch(runner, lease, recorder, usage)
-                if stop is endings.LOST:
-                    return stop
-                if stop is not None:
-=======
-                ending = self._watch(runner, lease, recorder, clock)
+                ending = self._watch(runner, lease, recorder, (clock, usage))
                 if ending is endings.LOST:
                     return ending
                 if ending is not None:
->>>>>>> main
                     runner.terminate(self.grace_seconds)
                 if not self._hear_the_rest(runner, recorder):
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
-<<<<<<< HEAD
-            return stop or self._end_of(runner, recorder)
+            return ending or self._end_of(runner, recorder)
 
     @staticmethod
     def _end_of(runner: RunnerProcess, recorder: Recorder) -> Ending:
@@ -191,21 +182,15 @@ class Supervisor:
         return endings.from_exit(code, recorder.result, recorder.failure)
 
     def _watch(
-        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, usage: UsageWatch
-=======
-        return ending or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
-
-    def _watch(
-        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, clock: RunClock
->>>>>>> main
+        self,
+        runner: RunnerProcess,
+        lease: LeaseKeeper,
+        recorder: Recorder,
+        limits: tuple[RunClock, UsageWatch],
     ) -> Ending | None:
         """Listen until the runner ended by itself (None) or must be stopped."""
         while not runner.poll_end():
-<<<<<<< HEAD
-            stop = self._reason_to_stop(lease, started) or usage.excess()
-=======
-            stop = self._reason_to_stop(lease, clock)
->>>>>>> main
+            stop = self._reason_to_stop(lease, limits[0]) or limits[1].excess()
             if stop is not None:
                 return stop
             if not self._hear(runner, recorder):
