@@ -1,5 +1,5 @@
 """What is kept for a time only: uploads that nobody completes, answers to requests that may be
-repeated."""
+repeated, the log of changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import structlog
 
-from persistence import idempotency, uploads
+from persistence import audit, idempotency, uploads
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.job_queue import database_time
@@ -29,8 +29,9 @@ def expire_once(database: Database, store: ArtifactStore, settings: Settings) ->
         kept_since = now - timedelta(seconds=settings.idempotency_seconds)
         keys = idempotency.forget(session, kept_since)
         ended = uploads.forget_ended(session, now)
-    if keys or ended:
-        log.info("forgotten", idempotency_keys=keys, uploads=ended)
+        entries = audit.forget(session, now - timedelta(days=settings.audit_log_days))
+    if keys or ended or entries:
+        log.info("forgotten", idempotency_keys=keys, uploads=ended, audit_entries=entries)
 
 
 def _abort_uploads(database: Database, store: ArtifactStore) -> int:
