@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-quantise: install ## Files of weights in few bits, what decoding them cost
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.deep_compression
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise
 	$(ONE_THREAD) $(BIN)/python -W ignore -m bench.quantise.int8_peer
+
+bench-service: install ## The service under load, against the least that does the same (20 minutes)
+	$(ONE_THREAD) $(BIN)/python -m bench.service
 
 papers: install ## Try claims of papers on digits, five seeds each, and write docs/papers.md (an hour)
 	$(ONE_THREAD) $(BIN)/python -m bench.papers

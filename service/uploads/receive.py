@@ -12,6 +12,7 @@ from fastapi import Request
 
 from persistence.artifact_store import ArtifactStore, BlobWriter, StoredBlob
 from service.problems import ProblemError
+from service.uploads.behind import Behind
 from service.uploads.digest import announced_sha256
 from service.uploads.multipart import FilePart
 from service.uploads.problems import (
@@ -43,8 +44,8 @@ async def receive_file(
 ) -> Received:
     """Stream the body, raw or multipart, into the store.
 
-    Disk writes and hashing run in a worker thread, a mebibyte at a time. Whatever goes wrong,
-    a client that hangs up included, leaves nothing behind.
+    Disk writes and hashing run in a worker thread, a mebibyte at a time, while the next mebibyte
+    arrives. Whatever goes wrong, a client that hangs up included, leaves nothing behind.
 
     Args:
         request: the request, its body unread.
@@ -62,12 +63,13 @@ async def receive_file(
         raise too_large or UploadTooLarge(limit)
     expected = announced_sha256(request.headers)
     writer = await to_thread.run_sync(store.open_writer)
+    behind = Behind()
     try:
         sink = _Sink(
             writer, limit, too_large or UploadTooLarge(limit), hashing=expected is not None
         )
         form = FilePart(content_type, sink.write) if is_form else None
-        await _pump(request, form.feed if form else sink.write, announced)
+        await _pump(request, form.feed if form else sink.write, behind, announced)
         if form is not None:
             form.finish()
         if sink.written == 0:
@@ -79,6 +81,7 @@ async def receive_file(
     finally:
         # also when the server stops in the middle, which cancels this task
         with anyio.CancelScope(shield=True):
+            await behind.settle()
             await to_thread.run_sync(writer.abort)
 
 
@@ -104,17 +107,21 @@ class _Sink:
         return "" if self._hash is None else self._hash.hexdigest()
 
 
-async def _pump(request: Request, feed: Callable[[bytes], None], announced: int | None) -> None:
-    received = 0
-    buffer = bytearray()
+async def _pump(
+    request: Request, feed: Callable[[bytes], None], behind: Behind, announced: int | None
+) -> None:
+    received = buffered = 0
+    buffer: list[bytes] = []
     async for chunk in request.stream():
         received += len(chunk)
-        buffer += chunk
-        if len(buffer) >= _BUFFER_BYTES:
-            await to_thread.run_sync(feed, bytes(buffer))
+        buffered += len(chunk)
+        buffer.append(chunk)
+        if buffered >= _BUFFER_BYTES:
+            await behind.start(feed, b"".join(buffer))
             buffer.clear()
-    if buffer:
-        await to_thread.run_sync(feed, bytes(buffer))
+            buffered = 0
+    await behind.start(feed, b"".join(buffer))
+    await behind.finish()
     if announced is not None and received != announced:
         raise UploadTruncated(f"{announced} bytes were announced, {received} arrived.")
 
