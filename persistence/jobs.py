@@ -29,6 +29,16 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
     )
 
 
+def get_for_update(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
+    """The same, locked until the transaction ends."""
+    return session.scalar(
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.id == job_id)
+        .options(selectinload(JobRecord.artifacts))
+        .with_for_update(key_share=True)
+    )
+
+
 def list_page(
     session: Session,
     tenant_id: str,
@@ -67,6 +77,16 @@ def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
         select(JobRecord.id, JobRecord.version, JobRecord.status).where(JobRecord.id.in_(job_ids))
     )
     return {row.id: JobMark(row.version, row.status) for row in rows}
+
+
+def mark(session: Session, tenant_id: str, job_id: str) -> JobMark | None:
+    """Version and status of one job of the tenant."""
+    row = session.execute(
+        select(JobRecord.version, JobRecord.status).where(
+            JobRecord.tenant_id == tenant_id, JobRecord.id == job_id
+        )
+    ).one_or_none()
+    return None if row is None else JobMark(row.version, row.status)
 
 
 def live_jobs_using(

@@ -19,6 +19,7 @@ from service.access.scopes import permit
 from service.api_keys.endpoints import router as api_keys
 from service.artifacts.endpoints import router as artifacts
 from service.audit_log.endpoints import router as audit_log
+from service.conditional import ConditionalGet
 from service.context import Backend
 from service.datasets.endpoints import router as datasets
 from service.head import HeadAsGet
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
+    app.add_middleware(ConditionalGet)
     app.add_middleware(HeadAsGet)
     app.add_middleware(AuditTrail, backend=backend)
     app.add_middleware(Authentication, backend=backend)

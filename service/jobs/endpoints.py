@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
-from secateur.resources import Artifact, Event, Job, JobCreate, JobStatus, JobType, Metric, Page
+from secateur.resources import (
+    Artifact,
+    Event,
+    Job,
+    JobCreate,
+    JobRetry,
+    JobStatus,
+    JobType,
+    Metric,
+    Page,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -17,7 +27,7 @@ from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 from service.idempotency import OnceOf
-from service.jobs import event_stream, output, service
+from service.jobs import event_stream, output, retry, service, validator
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
 from service.paging import JobCursor, Limit
@@ -112,9 +122,16 @@ def list_jobs(
     return service.list_page(backend, caller.tenant_id, filters, limit=limit, cursor=cursor)
 
 
-@router.get("/{job_id}", responses={200: examples.body(examples.JOB), **problems(401, 404, 422)})
+@router.get(
+    "/{job_id}",
+    response_model=Job,
+    responses={200: examples.body(examples.JOB), **problems(401, 404, 422)},
+)
 async def get_job(
+    *,
     job_id: str,
+    request: Request,
+    response: Response,
     caller: CallerOf,
     backend: BackendOf,
     wait: Annotated[
@@ -125,12 +142,21 @@ async def get_job(
             "`max_wait_seconds` of `/v1/limits` are cut to it.",
         ),
     ] = 0,
-) -> Job:
+) -> Job | Response:
     """Get one job, at once or when it has ended."""
     seconds = min(wait, backend.settings.max_wait_seconds)
+    known = request.headers.get("if-none-match")
+    if known is not None and seconds == 0:
+        tag = await run_in_threadpool(validator.unchanged, backend, caller.tenant_id, job_id, known)
+        if tag is not None:
+            return Response(status_code=304, headers={"ETag": tag})
     if seconds > 0:
-        return await service.wait(backend, caller.tenant_id, job_id, seconds)
-    return await run_in_threadpool(service.get, backend, caller.tenant_id, job_id)
+        job, tag = await service.wait(backend, caller.tenant_id, job_id, seconds)
+    else:
+        job, tag = await run_in_threadpool(service.get_tagged, backend, caller.tenant_id, job_id)
+    if tag is not None:
+        response.headers["ETag"] = tag
+    return job
 
 
 @router.post(
@@ -145,6 +171,31 @@ def cancel_job(job_id: str, caller: CallerOf, backend: BackendOf) -> Job:
     it; one that has ended stays as it is.
     """
     return service.cancel(backend, caller.tenant_id, job_id)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    responses={
+        202: examples.created("The new job, which waits for a worker.", examples.JOB_QUEUED),
+        **problems(400, 401, 404, 409, 413, 415, 422),
+    },
+)
+def retry_job(
+    job_id: str,
+    caller: CallerOf,
+    backend: BackendOf,
+    once: OnceOf,
+    request: Annotated[JobRetry | None, Body()] = None,
+) -> Job:
+    """Try a job again that failed, was canceled or expired.
+
+    Makes a new job with the same inputs, recipe, name and metadata, which goes on from the last
+    checkpoint of the old one, where it left one that is still kept; its event `retry` says
+    whether. A job that has not ended, one that succeeded, and a search are refused, and so is one
+    whose inputs were deleted.
+    """
+    return retry.retry(backend, caller.tenant_id, job_id, request or JobRetry(), once)
 
 
 @router.get(
