@@ -1,20 +1,24 @@
 """`python -m workers.worker --queues cpu[,gpu] --concurrency N`: a Celery worker.
 
 Jobs run in processes of their own; the worker's threads only watch over them. On the first
-SIGTERM the worker takes no further job, lets running ones go on for `--drain-seconds`, then gives
-the unfinished back to the queue, where the next worker resumes them from their checkpoints.
+SIGTERM or SIGINT the worker takes no further job, lets running ones go on for `--drain-seconds`,
+then gives the unfinished back to the queue, where the next worker resumes them from their
+checkpoints. At the second it gives them back at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready
 
 from persistence.database import database
 from persistence.settings import Settings, settings
@@ -58,7 +62,12 @@ def main() -> None:
     if swept:
         log.info("removed scratch folders of dead workers", folders=swept)
 
+    ready = threading.Event()
+
     def announce(**_: Any) -> None:
+        if not ready.is_set():  # not again after each reconnection
+            take_signals(arguments.drain_seconds)
+            ready.set()
         log.info(
             "worker ready",
             queues=queues,
@@ -66,11 +75,7 @@ def main() -> None:
             sandbox=containment.level,
         )
 
-    def begin_draining(**_: Any) -> None:
-        drain.request(arguments.drain_seconds)
-
     worker_ready.connect(announce, weak=False)
-    worker_shutting_down.connect(begin_draining, weak=False)
     with Presence(database(), NAME, queues, containment.as_json()):
         app.worker_main(
             [
@@ -107,6 +112,25 @@ def find_containment(config: Settings, queues: list[str]) -> Containment:
     if containment.level == "kernel":
         log.warning("runners are contained without namespaces", reasons=containment.missing)
     return containment
+
+
+def take_signals(drain_seconds: float) -> None:
+    """Drain at the first signal, give jobs back at once at the second; the worker ends by itself
+    when they are.
+
+    Celery's own handler of a second signal waits inside itself for the jobs to end, which nobody
+    could tell then, and abandons them.
+    """
+    warm: Any = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        first = not drain.requested
+        drain.request(drain_seconds)
+        if first:
+            warm(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)
 
 
 def find_problem(config: Settings, queues: list[str], concurrency: int) -> str | None:
