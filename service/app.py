@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from persistence.artifact_store import LocalArtifactStore
+from persistence.artifact_store import open_store
 from persistence.database import Database
 from persistence.settings import Settings
 from service import logs
@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     backend = Backend(
         settings=settings,
         database=database,
-        store=LocalArtifactStore(settings.resolved_artifact_dir),
+        store=open_store(settings),
         changes=ChangeFeed(database),
         keys=KeyCache(settings.key_cache_seconds),
     )

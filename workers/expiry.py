@@ -12,7 +12,7 @@ from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.job_queue import database_time, forget_checkpoints
 from persistence.settings import Settings
-from workers.blob_sweep import remove_if_unneeded
+from workers.blob_sweep import discard
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ def _abort_uploads(database: Database, store: ArtifactStore) -> int:
             parts += [part.sha256 for part in uploads.parts(session, record.id)]
             uploads.end(session, record, "aborted", forget_at=now + _FORGET_AFTER)
     for sha256 in dict.fromkeys(parts):
-        remove_if_unneeded(database, store, sha256, min_age_seconds=0)
+        discard(database, store, sha256)
     if found:
         log.info("uploads expired", count=len(found), parts=len(parts))
     return len(found)
