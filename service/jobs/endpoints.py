@@ -112,7 +112,11 @@ def list_jobs(
     return service.list_page(backend, caller.tenant_id, filters, limit=limit, cursor=cursor)
 
 
-@router.get("/{job_id}", responses={200: examples.body(examples.JOB), **problems(401, 404, 422)})
+@router.get(
+    "/{job_id}",
+    response_model=Job,
+    responses={200: examples.body(examples.JOB), **problems(401, 404, 422)},
+)
 async def get_job(
     job_id: str,
     caller: CallerOf,
@@ -125,12 +129,14 @@ async def get_job(
             "`max_wait_seconds` of `/v1/limits` are cut to it.",
         ),
     ] = 0,
-) -> Job:
+) -> Response:
     """Get one job, at once or when it has ended."""
     seconds = min(wait, backend.settings.max_wait_seconds)
     if seconds > 0:
-        return await service.wait(backend, caller.tenant_id, job_id, seconds)
-    return await run_in_threadpool(service.get, backend, caller.tenant_id, job_id)
+        job = await service.wait(backend, caller.tenant_id, job_id, seconds)
+    else:
+        job = await service.read(backend, caller.tenant_id, job_id)
+    return Response(job.body, media_type="application/json")
 
 
 @router.post(

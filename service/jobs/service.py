@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
 from sqlalchemy.orm import Session
 
@@ -18,6 +17,7 @@ from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.idempotency import Once, fingerprint
 from service.jobs.admission import admit, choose_queue
+from service.jobs.written import WrittenJob
 from service.problems import NotFound
 
 
@@ -145,10 +145,18 @@ def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
         return present(record, queue_position(session, record))
 
 
-async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> Job:
+async def read(backend: Backend, tenant_id: str, job_id: str) -> WrittenJob:
+    """One job as JSON, read together with those that others ask for at the same moment."""
+    found = await backend.job_reads.get((tenant_id, job_id))
+    if found is None:
+        raise NotFound("job", job_id, listing="/v1/jobs")
+    return found
+
+
+async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> WrittenJob:
     """The job once it has ended, or as it stands after `seconds`."""
-    job = await to_thread.run_sync(get, backend, tenant_id, job_id)
-    if job.status in TERMINAL:
+    job = await read(backend, tenant_id, job_id)
+    if job.ended:
         return job
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -157,7 +165,7 @@ async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) ->
             mark = await watch.moved(left)
             if mark is not None and mark.status in TERMINAL:
                 break
-    return await to_thread.run_sync(get, backend, tenant_id, job_id)
+    return await read(backend, tenant_id, job_id)
 
 
 def list_page(
