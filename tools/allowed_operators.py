@@ -56,7 +56,8 @@ _no_grad_embedding_renorm_ _no_grad_fill_ _no_grad_normal_ _no_grad_uniform_ _no
 _pack_padded_sequence _pad_circular _pad_enum _pad_packed_sequence _prelu_kernel
 _reshape_from_tensor _safe_softmax _saturate_weight_to_fp16 _scaled_dot_product_attention_math
 _scaled_dot_product_flash_attention_for_cpu _set_item _shape_as_tensor _size_if_not_equal _softmax
-_stack _tensor_to_list _thnn_fused_gru_cell _thnn_fused_lstm_cell _to_copy _to_cpu
+_sparse_addmm _sparse_log_softmax _sparse_mm _sparse_softmax _sparse_sum _stack
+_tensor_to_list _thnn_fused_gru_cell _thnn_fused_lstm_cell _to_copy _to_cpu
 _transform_bias_rescale_qkv _transformer_encoder_layer_fwd _trilinear _unique _unique2 _unsafe_view
 _unwrap_optional _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa
 _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_int8pack_mm
@@ -67,13 +68,16 @@ PRIM = _words("""
 ConstantChunk EnumName EnumValue NumToTensor RaiseException TupleIndex TupleUnpack StringIndex
 Uninitialized abs data device dtype grad index is_cpu is_cuda is_meta is_mkldnn is_mps is_nested
 is_quantized is_sparse is_sparse_csr is_xpu itemsize layout max min name nbytes rangelist
-requires_grad tolist type unchecked_cast unchecked_unwrap_optional ModuleContainerIndex Print
+requires_grad tolist type ConstantMKLDNNTensor mkldnn_convolution MKLDNNClamp MKLDNNClamp_
+MKLDNNHardSigmoid MKLDNNHardSigmoid_ MKLDNNHardSwish MKLDNNHardSwish_ MKLDNNHardTanh
+MKLDNNHardTanh_ MKLDNNLayerNorm MKLDNNLayerNorm_ MKLDNNScalarMul MKLDNNScalarMul_
+BroadcastMKLDNNTensors unchecked_cast unchecked_unwrap_optional ModuleContainerIndex Print
 """)
 
 # Without effects outside, yet of no use to a model: they hand out memory without checks, belong to
 # other hardware's caches, to autograd's insides, or to storage that others may use.
 USELESS = re.compile(
-    r".*_backward(_.*|$)|.*_jvp$|(mps|miopen)_.*|cudnn_.*|.*overrideable|.*_unsafe.*|get_gradients|"
+    r".*_backward(_.*|$)|.*_jvp$|(mps|miopen)_.*|cudnn_(affine|batch|grid|is|convolution_transpose).*|cudnn_convolution|.*overrideable|.*_unsafe.*|get_gradients|"
     r"record_stream|set_data|backward|infinitely_differentiable_gelu.*|sparse_resize.*|"
     r"(ccol|col|crow|row)_indices|sparse_(bsc|bsr|csc|csr|compressed)_tensor|copy_sparse_to_sparse_?"
     r"|resize_as_sparse_?|is_vulkan_available|initial_seed|nested_.*"

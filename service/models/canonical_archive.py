@@ -10,11 +10,11 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from service.models.program import Record
-from service.uploads.zip_check import ZipRefused
+from service.uploads.zip_check import chunks
 
 ROOT = "model"
 ALIGNMENT = 64
@@ -31,8 +31,6 @@ _PLAIN, _LARGE = 20, 45
 _DATE = (1 << 5) | 1
 """1 January 1980, as MS-DOS counts."""
 _MAX16, _MAX32 = 0xFFFF, 0xFFFF_FFFF
-_CHUNK = 1 << 20
-_DAMAGED = "The file changed after it was saved; save and send it again."
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,11 @@ def write_archive(
         header = _local(name, size, crc, position, large=size >= max32)
         written.append(_Written(name, size, crc, position))
         write(header)
-        for chunk in _content(archive, record, size):
-            write(chunk)
+        if isinstance(record.source, bytes):
+            write(record.source)
+        else:
+            for chunk in chunks(archive, record.source):
+                write(chunk)
         position += len(header) + size
     start = position
     for one in written:
@@ -81,26 +82,6 @@ def write_archive(
         write(header)
         position += len(header)
     write(_end(len(written), start, position - start, max32))
-
-
-def _content(archive: zipfile.ZipFile, record: Record, size: int) -> Iterator[bytes]:
-    if isinstance(record.source, bytes):
-        yield record.source
-        return
-    left = size
-    try:
-        with archive.open(record.source) as file:
-            while chunk := file.read(_CHUNK):
-                left -= len(chunk)
-                yield chunk
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        raise ZipRefused(
-            f"The entry `{record.source.filename}` is damaged: {error}.", _DAMAGED
-        ) from error
-    if left:
-        raise ZipRefused(
-            f"The entry `{record.source.filename}` is damaged: {left} bytes are missing.", _DAMAGED
-        )
 
 
 def _local(name: bytes, size: int, crc: int, position: int, *, large: bool) -> bytes:

@@ -180,9 +180,10 @@ class _Reading:
         parameters = {one.arg for one in (*arguments.args, *arguments.kwonlyargs)}
         stores: Counter[str] = Counter()
         functions: Counter[str] = Counter()
+        nested: ast.stmt | None = None
         for inner in ast.walk(node):
             if isinstance(inner, ast.FunctionDef | ast.ClassDef) and inner is not node:
-                raise _unexpected(inner)
+                nested = inner
             if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
                 stores[inner.id] += 1
             match inner:
@@ -197,7 +198,10 @@ class _Reading:
             for name, count in functions.items()
             if count == stores[name] and name not in parameters
         }
-        yield from self._tree(node, frozenset(parameters | stores.keys()) - called, called)
+        found = list(self._tree(node, frozenset(parameters | stores.keys()) - called, called))
+        if nested is not None and not found:  # what torch writes for `fork`, and for nothing else
+            raise _unexpected(nested)
+        yield from found
 
     def _tree(self, root: ast.AST, bound: frozenset[str], functions: Set[str]) -> Iterator[Finding]:
         within: set[int] = set()  # names and attributes that a longer chain has dealt with

@@ -22,6 +22,7 @@ from service.models.operators import (
 from service.models.pickle_reader import MAX_OPCODES, read_pickle
 from service.models.pickle_values import PickleContent, PickleRefused
 from service.models.storage_types import TensorRefused, check_tensors
+from service.uploads.zip_check import chunks
 
 MAX_CODE_FILE_BYTES = 4 * 2**20
 MAX_CODE_BYTES = 16 * 2**20
@@ -122,10 +123,7 @@ def _read(
             f"The record `{name}` has {size} bytes; {limit} are allowed.",
             "Keep large constants in parameters or buffers.",
         )
-    data = archive.read(entries[name])
-    if len(data) != size:
-        raise ProgramRefused(f"The record `{name}` has {len(data)} bytes and should have {size}.")
-    return data
+    return b"".join(chunks(archive, entries[name]))
 
 
 def _pickle(name: str, data: bytes, budget: int, *, plain: bool = False) -> PickleContent:

@@ -22,6 +22,7 @@ from service.uploads.zip_structure import (
     read_end,
 )
 
+_DAMAGED = "The file changed after it was saved; save and send it again."
 _LOCAL_HEADER = b"PK\x03\x04"
 _CHUNK = 1 << 20
 _ENCRYPTED = 0x1
@@ -98,15 +99,36 @@ def checked_zip(path: Path, limits: ZipLimits) -> Iterator[zipfile.ZipFile]:
 def check_content(archive: zipfile.ZipFile) -> None:
     """Read every entry once, in constant memory, and compare its checksum."""
     for entry in archive.infolist():
-        try:
-            with archive.open(entry) as file:
-                while file.read(_CHUNK):
-                    pass
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-            raise ZipRefused(
-                f"The entry `{entry.filename}` is damaged: {error}.",
-                "The file changed after it was saved; save and send it again.",
-            ) from error
+        for _ in chunks(archive, entry):
+            pass
+
+
+def chunks(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The bytes of one entry, a mebibyte at a time at most.
+
+    Raises:
+        ZipRefused: they are damaged, too few, or do not have their checksum; at the last chunk.
+    """
+    left = entry.file_size
+    try:
+        with archive.open(entry) as file:
+            while chunk := file.read(_CHUNK):
+                left -= len(chunk)
+                yield chunk
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        OSError,
+        RuntimeError,
+        UnicodeDecodeError,
+    ) as error:
+        raise ZipRefused(f"The entry `{entry.filename}` is damaged: {error}.", _DAMAGED) from error
+    if left:
+        raise ZipRefused(
+            f"The entry `{entry.filename}` is damaged: {left} bytes are missing.", _DAMAGED
+        )
 
 
 def _too_many(entries: int, limits: ZipLimits) -> ZipRefused:
