@@ -49,7 +49,8 @@ def saturate(
     given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
     before = server.cpu_seconds()
     said = subprocess.run(
-        [wrk, "-t1", f"-c{options.connections}", f"-d{options.seconds}s", *given, server.url + path],
+        [wrk, "-t1", f"-c{options.connections}", f"-d{options.seconds}s", *given,
+         server.url + path],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     found = re.search(r"Requests/sec:\s+([\d.]+)", said)
