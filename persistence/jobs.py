@@ -80,6 +80,16 @@ def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
     return {row.id: JobMark(row.version, row.status) for row in rows}
 
 
+def mark(session: Session, tenant_id: str, job_id: str) -> JobMark | None:
+    """Version and status of one job of the tenant."""
+    row = session.execute(
+        select(JobRecord.version, JobRecord.status).where(
+            JobRecord.tenant_id == tenant_id, JobRecord.id == job_id
+        )
+    ).one_or_none()
+    return None if row is None else JobMark(row.version, row.status)
+
+
 def live_jobs_using(
     session: Session, *, model_id: str | None = None, dataset_id: str | None = None
 ) -> Sequence[JobRecord]:

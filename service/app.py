@@ -17,6 +17,7 @@ from service.access.key_cache import KeyCache
 from service.access.scopes import permit
 from service.api_keys.endpoints import router as api_keys
 from service.artifacts.endpoints import router as artifacts
+from service.conditional import ConditionalGet
 from service.context import Backend
 from service.datasets.endpoints import router as datasets
 from service.head import HeadAsGet
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.backend = backend
+    app.add_middleware(ConditionalGet)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Authentication, backend=backend)
     app.add_middleware(RequestGuard)

@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
 from persistence.artifact_store import ArtifactStore
+from service.conditional import UNCHANGED, matches
 from service.problems import ProblemError
 from service.uploads.digest import digest_field
 
@@ -61,7 +62,7 @@ def send_blob(
     }
     if filename is not None:
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
-    if _matches(request.headers.get("if-none-match", ""), etag):
+    if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     wanted = None
     if request.headers.get("if-range", etag) == etag:
@@ -86,11 +87,6 @@ def _read(store: ArtifactStore, sha256: str, start: int, end: int) -> Iterator[b
                 raise EOFError(f"blob {sha256} is shorter than its size")
             left -= len(chunk)
             yield chunk
-
-
-def _matches(header: str, etag: str) -> bool:
-    tags = [tag.strip().removeprefix("W/") for tag in header.split(",")]
-    return etag in tags or "*" in tags
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
@@ -128,5 +124,5 @@ def content_responses(media_type: str, description: str) -> dict[int | str, dict
     return {
         200: {"description": description, "content": body, "headers": digest},
         206: {"description": "The asked range.", "content": body, "headers": digest},
-        304: {"description": "The client's copy (`If-None-Match`) is the current one."},
+        304: UNCHANGED,
     }

@@ -23,6 +23,7 @@ from secateur.resources import Problem
 
 from service import examples
 from service.access import scopes
+from service.conditional import describe_tags
 from service.problems import MEDIA_TYPE
 
 FILE = Path(__file__).parent.parent / "openapi.yaml"
@@ -32,8 +33,9 @@ Upload a TorchScript model and a recipe, poll the job, download a smaller model 
 same and the report that proves it.
 
 Ids are prefixed and sort by creation. Times are RFC 3339 in UTC. Lists come as
-`{data, next_cursor, has_more}`. Errors are RFC 9457 problem documents with a `hint`. Every
-response carries an `X-Request-ID`.
+`{data, next_cursor, has_more}`. JSON carries a strong `ETag` and is not sent again where
+`If-None-Match` has it. Errors are RFC 9457 problem documents with a `hint`. Every response carries
+an `X-Request-ID`.
 """
 
 
@@ -70,6 +72,7 @@ def description_of(app: FastAPI) -> dict[str, Any]:
     for name, definition in definitions["$defs"].items():
         schemas.setdefault(name, definition)
     _drop_framework_errors(schema)
+    describe_tags(schema["paths"])
     scopes.describe(schema)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
     completed: dict[str, Any] = examples.with_nulls(schema)

@@ -110,6 +110,10 @@ class Supervisor:
                 recorder = Recorder(self.database, self.store, held, scratch)
                 ending = self._attempt(held, lease, scratch, recorder)
                 outcome = self._conclude(held, lease, scratch, recorder, ending)
+            except OperationalError as error:
+                # the database restarted, say; nothing is wrong with the job
+                log.warning("attempt given up", job=job_id, error=str(error))
+                return self._end(held, lease, None, endings.RELEASED, [])
             except Exception:
                 # the job must not wait for its lease to expire because of a fault in this code
                 log.exception("supervisor failed", job=job_id)

@@ -17,7 +17,7 @@ from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 from service.idempotency import OnceOf
-from service.jobs import event_stream, output, service
+from service.jobs import event_stream, output, service, validator
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
 from service.paging import JobCursor, Limit
@@ -118,7 +118,9 @@ def list_jobs(
     responses={200: examples.body(examples.JOB), **problems(401, 404, 422)},
 )
 async def get_job(
+    *,
     job_id: str,
+    request: Request,
     caller: CallerOf,
     backend: BackendOf,
     wait: Annotated[
@@ -132,11 +134,17 @@ async def get_job(
 ) -> Response:
     """Get one job, at once or when it has ended."""
     seconds = min(wait, backend.settings.max_wait_seconds)
+    known = request.headers.get("if-none-match")
+    if known is not None and seconds == 0:
+        tag = await run_in_threadpool(validator.unchanged, backend, caller.tenant_id, job_id, known)
+        if tag is not None:
+            return Response(status_code=304, headers={"ETag": tag})
     if seconds > 0:
         job = await service.wait(backend, caller.tenant_id, job_id, seconds)
     else:
         job = await service.read(backend, caller.tenant_id, job_id)
-    return Response(job.body, media_type="application/json")
+    headers = {} if job.tag is None else {"ETag": job.tag}
+    return Response(job.body, media_type="application/json", headers=headers)
 
 
 @router.post(

@@ -9,6 +9,7 @@ from secateur.resources import TERMINAL
 from persistence import jobs
 from persistence.database import Database
 from persistence.queue_position import queue_positions
+from service.jobs import validator
 from service.jobs.service import present
 from service.jobs.written import JobKey, WrittenJob
 
@@ -22,5 +23,7 @@ def read_jobs(database: Database, wanted: Sequence[JobKey]) -> dict[JobKey, Writ
         for record in records:
             job = present(record, places.get(record.id))
             body = job.model_dump_json(by_alias=True).encode()
-            found[record.tenant_id, record.id] = WrittenJob(body, job.status in TERMINAL)
+            found[record.tenant_id, record.id] = WrittenJob(
+                body, job.status in TERMINAL, validator.etag(record)
+            )
         return found

@@ -10,7 +10,8 @@ JobKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class WrittenJob:
-    """A job as JSON, and whether it has ended."""
+    """A job as JSON, whether it has ended, and its validator (`validator.etag`) if it has one."""
 
     body: bytes
     ended: bool
+    tag: str | None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from persistence.artifact_store import store_file
 from persistence.job_queue import claim, mark_sent, unsent
@@ -330,6 +331,20 @@ def test_a_fault_of_the_supervisor_itself_ends_the_job_at_once(
         world.supervisor("work").run(job_id)
     assert world.error(job_id)["type"] == "internal-error"
     assert world.error(job_id)["retryable"] is True
+
+
+def test_a_database_that_is_away_while_inputs_are_fetched_gives_the_job_back(
+    world: WorkerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+
+    job_id = world.enqueue()
+    monkeypatch.setattr("workers.supervisor.prepare", away)
+    assert world.supervisor("work").run(job_id) == "released"
+    assert world.status(job_id) == "queued"
+    monkeypatch.undo()
+    assert world.supervisor("work").run(job_id) == "succeeded"
 
 
 def test_a_database_that_goes_away_and_comes_back_costs_nothing(
