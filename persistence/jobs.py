@@ -40,6 +40,16 @@ def get_many(session: Session, wanted: Sequence[tuple[str, str]]) -> Sequence[Jo
     return [job for job in found if (job.tenant_id, job.id) in asked]
 
 
+def get_for_update(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
+    """The same, locked until the transaction ends."""
+    return session.scalar(
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.id == job_id)
+        .options(selectinload(JobRecord.artifacts))
+        .with_for_update(key_share=True)
+    )
+
+
 def list_page(
     session: Session,
     tenant_id: str,
