@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from secateur.resources import TERMINAL
 
-from persistence import job_queue, jobs
+from persistence import jobs
 from persistence.database import Database
 from persistence.queue_position import queue_positions
 from service.jobs import validator
@@ -19,10 +19,9 @@ def read_jobs(database: Database, wanted: Sequence[JobKey]) -> dict[JobKey, Writ
     with database.session(read_only=True) as session:
         records = jobs.get_many(session, wanted)
         places = queue_positions(session, records)
-        now = job_queue.database_time(session)
         found: dict[JobKey, WrittenJob] = {}
         for record in records:
-            job = present(record, places.get(record.id), now)
+            job = present(record, places.get(record.id))
             body = job.model_dump_json(by_alias=True).encode()
             found[record.tenant_id, record.id] = WrittenJob(
                 body, job.status in TERMINAL, validator.etag(record)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
@@ -34,15 +33,14 @@ class Filters:
     parent_id: str | None = None
 
 
-def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job:
-    """The job as the API shows it.
+def present(record: JobRecord, queue_position: int | None) -> Job:
+    """The job as the API shows it: nothing in it moves by itself, so that what was read stays true
+    until the job changes.
 
     Args:
         record: the job.
         queue_position: jobs ahead of it, if it waits.
-        now: by the database's clock, for times that are running.
     """
-    waited, ran = record.seconds_until(now)
     return Job.model_validate(
         {
             "id": record.id,
@@ -67,8 +65,9 @@ def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job
             "deadline": record.deadline,
             "max_wait_seconds": record.max_wait_seconds,
             "max_run_seconds": record.max_run_seconds,
-            "waited_seconds": waited,
-            "ran_seconds": ran,
+            "waited_seconds": record.waited_seconds,
+            "ran_seconds": record.ran_seconds,
+            "clock_started_at": None if record.status in TERMINAL else record.clock_started_at,
             "retry_of_id": record.retry_of_id,
             "error": record.error,
             "result": record.result,
@@ -83,8 +82,7 @@ def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job
 
 def show(session: Session, record: JobRecord) -> Job:
     """The job as it stands now."""
-    place = queue_position(session, record)
-    return present(record, place, job_queue.database_time(session))
+    return present(record, queue_position(session, record))
 
 
 def _trial(record: JobRecord) -> dict[str, Any] | None:
@@ -212,8 +210,7 @@ def list_page(
             parent_id=filters.parent_id,
         )
         places = queue_positions(session, found.records)
-        now = job_queue.database_time(session)
-        data = [present(one, places.get(one.id), now) for one in found.records]
+        data = [present(one, places.get(one.id)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
 
 
