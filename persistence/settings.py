@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
     key_cache_seconds: float = Field(default=2.0, ge=0, le=60)
     """How long an API process trusts a key it verified; a revoked key works that long elsewhere."""
+    rate_limit_per_minute: int = Field(default=30_000, ge=0)
+    """Requests of one API key; 0 sets no limit."""
+    failed_keys_per_minute: int = Field(default=120, ge=0)
+    """Requests from one address without a key that opens; 0 sets no limit."""
+    rate_limit_url: SecretStr | None = None
+    """Redis that counts requests; the broker's when that is Redis, else each process by itself."""
+    hsts_seconds: int = Field(default=0, ge=0)
+    """`Strict-Transport-Security` for this long; none when 0. For servers behind TLS only."""
+    body_idle_seconds: float = Field(default=60.0, gt=0)
+    """A request whose body brings nothing for this long is given up."""
+    audit_log_days: float = Field(default=365.0, gt=0)
+    """How long the log of changes is kept."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     """How often a worker renews its lease and looks for a cancel."""
@@ -155,6 +167,14 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir.resolve() / 'secateur.db'}"
+
+    @property
+    def resolved_rate_limit_url(self) -> str | None:
+        """The Redis that counts requests; None when processes count by themselves."""
+        if self.rate_limit_url is not None:
+            return self.rate_limit_url.get_secret_value()
+        broker = "" if self.broker_url is None else self.broker_url.get_secret_value()
+        return broker if broker.startswith(("redis://", "rediss://")) else None
 
     @property
     def resolved_artifact_dir(self) -> Path:

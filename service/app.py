@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
@@ -11,11 +12,14 @@ from persistence.artifact_store import open_store
 from persistence.database import Database
 from persistence.settings import Settings
 from service import logs
+from service.access.audit_trail import AuditTrail
 from service.access.authentication import Authentication
 from service.access.key_cache import KeyCache
+from service.access.rate_limits import RateLimits
 from service.access.scopes import permit
 from service.api_keys.endpoints import router as api_keys
 from service.artifacts.endpoints import router as artifacts
+from service.audit_log.endpoints import router as audit_log
 from service.conditional import ConditionalGet
 from service.context import Backend
 from service.datasets.endpoints import router as datasets
@@ -23,6 +27,7 @@ from service.head import HeadAsGet
 from service.health.endpoints import router as health
 from service.jobs.change_feed import ChangeFeed
 from service.jobs.endpoints import router as jobs
+from service.jobs.reading import read_jobs
 from service.limits.endpoints import router as limits
 from service.methods.endpoints import router as methods
 from service.models.endpoints import router as models
@@ -30,10 +35,12 @@ from service.openapi import describe
 from service.problems import handlers
 from service.request_guard import RequestGuard
 from service.resumable_uploads.endpoints import router as uploads
+from service.shared_reads import SharedReads
 from service.webhooks.endpoints import router as webhooks
 
 ROUTERS = (
-    models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, webhooks, health,
+    models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, webhooks,
+    audit_log, health,
 )  # fmt: skip
 
 
@@ -52,6 +59,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         store=open_store(settings),
         changes=ChangeFeed(database),
         keys=KeyCache(settings.key_cache_seconds),
+        job_reads=SharedReads(partial(read_jobs, database)),
+        rates=RateLimits(settings),
     )
 
     @asynccontextmanager
@@ -74,8 +83,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.backend = backend
     app.add_middleware(ConditionalGet)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(AuditTrail, backend=backend)
     app.add_middleware(Authentication, backend=backend)
-    app.add_middleware(RequestGuard)
+    app.add_middleware(RequestGuard, settings=settings)
     handlers.install(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -380,9 +380,11 @@ class Job(Resource):
     max_wait_seconds: int | None = None
     max_run_seconds: int | None = None
     waited_seconds: float = 0.0
-    """How long it has waited for workers, all waits together, until now."""
+    """How long it waited for workers, all waits that have ended."""
     ran_seconds: float = 0.0
-    """How long it has run, all attempts together, until now."""
+    """How long it ran, all attempts that have ended."""
+    clock_started_at: datetime | None = None
+    """When the present wait or attempt began; null when the job has ended."""
     retry_of_id: str | None = None
     """The ended job that this one tries again."""
     error: JobError | None
@@ -504,6 +506,23 @@ class ApiKey(Resource):
     replaced_by_id: str | None = None
     """The key that a rotation made in its place."""
     secret: str | None = None
+
+
+class AuditEntry(Resource):
+    """One change that a request made, or was refused."""
+
+    id: int
+    key_id: str | None = None
+    action: str
+    """The operation's id in the API description."""
+    target: str
+    """Id of what was changed."""
+    status: int | None = None
+    """The HTTP status of the answer; None where the process died before there was one."""
+    request_id: str
+    address: str
+    """Where the request came from."""
+    created_at: datetime
 
 
 WebhookEventType = Literal[
