@@ -334,7 +334,7 @@ def test_a_fault_of_the_supervisor_itself_ends_the_job_at_once(
 def test_a_database_that_is_away_while_inputs_are_fetched_gives_the_job_back(
     world: WorkerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
 
     job_id = world.enqueue()
