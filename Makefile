@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test faults test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: lint ## Lint, types, contracts and all tests (under 15 minutes on 2 cores)
 
 test-exhaustive: install ## Every resume point and every pair, of which `make test` takes a few
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m exhaustive
+
+faults: install ## Kill, restart and starve a whole installation at random moments, and count (25 minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.faults
 
 fuzz: install ## Property tests with new random examples every time, 200 a test
 	$(ONE_THREAD) SECATEUR_HYPOTHESIS=explore $(BIN)/python -m pytest $(PARALLEL) tests/engine/core/test_random_networks.py tests/engine/selection tests/engine/pipeline/test_recipe_semantics.py

@@ -25,7 +25,7 @@ def get(session: Session, tenant_id: str, dataset_id: str) -> DatasetRecord | No
 def get_for_update(session: Session, tenant_id: str, dataset_id: str) -> DatasetRecord | None:
     """The same, locked until the transaction ends."""
     query = _live(tenant_id).where(DatasetRecord.id == dataset_id)
-    return session.scalar(query.with_for_update())
+    return session.scalar(query.with_for_update(key_share=True))  # as in `models`
 
 
 def find_by_content(session: Session, tenant_id: str, sha256: str) -> DatasetRecord | None:

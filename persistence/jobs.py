@@ -29,6 +29,16 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
     )
 
 
+def get_for_update(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
+    """The same, locked until the transaction ends."""
+    return session.scalar(
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.id == job_id)
+        .options(selectinload(JobRecord.artifacts))
+        .with_for_update(key_share=True)
+    )
+
+
 def list_page(
     session: Session,
     tenant_id: str,

@@ -22,7 +22,10 @@ def get(session: Session, tenant_id: str, model_id: str) -> ModelRecord | None:
 
 def get_for_update(session: Session, tenant_id: str, model_id: str) -> ModelRecord | None:
     """The same, locked until the transaction ends: a job cannot start on a model being deleted."""
-    return session.scalar(_live(tenant_id).where(ModelRecord.id == model_id).with_for_update())
+    # not against foreign keys: a claim that holds the tenant's share looks at this row, and this
+    # transaction may come to wait for the share
+    query = _live(tenant_id).where(ModelRecord.id == model_id)
+    return session.scalar(query.with_for_update(key_share=True))
 
 
 def find_by_content(session: Session, tenant_id: str, sha256: str) -> ModelRecord | None:

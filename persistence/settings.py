@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     max_job_seconds: int = Field(default=24 * 3600, ge=1)
     max_attempts: int = Field(default=3, ge=1)
     max_wait_seconds: int = 60
+    checkpoint_keep_seconds: int = Field(default=7 * 24 * 3600, ge=0)
+    """How long the checkpoint of a job that ended without success is kept for a retry."""
     upload_part_bytes: int = Field(default=16 * 2**20, ge=1)
     """Size of the parts that clients are told to send files in."""
     max_part_bytes: int = Field(default=2**30, ge=1)

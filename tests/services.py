@@ -270,6 +270,27 @@ def _rabbitmqctl(*arguments: str) -> None:
         raise ServiceUnavailable(output[0] if output else "rabbitmqctl failed")
 
 
+def rabbitmq_environment(folder: Path, port: int) -> dict[str, str]:
+    """What a private node in `folder` is started with; the folder gets its configuration."""
+    (folder / "enabled_plugins").write_text("[].\n")
+    (folder / "rabbitmq.conf").write_text(
+        f"listeners.tcp.local = {HOST}:{port}\ndefault_vhost = tests\n"
+    )
+    return os.environ | {
+        "HOME": str(folder),
+        "ERL_EPMD_PORT": str(free_port()),
+        "RABBITMQ_NODENAME": f"secateur-tests-{port}@localhost",
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_LOG_BASE": str(folder / "logs"),
+        "RABBITMQ_LOGS": "-",
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "absent.config"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "absent-env.conf"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+    }
+
+
 @contextmanager
 def rabbitmq_server() -> Iterator[Service]:
     """A RabbitMQ with a virtual host for these tests alone."""
@@ -293,23 +314,7 @@ def rabbitmq_server() -> Iterator[Service]:
     path = binary("rabbitmq-server", "usr/lib/rabbitmq/bin", "rabbitmq-server")
     port = free_port()
     with private_folder(None) as folder:
-        (folder / "enabled_plugins").write_text("[].\n")
-        (folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.local = {HOST}:{port}\ndefault_vhost = tests\n"
-        )
-        environment = os.environ | {
-            "HOME": str(folder),
-            "ERL_EPMD_PORT": str(free_port()),
-            "RABBITMQ_NODENAME": f"secateur-tests-{port}@localhost",
-            "RABBITMQ_DIST_PORT": str(free_port()),
-            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(folder / "logs"),
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "absent.config"),
-            "RABBITMQ_CONF_ENV_FILE": str(folder / "absent-env.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-        }
+        environment = rabbitmq_environment(folder, port)
         url = f"amqp://guest:guest@{HOST}:{port}/tests"
         try:
             with server_process(

@@ -86,7 +86,7 @@ class Repeated:
         """Do it, and set the next time."""
         try:
             self._action()
-        except (BrokerError, DBAPIError) as error:
+        except (BrokerError, DBAPIError, OSError) as error:
             self._failures += 1
             pause = min(self._seconds * 2**self._failures, max(_LONGEST_PAUSE, self._seconds))
             log.warning(f"{self._name} failed", error=str(error), retry_in_seconds=pause)

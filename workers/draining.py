@@ -6,15 +6,17 @@ import time
 
 
 class Drain:
-    """Set once, from a signal handler, and looked at by every supervisor of the process."""
+    """Set from a signal handler, and looked at by every supervisor of the process."""
 
     def __init__(self) -> None:
         self._deadline: float | None = None
 
     def request(self, seconds: float) -> None:
-        """Stop soon: jobs that have not ended after `seconds` are given back."""
-        if self._deadline is None:  # a plain attribute: safe inside a signal handler
-            self._deadline = time.monotonic() + seconds
+        """Stop soon: jobs that have not ended after `seconds` are given back. Asked again, they
+        are given back at once."""
+        # a plain attribute: safe inside a signal handler
+        now = time.monotonic()
+        self._deadline = now + seconds if self._deadline is None else min(now, self._deadline)
 
     @property
     def requested(self) -> bool:

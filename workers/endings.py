@@ -15,13 +15,13 @@ class Ending:
 
     Attributes:
         outcome: `released` gives the job back to the queue; `lost` writes nothing.
-        error: of a failed job, `{type, title, hint, where, retryable}`.
+        error: of a failed or expired job, `{type, title, hint, where, retryable}`.
         result: of a succeeded one, its short result.
         keeps_artifacts: whether finished files are kept; a job that broke a constraint of its
             recipe fails and keeps them.
     """
 
-    outcome: Literal["succeeded", "failed", "canceled", "released", "lost"]
+    outcome: Literal["succeeded", "failed", "canceled", "expired", "released", "lost"]
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     keeps_artifacts: bool = False
@@ -44,15 +44,6 @@ INTERNAL = failed(
     "Submit the job again; if it fails the same way, report it with the job's id.",
     retryable=True,
 )
-
-
-def timed_out(seconds: float) -> Ending:
-    """The job ran longer than it may."""
-    return failed(
-        "job-timeout",
-        f"The job ran longer than the {seconds:g} seconds a job may take.",
-        "Train for fewer epochs or on fewer samples, or raise SECATEUR_MAX_JOB_SECONDS.",
-    )
 
 
 def misbehaved(fault: str) -> Ending:

@@ -1,5 +1,5 @@
 """What is kept for a time only: uploads that nobody completes, answers to requests that may be
-repeated."""
+repeated, checkpoints of jobs that did not succeed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 from persistence import idempotency, uploads
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
-from persistence.job_queue import database_time
+from persistence.job_queue import database_time, forget_checkpoints
 from persistence.settings import Settings
 from workers.blob_sweep import remove_if_unneeded
 
@@ -29,6 +29,11 @@ def expire_once(database: Database, store: ArtifactStore, settings: Settings) ->
         kept_since = now - timedelta(seconds=settings.idempotency_seconds)
         keys = idempotency.forget(session, kept_since)
         ended = uploads.forget_ended(session, now)
+    with database.session() as session:
+        ended_before = database_time(session) - timedelta(seconds=settings.checkpoint_keep_seconds)
+        checkpoints = forget_checkpoints(session, ended_before)
+    if checkpoints:
+        log.info("checkpoints of ended jobs forgotten", files=checkpoints)
     if keys or ended:
         log.info("forgotten", idempotency_keys=keys, uploads=ended)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,7 +12,7 @@ from secateur.resources import JobType
 
 from persistence.artifact_store import ArtifactStore, fetch_file
 from persistence.database import Database
-from persistence.job_queue import Claim
+from persistence.job_queue import Claim, append_event
 from persistence.records import DatasetRecord, JobRecord, ModelRecord
 from persistence.settings import Settings
 from workers import endings
@@ -22,11 +23,12 @@ from workers.scratch import Scratch
 TRAINING_STATE = "checkpoint.training.pt"
 """Where the engine looks for it, beside a file named `checkpoint`; it is not imported here."""
 
+_GONE = "the file of the last checkpoint is not in the artifact store: the job starts over"
 _JOB_TYPE: TypeAdapter[JobType] = TypeAdapter(JobType)
 
 
-class InputMissing(Exception):
-    """The job cannot start; `ending` says why."""
+class NotStarted(Exception):
+    """The job cannot start, or shall not; `ending` says why."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(str(ending.error))
@@ -34,12 +36,27 @@ class InputMissing(Exception):
 
 
 def prepare(
-    database: Database, store: ArtifactStore, settings: Settings, held: Claim, scratch: Scratch
+    database: Database,
+    store: ArtifactStore,
+    settings: Settings,
+    held: Claim,
+    scratch: Scratch,
+    *,
+    stop: Callable[[], Ending | None] = lambda: None,
 ) -> Instructions:
     """Copy the inputs into the scratch folder and write `job.json`.
 
+    Args:
+        database: where the job is.
+        store: where its files are.
+        settings: device and limits of the runner.
+        held: the claim.
+        scratch: where they go.
+        stop: asked before every file whether the attempt must end, and how.
+
     Raises:
-        InputMissing: a file is gone from the store, or the job needs a device this worker has not.
+        NotStarted: a file is gone from the store, or the job needs a device this worker has not,
+            or the attempt must end.
     """
     with database.session(read_only=True) as session:
         job = session.get_one(JobRecord, held.job_id)
@@ -56,7 +73,7 @@ def prepare(
         }
         kept = {a.kind: a.sha256 for a in job.artifacts}
     if job.device == "cuda" and settings.gpu_device is None:
-        raise InputMissing(
+        raise NotStarted(
             endings.failed(
                 "device-unavailable",
                 "The job asks for `device: cuda`, but its worker has no GPU.",
@@ -65,15 +82,22 @@ def prepare(
                 where="device",
             )
         )
+
+    def fetch(sha256: str, target: Path, what: str, where: str) -> None:
+        ending = stop()
+        if ending is not None:
+            raise NotStarted(ending)
+        _fetch(store, sha256, target, what, where)
+
     model_file = scratch.input / "model.pt"
-    _fetch(store, model.sha256, model_file, f"model {model.id}", "model_id")
+    fetch(model.sha256, model_file, f"model {model.id}", "model_id")
     dataset_file = None
     if dataset is not None:
         dataset_file = scratch.input / f"dataset.{dataset.format}"
-        _fetch(store, dataset.sha256, dataset_file, f"dataset {dataset.id}", "dataset_id")
+        fetch(dataset.sha256, dataset_file, f"dataset {dataset.id}", "dataset_id")
     files = {role: scratch.input / f"{role}.pt" for role in beside}
     for role, upload in beside.items():
-        _fetch(store, upload.sha256, files[role], f"model {upload.id}", f"{role}_model_id")
+        fetch(upload.sha256, files[role], f"model {upload.id}", f"{role}_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
     if "checkpoint" in kept and store.exists(kept["checkpoint"]):
@@ -81,6 +105,9 @@ def prepare(
         fetch_file(store, kept["checkpoint"], checkpoint_file)
         if "training_state" in kept and store.exists(kept["training_state"]):
             fetch_file(store, kept["training_state"], scratch.input / TRAINING_STATE)
+    elif "checkpoint" in kept:
+        with database.session() as session:
+            append_event(session, held, "log", {"message": _GONE, "data": {}})
     use_cuda = settings.gpu_device is not None and job.device != "cpu"
     instructions = Instructions(
         type=_job_type(job.type),
@@ -105,7 +132,7 @@ def _fetch(store: ArtifactStore, sha256: str, target: Path, what: str, where: st
     try:
         fetch_file(store, sha256, target)
     except FileNotFoundError as error:
-        raise InputMissing(
+        raise NotStarted(
             endings.failed(
                 "input-missing",
                 f"The file of {what} is not in the artifact store.",
@@ -128,7 +155,7 @@ def _recipe(job: JobRecord) -> Recipe | None:
         # an upgrade of the service may refuse what an older one accepted
         first = error.errors(include_url=False)[0]
         where = ".".join(["recipe", *(str(part) for part in first["loc"])])
-        raise InputMissing(
+        raise NotStarted(
             endings.failed(
                 "recipe-invalid",
                 f"The recipe is not valid: {first['msg']}",

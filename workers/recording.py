@@ -170,8 +170,7 @@ class Recorder:
 
     def remove_checkpoints(self) -> None:
         """Remove the files of checkpoints unless a job still has them."""
-        for sha256 in {one for stored in self._checkpoints.values() for one in stored}:
-            remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
+        self._remove({one for stored in self._checkpoints.values() for one in stored})
 
     def write(self, session: Session) -> bool:
         """Write what is pending in the caller's transaction; False when the claim is stale."""
@@ -255,6 +254,12 @@ class Recorder:
 
     def _remove_replaced_checkpoints(self) -> None:
         kept = {stored[-1] for stored in self._checkpoints.values() if stored}
-        for sha256 in {one for stored in self._checkpoints.values() for one in stored} - kept:
-            remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
+        self._remove({one for stored in self._checkpoints.values() for one in stored} - kept)
         self._checkpoints = {kind: stored[-1:] for kind, stored in self._checkpoints.items()}
+
+    def _remove(self, blobs_unneeded: set[str]) -> None:
+        for sha256 in blobs_unneeded:
+            try:
+                remove_if_unneeded(self._database, self._store, sha256, min_age_seconds=0)
+            except (OperationalError, OSError) as error:  # no reason to harm the job
+                log.warning("left to the sweep", sha256=sha256, error=str(error))

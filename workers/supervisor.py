@@ -32,10 +32,11 @@ from persistence.settings import Settings
 from workers import endings
 from workers.draining import Drain
 from workers.endings import Ending
-from workers.inputs import InputMissing, prepare
+from workers.inputs import NotStarted, prepare
 from workers.lease import LeaseKeeper
 from workers.messages import Malformed, Produced
 from workers.recording import Recorder
+from workers.run_clock import RunClock
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
 from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
 from workers.search.coordinator import advance
@@ -43,7 +44,14 @@ from workers.search.coordinator import advance
 log = structlog.get_logger()
 
 Outcome = Literal[
-    "succeeded", "failed", "canceled", "released", "lost", "not claimed", "search advanced"
+    "succeeded",
+    "failed",
+    "canceled",
+    "expired",
+    "released",
+    "lost",
+    "not claimed",
+    "search advanced",
 ]
 
 _LISTEN_SECONDS = 0.1
@@ -90,7 +98,7 @@ class Supervisor:
             held = claim_next(session, queue, self.owner, self.settings.lease_seconds)
         if held is None:
             return "not claimed"
-        job_id = held.job_id
+        job_id, clock = held.job_id, RunClock(held, self.settings.max_job_seconds)
         log.info("job claimed", job=job_id, attempt=held.attempt)
         # a worker beside this one may have been killed, and none may start here for long
         sweep(self.settings.resolved_scratch_dir)
@@ -108,8 +116,12 @@ class Supervisor:
                     scratch_folder(self.settings.resolved_scratch_dir, f"{job_id}.{held.attempt}")
                 )
                 recorder = Recorder(self.database, self.store, held, scratch)
-                ending = self._attempt(held, lease, scratch, recorder)
+                ending = self._attempt(clock, lease, scratch, recorder)
                 outcome = self._conclude(held, lease, scratch, recorder, ending)
+            except OperationalError as error:
+                # the database restarted, say; nothing is wrong with the job
+                log.warning("attempt given up", job=job_id, error=str(error))
+                return self._end(held, lease, None, endings.RELEASED, [])
             except Exception:
                 # the job must not wait for its lease to expire because of a fault in this code
                 log.exception("supervisor failed", job=job_id)
@@ -119,35 +131,42 @@ class Supervisor:
         return outcome
 
     def _attempt(
-        self, held: Claim, lease: LeaseKeeper, scratch: Scratch, recorder: Recorder
+        self, clock: RunClock, lease: LeaseKeeper, scratch: Scratch, recorder: Recorder
     ) -> Ending:
+        def stop() -> Ending | None:
+            return self._reason_to_stop(lease, clock)
+
         try:
-            instructions = prepare(self.database, self.store, self.settings, held, scratch)
-        except InputMissing as missing:
-            return missing.ending
+            instructions = prepare(
+                self.database, self.store, self.settings, clock.held, scratch, stop=stop
+            )
+        except NotStarted as fault:
+            return fault.ending
+        early = stop()
+        if early is not None:
+            return early
         environment = runner_environment(
             scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
         )
         with RunnerProcess(scratch.job_file, scratch, environment, self.command) as runner:
             try:
-                stop = self._watch(runner, lease, recorder)
-                if stop is endings.LOST:
-                    return stop
-                if stop is not None:
+                ending = self._watch(runner, lease, recorder, clock)
+                if ending is endings.LOST:
+                    return ending
+                if ending is not None:
                     runner.terminate(self.grace_seconds)
                 if not self._hear_the_rest(runner, recorder):
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
-        return stop or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+        return ending or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
 
     def _watch(
-        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder
+        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, clock: RunClock
     ) -> Ending | None:
         """Listen until the runner ended by itself (None) or must be stopped."""
-        started = time.monotonic()
         while not runner.poll_end():
-            stop = self._reason_to_stop(lease, started)
+            stop = self._reason_to_stop(lease, clock)
             if stop is not None:
                 return stop
             if not self._hear(runner, recorder):
@@ -162,16 +181,14 @@ class Supervisor:
                 return False
         return recorder.flush(last=True)
 
-    def _reason_to_stop(self, lease: LeaseKeeper, started: float) -> Ending | None:
+    def _reason_to_stop(self, lease: LeaseKeeper, clock: RunClock) -> Ending | None:
         if lease.lost:
             return endings.LOST
         if lease.canceling:
             return endings.CANCELED
         if self.drain.over:
             return endings.RELEASED
-        if time.monotonic() - started > self.settings.max_job_seconds:
-            return endings.timed_out(self.settings.max_job_seconds)
-        return None
+        return clock.over()
 
     @staticmethod
     def _hear(runner: RunnerProcess, recorder: Recorder) -> bool:
@@ -199,7 +216,7 @@ class Supervisor:
             except NotAnArtifact as fault:
                 kept, ending = [], endings.misbehaved(str(fault))
         outcome = self._end(held, lease, recorder, ending, kept)
-        if outcome in ("succeeded", "failed", "canceled"):
+        if outcome in ("succeeded", "failed", "canceled", "expired"):
             recorder.remove_checkpoints()
         return outcome
 
@@ -246,7 +263,7 @@ class Supervisor:
             match ending.outcome:
                 case "released":
                     return release(session, held, "the worker stops")
-                case "succeeded" | "failed" | "canceled" as status:
+                case "succeeded" | "failed" | "canceled" | "expired" as status:
                     return finish(session, held, status, error=ending.error, result=ending.result)
                 case _:
                     return False

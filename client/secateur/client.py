@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -37,6 +38,7 @@ from secateur.resources import (
     Event,
     Job,
     JobCreate,
+    JobRetry,
     JobStatus,
     JobType,
     Limits,
@@ -206,7 +208,8 @@ class Secateur:
                 weights.
             loss: an uploaded loss, for `objective.loss: module`.
             metric: an uploaded metric, for `objective.metric: module`.
-            options: further fields of `secateur.resources.JobCreate` (`type`, `device`, ...).
+            options: further fields of `secateur.resources.JobCreate` (`type`, `device`,
+                `priority`, `deadline`, ...).
         """
         if isinstance(recipe, Recipe):
             searched = recipe.search is not None
@@ -216,6 +219,8 @@ class Secateur:
                 else recipe.model_dump(mode="json", exclude_unset=True)
             )
         fields = {"model_id": _id(model), "recipe": recipe, **options}
+        if isinstance(fields.get("deadline"), datetime):
+            fields["deadline"] = fields["deadline"].isoformat()
         unknown = fields.keys() - JobCreate.model_fields.keys()
         if unknown:
             raise TypeError(f"create_job() got unexpected options: {', '.join(sorted(unknown))}")
@@ -253,6 +258,23 @@ class Secateur:
     def cancel(self, job: Job | str) -> Job:
         """Ask for a job to stop; a finished one stays as it is."""
         response = self._transport.request("POST", f"/v1/jobs/{_id(job)}/cancel")
+        return parse(Job, response.content)
+
+    def retry(self, job: Job | str, **changes: Any) -> Job:
+        """Queue a job again that failed, was canceled or expired; returns the new job, which goes
+        on from the last checkpoint of the old one where that is still kept.
+
+        Args:
+            job: the ended job.
+            changes: fields of `secateur.resources.JobRetry` that shall differ (`deadline`,
+                `max_wait_seconds`, `max_run_seconds`, `priority`).
+        """
+        response = self._transport.request(
+            "POST",
+            f"/v1/jobs/{_id(job)}/retry",
+            json=JobRetry(**changes).model_dump(mode="json", exclude_unset=True),
+            headers={"Idempotency-Key": secrets.token_hex(16)},
+        )
         return parse(Job, response.content)
 
     def wait(

@@ -30,6 +30,9 @@ ProducedKind = Literal[
 """What a job leaves when it has ended; exports by their format."""
 ArtifactKind = Literal[ProducedKind, "checkpoint", "training_state"]
 
+PRIORITY_MAX = 100
+SECONDS_MAX = 10 * 366 * 24 * 3600
+"""Longest time that a job may be given to wait or run."""
 
 T = TypeVar("T")
 
@@ -231,10 +234,32 @@ class Progress(Resource):
     eta_seconds: float | None = None
 
 
-class JobCreate(BaseModel):
-    """Body of `POST /v1/jobs`."""
+class JobLimits(BaseModel):
+    """How long a job may wait and run. Left out, there is no limit but the server's on running
+    (`max_job_seconds` of `/v1/limits`). Of a search, waiting and running are each trial's."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    deadline: AwareDatetime | None = None
+    """RFC 3339, in the future. A job that has not ended by then is `expired`."""
+    max_wait_seconds: int | None = Field(default=None, ge=1, le=SECONDS_MAX)
+    """A job that has waited for workers so long, all waits together, is `expired`."""
+    max_run_seconds: int | None = Field(default=None, ge=1, le=SECONDS_MAX)
+    """A job that has run so long, all attempts together, fails with `job-timeout`."""
+
+
+class JobRetry(JobLimits):
+    """Body of `POST /v1/jobs/{id}/retry`, all of it optional: what is left out is taken over from
+    the job, but for a deadline that has passed."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    priority: int | None = Field(default=None, ge=-PRIORITY_MAX, le=PRIORITY_MAX)
+    """Among the tenant's own jobs; the highest goes first."""
+
+
+class JobCreate(JobLimits):
+    """Body of `POST /v1/jobs`."""
 
     model_id: str
     dataset_id: str | None = None
@@ -256,6 +281,8 @@ class JobCreate(BaseModel):
     device: Device = "auto"
     name: str = Field(default="", max_length=200)
     metadata: dict[str, str] = Field(default={}, max_length=32)
+    priority: int = Field(default=0, ge=-PRIORITY_MAX, le=PRIORITY_MAX)
+    """Among the tenant's own jobs; the highest goes first, then the oldest."""
 
     @field_validator("type", mode="before")
     @classmethod
@@ -348,6 +375,16 @@ class Job(Resource):
     queue_position: int | None = None
     """Jobs that workers would take before this one if they took all that wait now; an estimate, for
     nobody knows how long jobs run or who comes meanwhile. Null unless it waits for a worker."""
+    priority: int = 0
+    deadline: datetime | None = None
+    max_wait_seconds: int | None = None
+    max_run_seconds: int | None = None
+    waited_seconds: float = 0.0
+    """How long it has waited for workers, all waits together, until now."""
+    ran_seconds: float = 0.0
+    """How long it has run, all attempts together, until now."""
+    retry_of_id: str | None = None
+    """The ended job that this one tries again."""
     error: JobError | None
     result: dict[str, Any] | None = None
     """Short result: the verdict of a compress job, the plan of a plan job, the layers of a score
@@ -365,7 +402,8 @@ class Event(Resource):
     seq: int
     type: str
     """`queued`, `started`, `stage_started`, `progress`, `metric`, `log`, `stage_finished`,
-    `checkpoint`, `lease_expired`, `succeeded`, `failed`, `canceled`, ..."""
+    `checkpoint`, `lease_expired`, `requeued`, `retry`, `succeeded`, `failed`, `canceled`,
+    `expired`, ..."""
     data: dict[str, Any]
     created_at: datetime
 

@@ -31,6 +31,7 @@ from persistence.job_queue.history import (
 )
 from persistence.job_queue.outbox import Poke, any_unsent, mark_sent, unsent
 from persistence.job_queue.recovery import Reconciled, charge_running, reconcile
+from persistence.job_queue.retries import forget_checkpoints, retry
 from persistence.job_queue.submission import enqueue, request_cancel
 from persistence.job_queue.tokens import Claim, holds
 from persistence.job_queue.turns import claim_next, poke_again, queue_of
@@ -52,6 +53,7 @@ __all__ = [
     "enqueue",
     "finish",
     "finish_stage",
+    "forget_checkpoints",
     "holds",
     "mark_sent",
     "poke_again",
@@ -60,6 +62,7 @@ __all__ = [
     "release",
     "renew",
     "request_cancel",
+    "retry",
     "set_progress",
     "shares",
     "start_stage",

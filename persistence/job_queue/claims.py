@@ -74,6 +74,7 @@ def hand_out(
         tenant_id=job.tenant_id,
         ran_seconds=job.ran_seconds,
         max_run_seconds=job.max_run_seconds,
+        deadline=deadline,
         deadline_in=None if deadline is None else (deadline - now).total_seconds(),
     )
     append_event(session, held, "started", {"attempt": attempt})

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from persistence.records import LIVE, SEARCH, JobRecord, OutboxRecord, utc_now
+from persistence.job_queue.clocks import database_time
+from persistence.records import LIVE, SEARCH, JobRecord, OutboxRecord
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ def unsent(session: Session, limit: int) -> list[Poke]:
 
 
 def mark_sent(session: Session, pokes: Sequence[Poke]) -> None:
-    """Note that the broker has these pokes."""
+    """Note that the broker has these pokes, at the database's time: with that of a dispatcher whose
+    clock is ahead, a lost poke would be missed late or never."""
     session.execute(
         update(OutboxRecord)
         .where(OutboxRecord.id.in_([poke.id for poke in pokes]))
-        .values(sent_at=utc_now())
+        .values(sent_at=database_time(session))
         .execution_options(synchronize_session=False)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
@@ -21,7 +22,8 @@ class Claim:
         tenant_id: owner of the job.
         ran_seconds: what earlier attempts ran.
         max_run_seconds: what all attempts together may run, as far as the job says.
-        deadline_in: seconds from the claim to the job's deadline, if it has one.
+        deadline: of the job, if it has one.
+        deadline_in: seconds from the claim until then, by the database's clock.
     """
 
     job_id: str
@@ -30,6 +32,7 @@ class Claim:
     tenant_id: str
     ran_seconds: float = 0.0
     max_run_seconds: int | None = None
+    deadline: datetime | None = None
     deadline_in: float | None = None
 
 

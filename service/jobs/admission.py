@@ -45,6 +45,7 @@ def admit(
     modules: Sequence[ModelRecord | None] = (),
     *,
     offered: frozenset[str] | None = None,
+    faults: Sequence[FieldProblem] = (),
 ) -> None:
     """Let the job in or say why not.
 
@@ -55,6 +56,7 @@ def admit(
         initial: the upload with the initial weights, if any.
         modules: the uploaded loss and metric, if any.
         offered: formats of exports that the workers can make; None for all.
+        faults: found already, to be told with the others.
 
     Raises:
         ModelRejected: the model, or an upload beside it, failed its inspection.
@@ -68,6 +70,7 @@ def admit(
                 hint=error.get("hint") or "Upload a model that loads.",
             )
     faults = [
+        *faults,
         *_dataset_faults(request.recipe, dataset),
         *_layer_faults(request.recipe, model),
         *([] if initial is None else initial_faults(request, model, initial)),

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse
-from secateur.resources import Artifact, Event, Job, JobCreate, JobStatus, JobType, Metric, Page
+from secateur.resources import (
+    Artifact,
+    Event,
+    Job,
+    JobCreate,
+    JobRetry,
+    JobStatus,
+    JobType,
+    Metric,
+    Page,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -17,7 +27,7 @@ from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 from service.idempotency import OnceOf
-from service.jobs import event_stream, output, service, validator
+from service.jobs import event_stream, output, retry, service, validator
 from service.jobs.negotiation import best_type
 from service.jobs.problems import NotAcceptable
 from service.paging import JobCursor, Limit
@@ -161,6 +171,31 @@ def cancel_job(job_id: str, caller: CallerOf, backend: BackendOf) -> Job:
     it; one that has ended stays as it is.
     """
     return service.cancel(backend, caller.tenant_id, job_id)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=202,
+    responses={
+        202: examples.created("The new job, which waits for a worker.", examples.JOB_QUEUED),
+        **problems(400, 401, 404, 409, 413, 415, 422),
+    },
+)
+def retry_job(
+    job_id: str,
+    caller: CallerOf,
+    backend: BackendOf,
+    once: OnceOf,
+    request: Annotated[JobRetry | None, Body()] = None,
+) -> Job:
+    """Try a job again that failed, was canceled or expired.
+
+    Makes a new job with the same inputs, recipe, name and metadata, which goes on from the last
+    checkpoint of the old one, where it left one that is still kept; its event `retry` says
+    whether. A job that has not ended, one that succeeded, and a search are refused, and so is one
+    whose inputs were deleted.
+    """
+    return retry.retry(backend, caller.tenant_id, job_id, request or JobRetry(), once)
 
 
 @router.get(

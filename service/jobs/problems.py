@@ -29,6 +29,22 @@ class ReportMissing(ProblemError):
     title = "The job left no report"
 
 
+class NotRetryable(ProblemError):
+    """The job cannot be tried again."""
+
+    status = 409
+    type = "job-not-retryable"
+    title = "The job cannot be retried"
+
+
+class InputsDeleted(ProblemError):
+    """The uploads of the job are gone."""
+
+    status = 409
+    type = "inputs-deleted"
+    title = "The inputs of the job were deleted"
+
+
 class NotAcceptable(ProblemError):
     """None of the accepted media types is available."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from anyio import to_thread
@@ -19,6 +20,7 @@ from service.context import Backend
 from service.idempotency import Once, fingerprint
 from service.jobs import validator
 from service.jobs.admission import admit, choose_queue
+from service.jobs.time_limits import time_faults
 from service.problems import NotFound
 
 
@@ -33,8 +35,15 @@ class Filters:
     parent_id: str | None = None
 
 
-def present(record: JobRecord, queue_position: int | None) -> Job:
-    """The job as the API shows it."""
+def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job:
+    """The job as the API shows it.
+
+    Args:
+        record: the job.
+        queue_position: jobs ahead of it, if it waits.
+        now: by the database's clock, for times that are running.
+    """
+    waited, ran = record.seconds_until(now)
     return Job.model_validate(
         {
             "id": record.id,
@@ -55,6 +64,13 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "progress": record.progress,
             "attempt": record.attempt,
             "queue_position": queue_position,
+            "priority": record.priority,
+            "deadline": record.deadline,
+            "max_wait_seconds": record.max_wait_seconds,
+            "max_run_seconds": record.max_run_seconds,
+            "waited_seconds": waited,
+            "ran_seconds": ran,
+            "retry_of_id": record.retry_of_id,
             "error": record.error,
             "result": record.result,
             "metadata": record.metadata_,
@@ -64,6 +80,12 @@ def present(record: JobRecord, queue_position: int | None) -> Job:
             "finished_at": record.finished_at,
         }
     )
+
+
+def show(session: Session, record: JobRecord) -> Job:
+    """The job as it stands now."""
+    place = queue_position(session, record)
+    return present(record, place, job_queue.database_time(session))
 
 
 def _trial(record: JobRecord) -> dict[str, Any] | None:
@@ -108,6 +130,7 @@ def create(backend: Backend, tenant_id: str, request: JobCreate, once: Once) -> 
             initial,
             modules,
             offered=backend.settings.offered_exports,
+            faults=[*time_faults(request, backend.settings, job_queue.database_time(session))],
         )
         record = job_queue.enqueue(
             session,
@@ -123,8 +146,12 @@ def create(backend: Backend, tenant_id: str, request: JobCreate, once: Once) -> 
             queue=choose_queue(request.device, backend.settings),
             name=request.name,
             metadata=request.metadata,
+            priority=request.priority,
+            deadline=request.deadline,
+            max_wait_seconds=request.max_wait_seconds,
+            max_run_seconds=request.max_run_seconds,
         )
-        job = present(record, queue_position(session, record))
+        job = show(session, record)
         location = {"Location": f"/v1/jobs/{job.id}"}
         ledger.remember(session, Answer(202, location, job.model_dump(mode="json")))
         return job
@@ -148,7 +175,7 @@ def get_tagged(backend: Backend, tenant_id: str, job_id: str) -> tuple[Job, str 
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return present(record, queue_position(session, record)), validator.etag(record)
+        return show(session, record), validator.etag(record)
 
 
 async def wait(
@@ -185,7 +212,8 @@ def list_page(
             parent_id=filters.parent_id,
         )
         places = queue_positions(session, found.records)
-        data = [present(one, places.get(one.id)) for one in found.records]
+        now = job_queue.database_time(session)
+        data = [present(one, places.get(one.id), now) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
 
 
@@ -196,4 +224,4 @@ def cancel(backend: Backend, tenant_id: str, job_id: str) -> Job:
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
         job_queue.request_cancel(session, record)
-        return present(record, queue_position(session, record))
+        return show(session, record)

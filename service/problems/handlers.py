@@ -8,9 +8,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from secateur.resources import FieldProblem
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.logs import logger
 from service.problems.field_paths import field_problem
 from service.problems.problem import (
     BadRequest,
@@ -19,6 +21,7 @@ from service.problems.problem import (
     RequestInvalid,
 )
 
+_log = logger("secateur.problems")
 _JSON = "Send a JSON object with `Content-Type: application/json`."
 _NOT_AN_OBJECT = ("model_attributes_type", "model_type", "dict_type")
 
@@ -39,10 +42,26 @@ class MethodNotAllowed(ProblemError):
     title = "This path does not take this method"
 
 
+class DatabaseUnavailable(ProblemError):
+    """The database is away: restarting, failing over, or cut off."""
+
+    status = 503
+    type = "database-unavailable"
+    title = "The database does not answer"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The database does not answer at the moment; nothing was changed, or all of it was.",
+            hint="Send the request again, with the same `Idempotency-Key` if it had one.",
+            headers={"Retry-After": "1"},
+        )
+
+
 def install(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
 
 
 def as_problem(error: HTTPException, request: Request) -> ProblemError:
@@ -82,6 +101,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError(f"registered for HTTPException, got {type(error).__name__}")
     return as_problem(error, request).response(request.url.path)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    # the reason may hold addresses; it belongs in the log
+    _log.warning("the database does not answer", error=str(error))
+    return DatabaseUnavailable().response(request.url.path)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

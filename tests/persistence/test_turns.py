@@ -14,6 +14,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, event, insert, text, update
 
+from persistence import models
 from persistence.identifiers import new_id
 from persistence.job_queue import (
     Claim,
@@ -334,3 +335,17 @@ def test_an_expired_lease_and_a_cancel_leave_the_turn_to_others(world: World) ->
     again = take(world)
     assert again is not None
     assert (again.job_id, again.attempt) == (second, 2)
+
+
+def test_submitting_and_claiming_on_one_model_wait_for_no_circle(
+    postgres_service: services.Service,
+) -> None:
+    """Who submits holds the model and waits for the tenant's share; who claims holds the share and,
+    updating a job twice, has PostgreSQL look at the model. Found by killing things at random."""
+    with services.postgres_database(postgres_service) as url, open_world(url) as world:
+        world.enqueue()
+        with world.database.session() as submitting:
+            assert models.get_for_update(submitting, world.tenant_id, world.model_id) is not None
+            with world.database.session() as claiming:
+                claiming.execute(text("SET LOCAL lock_timeout = '5s'"))
+                assert claim_next(claiming, "cpu", "worker", 60) is not None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 
+import psycopg
 from secateur.methods import METHODS
 from secateur.resources import Method
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 
+import migrations
 from persistence.records import ApiKeyRecord
 from persistence.settings import Settings
+from tests import services
 from tests.service.conftest import Api, serve
 
 
@@ -89,3 +92,28 @@ def test_a_database_without_tables_is_not_ready(tmp_path, migrated_sqlite) -> No
         response = api.anonymous.get("/readyz")
         assert response.status_code == 503
         assert "python -m migrations" in response.json()["hint"]
+
+
+def test_a_database_that_is_away_is_told_with_when_to_come_again(
+    tmp_path, postgres_service: services.Service
+) -> None:
+    with services.postgres_database(postgres_service) as url:
+        migrations.upgrade(url)
+        settings = Settings(data_dir=tmp_path, database_url=url)  # type: ignore[arg-type]
+        for api in serve(settings):
+            assert api.client.get("/v1/models").status_code == 200
+            name = make_url(url).database
+            with psycopg.connect(postgres_service.url, autocommit=True) as admin:
+                admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    [name],
+                )
+                response = api.client.get("/v1/models")
+                admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+            assert response.status_code == 503
+            assert response.headers["Retry-After"] == "1"
+            assert response.json()["type"] == "/problems/database-unavailable"
+            assert "Idempotency-Key" in response.json()["hint"]
+            assert name not in response.text
+            assert api.client.get("/v1/models").status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,35 @@ def test_a_job_outlives_a_stopped_worker_and_a_killed_one(
     types = world.event_types(job_id)
     assert (types.count("started"), types.count("lease_expired")) == (3, 1)
     assert types[-1] == "canceled"
+    assert world.scratch() == []
+
+
+def test_a_worker_that_is_told_twice_gives_its_job_back_at_once(
+    world: WorkerWorld, tmp_path: Path
+) -> None:
+    """Twice Ctrl-C, or twice SIGTERM, within a long time to drain: the job's checkpoint is stored,
+    its lease is free, and no attempt counts as a death."""
+    job_id = training_job(world, tmp_path, epochs=5000)
+    with dispatcher(world):
+        for number, signal_ in enumerate((signal.SIGINT, signal.SIGTERM)):
+            with worker(world, "--drain-seconds", "600") as started:
+                wait_until(lambda: started.runners() != [], 60)
+                if number == 0:
+                    first_checkpoint(world, job_id, epoch_metrics=2)
+                else:
+                    wait_until(lambda: len(resumptions(world, job_id)) == 1, 60)
+                [runner] = started.runners()
+                started.process.send_signal(signal_)
+                started.wait_for("shutdown")
+                assert alive(runner), "the first time, the job goes on"
+                started.process.send_signal(signal_)
+                started.process.wait(timeout=30)
+            assert not alive(runner)
+            job = world.job(job_id)
+            assert (job.status, job.lease_owner) == ("queued", None), started.output
+            assert "checkpoint" in {artifact.kind for artifact in job.artifacts}
+    assert world.event_types(job_id).count("requeued") == 2
+    assert "lease_expired" not in world.event_types(job_id)
     assert world.scratch() == []
 
 

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from persistence.artifact_store import store_file
-from persistence.job_queue import claim, mark_sent, unsent
+from persistence.artifact_store import ArtifactStore, fetch_file, store_file
+from persistence.job_queue import claim, database_time, mark_sent, unsent
 from persistence.records import DatasetRecord, JobRecord, MetricRecord, StageRecord
 from tests import services
 from tests.workers.worker_world import WorkerWorld, alive, wait_until
@@ -332,6 +334,20 @@ def test_a_fault_of_the_supervisor_itself_ends_the_job_at_once(
     assert world.error(job_id)["retryable"] is True
 
 
+def test_a_database_that_is_away_while_inputs_are_fetched_gives_the_job_back(
+    world: WorkerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+
+    job_id = world.enqueue()
+    monkeypatch.setattr("workers.supervisor.prepare", away)
+    assert world.supervisor("work").run(job_id) == "released"
+    assert world.status(job_id) == "queued"
+    monkeypatch.undo()
+    assert world.supervisor("work").run(job_id) == "succeeded"
+
+
 def test_a_database_that_goes_away_and_comes_back_costs_nothing(
     tmp_path: Path, postgres_service: services.Service
 ) -> None:
@@ -367,3 +383,55 @@ def test_the_modules_of_the_celery_parent_import_no_torch(tmp_path: Path) -> Non
         env=os.environ | {"SECATEUR_DATA_DIR": str(tmp_path)},
     )
     assert done.stdout.strip() == "False"
+
+
+def test_a_running_job_expires_at_its_deadline_and_keeps_its_checkpoint(
+    world: WorkerWorld,
+) -> None:
+    with world.database.session(read_only=True) as session:
+        deadline = database_time(session) + timedelta(seconds=3)
+    job_id = world.enqueue(deadline=deadline)
+    assert world.supervisor("resume", grace_seconds=0.3).run(job_id) == "expired"
+    job = world.job(job_id)
+    assert (job.status, (job.error or {})["type"]) == ("expired", "deadline-passed")
+    assert [artifact.kind for artifact in job.artifacts] == ["checkpoint"]
+    assert world.event_types(job_id)[-1] == "expired"
+    assert world.scratch() == []
+
+
+def test_the_running_time_counts_over_all_attempts(world: WorkerWorld) -> None:
+    job_id = world.enqueue(max_run_seconds=1000)
+    with world.database.session() as session:
+        session.get_one(JobRecord, job_id).ran_seconds = 999.0
+    assert world.supervisor("resume", grace_seconds=0.3).run(job_id) == "failed"
+    error = world.error(job_id)
+    assert (error["type"], "1000 seconds" in error["title"]) == ("job-timeout", True)
+    assert world.job(job_id).ran_seconds >= 1000
+
+
+def test_a_worker_that_is_told_twice_stops_at_once() -> None:
+    drain = Drain()
+    drain.request(600)
+    assert (drain.requested, drain.over) == (True, False)
+    drain.request(600)
+    assert drain.over
+
+
+def test_a_stop_while_inputs_are_copied_gives_the_job_back_before_its_runner_starts(
+    world: WorkerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second file is never fetched: the worker was told to stop during the first."""
+    drain = Drain()
+    fetched: list[str] = []
+
+    def fetch(store: ArtifactStore, sha256: str, target: Path) -> None:
+        fetched.append(target.name)
+        fetch_file(store, sha256, target)
+        drain.request(0)
+
+    monkeypatch.setattr("workers.inputs.fetch_file", fetch)
+    job_id = world.enqueue(dataset_id=world.dataset_id)
+    assert world.supervisor("work", drain=drain).run(job_id) == "released"
+    assert fetched == ["model.pt"]
+    assert world.event_types(job_id) == ["queued", "started", "requeued"]
+    assert world.scratch() == []

@@ -9,7 +9,7 @@ nothing. Every end of a trial pokes the search; the reconciler pokes it when a p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from persistence import blobs
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.job_queue import request_cancel, trials
+from persistence.job_queue.clocks import database_time, deadline_passed
 from persistence.job_queue.completion import settle
 from persistence.records import LIVE, JobRecord
 from workers import endings
@@ -205,10 +206,12 @@ def _take(database: Database, store: ArtifactStore, seen: Seen, decision: Decisi
             return None
         search = now.record
         trials.begin(session, search)
-        if search.status == "canceling":
+        late = _too_late(session, now, decision)
+        if search.status == "canceling" or late is not None:
             if now.live:
-                return "waiting"
-            trials.end(session, search, "canceled")
+                return "waiting"  # for trials that are called off, or have the same deadline
+            status: Literal["canceled", "expired"] = "canceled" if late is None else "expired"
+            trials.end(session, search, status, error=late)
             return "ended"
         for trial in now.trials:
             if trial.id in decision.outcomes:
@@ -225,6 +228,15 @@ def _take(database: Database, store: ArtifactStore, seen: Seen, decision: Decisi
             return "ended"
         log.info("search goes on", job=search.id, started=len(decision.starts), ended=done)
         return None if failed else "waiting"
+
+
+def _too_late(session: Session, seen: Seen, decision: Decision) -> Mapping[str, Any] | None:
+    """The error of a search that cannot end by its deadline; None where every trial did."""
+    deadline = seen.record.deadline
+    if deadline is None or seen.record.status == "canceling" or database_time(session) < deadline:
+        return None
+    open_ends = decision.starts or any(one.status in (*LIVE, "expired") for one in seen.trials)
+    return deadline_passed(deadline) if open_ends or not seen.trials else None
 
 
 def _start(session: Session, search: JobRecord, start: Next) -> None:

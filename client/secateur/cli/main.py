@@ -16,6 +16,7 @@ from secateur.cli.compress import compress
 from secateur.cli.console import err, print_error
 from secateur.cli.keys import keys
 from secateur.cli.lists import jobs, methods, models
+from secateur.cli.retry import retry
 from secateur.cli.score import score
 from secateur.cli.search import search
 from secateur.cli.serve import serve
@@ -72,6 +73,7 @@ app.command()(compress)
 app.command()(upload)
 app.command()(score)
 app.command()(search)
+app.command()(retry)
 app.command()(pack)
 app.command()(unpack)
 app.add_typer(jobs, name="jobs")

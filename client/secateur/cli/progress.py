@@ -92,6 +92,13 @@ class ProgressDisplay:
             self.done(stage_line(data))
         elif event.type == "trial_finished":
             self.done(trial_line(data))
+        elif event.type == "retry":
+            how = (
+                "goes on from the last checkpoint of" if data.get("resumes") else "starts over from"
+            )
+            self.done(f"{how} {data.get('of', '')}")
+        elif event.type == "requeued":
+            self.done("the worker stopped; the job is queued again")
         elif event.type == "lease_expired":
             self.done("the worker was lost; the job is queued again")
 

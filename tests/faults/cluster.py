@@ -1,0 +1,236 @@
+"""A whole installation as processes: API, dispatcher, reconciler and workers around a private
+database and a private broker. What is killed is started again, as an init system would do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+from secateur.client import Secateur
+
+from migrations import upgrade
+from persistence import api_keys, tenants
+from persistence.artifact_store import LocalArtifactStore
+from persistence.database import Database
+from tests import services
+from tests.faults import servers
+
+WORKERS = 3
+LEASE_SECONDS = 6.0
+PATIENCE_SECONDS = 120.0
+QUICK = {
+    "SECATEUR_LEASE_SECONDS": str(LEASE_SECONDS),
+    "SECATEUR_HEARTBEAT_SECONDS": "0.5",
+    "SECATEUR_DISPATCH_SECONDS": "0.1",
+    "SECATEUR_RECONCILE_SECONDS": "0.5",
+    "SECATEUR_REQUEUE_AFTER_SECONDS": "4",
+    "SECATEUR_RUNNER_THREADS": "1",
+    # these tests kill the same jobs more often than any bad job would kill its workers
+    "SECATEUR_MAX_ATTEMPTS": "1000",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until something is so; complain when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)
+
+
+@dataclass
+class Part:
+    """One process of the installation, which may be killed and started again."""
+
+    name: str
+    module: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; does not wait until it is ready."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self.module],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self, *, group: bool = False) -> None:
+        """SIGKILL, to it alone or with its process group."""
+        assert self.process is not None
+        (os.killpg if group else os.kill)(self.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to what has not ended in time."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def runners(self) -> list[int]:
+        """Pids of the runners that this worker started."""
+        try:
+            return [
+                child.pid
+                for child in psutil.Process(self.pid).children()
+                if "workers.runner" in " ".join(child.cmdline())
+            ]
+        except psutil.Error:
+            return []
+
+
+@dataclass
+class Cluster:
+    """The installation.
+
+    Attributes:
+        folder: of everything but the servers.
+        database: opened by these tests as well.
+        store: the artifact store, likewise.
+        postgres: the database server.
+        broker: Redis or RabbitMQ.
+        url: of the API.
+        api_key: of the one tenant.
+        extra: environment of workers besides that of all parts.
+    """
+
+    folder: Path
+    postgres: servers.Server
+    broker: servers.Server
+    extra: Mapping[str, str] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
+    port: int = field(default_factory=services.free_port)
+    api_key: str = ""
+
+    def __post_init__(self) -> None:
+        self.database = Database(self.postgres.url)
+        self.store = LocalArtifactStore(self.artifacts)
+        self.url = f"http://{services.HOST}:{self.port}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the artifact store."""
+        return self.folder / "artifacts"
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of running jobs, shared by the workers as on one machine."""
+        return self.folder / "scratch"
+
+    @property
+    def workers(self) -> list[Part]:
+        """The worker processes."""
+        return [part for name, part in self.parts.items() if name.startswith("worker")]
+
+    def runners(self) -> list[int]:
+        """Pids of all runners of this installation, whoever their parent is now."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if "workers.runner" in line and str(self.scratch) in line:
+                found.append(process.pid)
+        return found
+
+    def client(self) -> Secateur:
+        """A client of the API."""
+        return Secateur(self.url, self.api_key)
+
+    def start(self) -> None:
+        """Migrate, make a key, start every part and wait until the API serves."""
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(exist_ok=True)
+        upgrade(self.postgres.url)
+        with self.database.session() as session:
+            tenant = tenants.get_or_create(session, "faults")
+            _, self.api_key = api_keys.create(session, tenant_id=tenant.id, name="faults")
+        uvicorn = ["uvicorn", "--factory", "service.app:create_app"]
+        self._add("api", [*uvicorn, "--host", services.HOST, "--port", str(self.port)])
+        self._add("dispatcher", ["workers.dispatcher", "--only", "dispatch"])
+        self._add("reconciler", ["workers.dispatcher", "--only", "reconcile"])
+        for number in range(WORKERS):
+            self._add(f"worker{number}", ["workers.worker"], self.extra)
+        for part in self.parts.values():
+            part.start()
+        self.wait_until_served()
+
+    def wait_until_served(self) -> None:
+        """Wait until the API can serve requests."""
+
+        def ready() -> bool:
+            assert self.parts["api"].alive, self.parts["api"].log.read_text()[-3000:]
+            try:
+                return httpx.get(f"{self.url}/readyz", trust_env=False).is_success
+            except httpx.TransportError:
+                return False
+
+        until(ready, "the API is ready")
+
+    def stop(self) -> None:
+        """End every part."""
+        for part in self.parts.values():
+            part.stop()
+        self.database.dispose()
+
+    def _add(self, name: str, module: list[str], extra: Mapping[str, str] | None = None) -> None:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("SECATEUR_")}
+        own = {
+            "SECATEUR_DATA_DIR": str(self.folder),
+            "SECATEUR_SCRATCH_DIR": str(self.scratch),
+            "SECATEUR_ARTIFACT_DIR": str(self.artifacts),
+            "SECATEUR_DATABASE_URL": self.postgres.url,
+            "SECATEUR_BROKER_URL": self.broker.url,
+        }
+        environment = inherited | QUICK | own | dict(extra or {})
+        self.parts[name] = Part(name, module, environment, self.folder / f"{name}.log")
+
+
+@contextmanager
+def cluster(folder: Path, broker: str, extra: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """An installation that runs until the block ends; its logs stay in `folder` when it fails."""
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        postgres = stack.enter_context(servers.postgres())
+        messages = stack.enter_context(servers.BROKERS[broker]())
+        made = Cluster(folder, postgres, messages, extra or {})
+        stack.callback(made.stop)
+        made.start()
+        yield made
+    shutil.rmtree(folder, ignore_errors=True)
