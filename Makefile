@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test faults test-exhaustive fuzz check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test faults test-exhaustive fuzz fuzz-gate check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ faults: install ## Kill, restart and starve a whole installation at random momen
 
 fuzz: install ## Property tests with new random examples every time, 200 a test
 	$(ONE_THREAD) SECATEUR_HYPOTHESIS=explore $(BIN)/python -m pytest $(PARALLEL) tests/engine/core/test_random_networks.py tests/engine/selection tests/engine/pipeline/test_recipe_semantics.py
+
+fuzz-gate: install ## 20,000 mutated archives against the gate of uploaded models (minutes)
+	$(ONE_THREAD) $(BIN)/python -W ignore -m tests.attacks.fuzz --count 20000
 
 check: lint ## Lint, types, contracts and the tests that start no server
 	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not exhaustive' $(PARALLEL)

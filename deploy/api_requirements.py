@@ -1,4 +1,5 @@
-"""Print what the API image installs: the server's dependencies without torch and plots.
+"""Print what the API image installs: the server's dependencies without torch and plots, and the
+client of object stores.
 
 The API never loads a model, so its image stays small; a test holds the names left out here
 against what `service` imports.
@@ -17,7 +18,8 @@ LEFT_OUT = {"secateur", "torch", "matplotlib", "scipy", "celery", "kombu", "jinj
 def requirements(project: Path) -> list[str]:
     """The requirement lines of the project file that the API needs."""
     with project.open("rb") as opened:
-        listed: list[str] = tomllib.load(opened)["project"]["dependencies"]
+        described = tomllib.load(opened)["project"]
+    listed: list[str] = described["dependencies"] + described["optional-dependencies"]["s3"]
     return [line for line in listed if re.split(r"[^A-Za-z0-9_.-]", line)[0] not in LEFT_OUT]
 
 

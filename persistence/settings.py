@@ -8,17 +8,23 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from persistence.artifact_url import bucket_and_prefix, without_credentials
 from persistence.webhooks.addresses import networks
 
 
 class Settings(BaseSettings):
     """All settings, with the embedded mode's defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="SECATEUR_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SECATEUR_",
+        frozen=True,
+        hide_input_in_errors=True,  # a URL may hold what belongs in no log
+    )
 
     data_dir: Path = Path(".secateur")
     """Folder of the SQLite file, the artifacts, the filesystem broker and the scratch space."""
@@ -28,6 +34,26 @@ class Settings(BaseSettings):
     """Celery broker URL (redis://, amqp://); the filesystem transport when left out."""
     artifact_dir: Path | None = None
     """Folder of the artifact store, shared by API and workers; `data_dir/artifacts` by default."""
+    artifact_url: str | None = None
+    """`s3://bucket/prefix`: artifacts in an object store instead of a folder. Credentials come
+    from where AWS tools look for them (environment, files, the machine's role), never from here."""
+    artifact_s3_endpoint: str | None = None
+    """URL of an object store that is not Amazon's."""
+    artifact_s3_region: str | None = None
+    artifact_s3_path_style: bool = False
+    """Whether the bucket is in the path of the URL, not in its host name."""
+    artifact_s3_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long the object store may be silent; a piece of a file may take six times that."""
+    artifact_cache_dir: Path | None = None
+    """With an object store: folder of local copies; `data_dir/artifact-cache` by default."""
+    artifact_cache_bytes: int = Field(default=32 * 2**30, ge=0)
+    """Most that the local copies take together, but for those used in the last ten minutes."""
+    artifact_redirects: bool = False
+    """Whether a client that asks for it downloads from the object store itself."""
+    artifact_redirect_endpoint: str | None = None
+    """URL of the object store as clients reach it, where that is another."""
+    artifact_redirect_seconds: int = Field(default=300, ge=1, le=3600)
+    """How long such an address is good for."""
     scratch_dir: Path | None = None
     """Folder of running jobs, local to a worker; `data_dir/scratch` by default."""
 
@@ -56,6 +82,18 @@ class Settings(BaseSettings):
     """How long the answer to a request with an `Idempotency-Key` is kept, at least."""
     key_cache_seconds: float = Field(default=2.0, ge=0, le=60)
     """How long an API process trusts a key it verified; a revoked key works that long elsewhere."""
+    rate_limit_per_minute: int = Field(default=30_000, ge=0)
+    """Requests of one API key; 0 sets no limit."""
+    failed_keys_per_minute: int = Field(default=120, ge=0)
+    """Requests from one address without a key that opens; 0 sets no limit."""
+    rate_limit_url: SecretStr | None = None
+    """Redis that counts requests; the broker's when that is Redis, else each process by itself."""
+    hsts_seconds: int = Field(default=0, ge=0)
+    """`Strict-Transport-Security` for this long; none when 0. For servers behind TLS only."""
+    body_idle_seconds: float = Field(default=60.0, gt=0)
+    """A request whose body brings nothing for this long is given up."""
+    audit_log_days: float = Field(default=365.0, gt=0)
+    """How long the log of changes is kept."""
     lease_seconds: float = Field(default=30.0, gt=0)
     heartbeat_seconds: float = Field(default=1.0, gt=0)
     """How often a worker renews its lease and looks for a cancel."""
@@ -81,6 +119,34 @@ class Settings(BaseSettings):
     export_formats: str | None = None
     """Formats of exports that the workers can make, separated by commas; all when left out."""
 
+    @field_validator(
+        "artifact_url",
+        "artifact_s3_endpoint",
+        "artifact_s3_region",
+        "artifact_redirect_endpoint",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value  # as container platforms leave out a variable
+
+    @field_validator("artifact_url")
+    @classmethod
+    def _a_bucket(cls, url: str | None) -> str | None:
+        if url is not None:
+            bucket_and_prefix(url)  # says at start what is wrong
+        return url
+
+    @field_validator("artifact_s3_endpoint", "artifact_redirect_endpoint")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            without_credentials(url)
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("not an http:// or https:// URL")
+        return url
+
     @field_validator("webhook_allowed_networks")
     @classmethod
     def _networks_are_networks(cls, listed: str | None) -> str | None:
@@ -103,9 +169,22 @@ class Settings(BaseSettings):
         return f"sqlite:///{self.data_dir.resolve() / 'secateur.db'}"
 
     @property
+    def resolved_rate_limit_url(self) -> str | None:
+        """The Redis that counts requests; None when processes count by themselves."""
+        if self.rate_limit_url is not None:
+            return self.rate_limit_url.get_secret_value()
+        broker = "" if self.broker_url is None else self.broker_url.get_secret_value()
+        return broker if broker.startswith(("redis://", "rediss://")) else None
+
+    @property
     def resolved_artifact_dir(self) -> Path:
         """Where artifacts lie."""
         return (self.artifact_dir or self.data_dir / "artifacts").resolve()
+
+    @property
+    def resolved_artifact_cache_dir(self) -> Path:
+        """Where local copies of an object store's artifacts lie."""
+        return (self.artifact_cache_dir or self.data_dir / "artifact-cache").resolve()
 
     @property
     def resolved_scratch_dir(self) -> Path:

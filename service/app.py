@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from persistence.artifact_store import LocalArtifactStore
+from persistence.artifact_store import open_store
 from persistence.database import Database
 from persistence.settings import Settings
 from service import logs
+from service.access.audit_trail import AuditTrail
 from service.access.authentication import Authentication
 from service.access.key_cache import KeyCache
+from service.access.rate_limits import RateLimits
 from service.access.scopes import permit
 from service.api_keys.endpoints import router as api_keys
 from service.artifacts.endpoints import router as artifacts
+from service.audit_log.endpoints import router as audit_log
 from service.conditional import ConditionalGet
 from service.context import Backend
 from service.datasets.endpoints import router as datasets
@@ -33,7 +36,8 @@ from service.resumable_uploads.endpoints import router as uploads
 from service.webhooks.endpoints import router as webhooks
 
 ROUTERS = (
-    models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, webhooks, health,
+    models, datasets, uploads, jobs, artifacts, methods, limits, api_keys, webhooks,
+    audit_log, health,
 )  # fmt: skip
 
 
@@ -49,9 +53,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     backend = Backend(
         settings=settings,
         database=database,
-        store=LocalArtifactStore(settings.resolved_artifact_dir),
+        store=open_store(settings),
         changes=ChangeFeed(database),
         keys=KeyCache(settings.key_cache_seconds),
+        rates=RateLimits(settings),
     )
 
     @asynccontextmanager
@@ -74,8 +79,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.backend = backend
     app.add_middleware(ConditionalGet)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(AuditTrail, backend=backend)
     app.add_middleware(Authentication, backend=backend)
-    app.add_middleware(RequestGuard)
+    app.add_middleware(RequestGuard, settings=settings)
     handlers.install(app)
     for router in ROUTERS:
         app.include_router(router)

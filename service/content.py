@@ -62,8 +62,24 @@ def send_blob(
     }
     if filename is not None:
         headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(filename, safe='')}"
+        headers["Vary"] = "Prefer"
     if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
+    if filename is not None and _prefers_redirect(request):
+        disposition = headers["Content-Disposition"]
+        url = store.download_url(sha256, media_type=media_type, disposition=disposition)
+        if url is not None:
+            return Response(
+                status_code=307,
+                headers={
+                    "Location": url,
+                    "ETag": etag,
+                    "Repr-Digest": headers["Repr-Digest"],
+                    "Preference-Applied": "redirect",
+                    "Cache-Control": "no-store",
+                    "Vary": "Prefer",
+                },
+            )
     wanted = None
     if request.headers.get("if-range", etag) == etag:
         wanted = _range(request.headers.get("range", ""), size)
@@ -87,6 +103,12 @@ def _read(store: ArtifactStore, sha256: str, start: int, end: int) -> Iterator[b
                 raise EOFError(f"blob {sha256} is shorter than its size")
             left -= len(chunk)
             yield chunk
+
+
+def _prefers_redirect(request: Request) -> bool:
+    """Whether the client would rather be sent to where the file lies (RFC 7240)."""
+    preferred = ",".join(request.headers.getlist("prefer")).split(",")
+    return "redirect" in {one.partition(";")[0].strip().lower() for one in preferred}
 
 
 def _range(header: str, size: int) -> tuple[int, int] | None:
@@ -124,5 +146,13 @@ def content_responses(media_type: str, description: str) -> dict[int | str, dict
     return {
         200: {"description": description, "content": body, "headers": digest},
         206: {"description": "The asked range.", "content": body, "headers": digest},
+        307: {
+            "description": "Where the file is, for a short time: an address in the object store. "
+            "Only for a request with `Prefer: redirect`, and only where the operator allows it.",
+            "headers": {
+                "Location": {"description": "The address.", "schema": {"type": "string"}},
+                **digest,
+            },
+        },
         304: UNCHANGED,
     }

@@ -11,19 +11,21 @@ from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.settings import Settings
 from service.access.key_cache import Caller, KeyCache
+from service.access.rate_limits import RateLimits
 from service.jobs.change_feed import ChangeFeed
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What one application works with: settings, database, artifact store, change feed, and the
-    keys it verified lately."""
+    """What one application works with: settings, database, artifact store, change feed, the
+    keys it verified lately, and how many requests came."""
 
     settings: Settings
     database: Database
     store: ArtifactStore
     changes: ChangeFeed
     keys: KeyCache
+    rates: RateLimits
 
 
 # async, though they wait for nothing: plain functions would each be run in a thread

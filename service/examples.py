@@ -178,6 +178,17 @@ API_KEY: dict[str, Any] = {
     "secret": None,
 }
 
+AUDIT_ENTRY: dict[str, Any] = {
+    "id": 4711,
+    "key_id": "key_06av9c5q1w2e3r4t5y6u7p8a9s",
+    "action": "delete_model",
+    "target": "mdl_06av9c2f3g4h5j6k7m8n9p0q1r",
+    "status": 204,
+    "request_id": "9f86d081884c7d65",
+    "address": "198.51.100.7",
+    "created_at": _TIME,
+}
+
 WEBHOOK: dict[str, Any] = {
     "id": "whk_06av9c6h1j2k3m4n5p6q7r8s9t",
     "url": "https://ci.example.com/hooks/secateur",

@@ -32,6 +32,9 @@ class HeadAsGet:
                 raise _Answered
 
         try:
-            await self.app({**scope, "method": "GET"}, receive, send_headers)
+            # an address that was made for GET answers no HEAD, so none is given
+            kept = [(name, value) for name, value in scope["headers"] if name != b"prefer"]
+            as_get = {**scope, "method": "GET", "headers": kept}
+            await self.app(as_get, receive, send_headers)
         except _Answered:
             return

@@ -1,11 +1,13 @@
 """Logs as JSON lines on standard error, the web server's own lines included.
 
-No header, body or query string is ever logged: that is where secrets travel.
+No header, body or query string is ever logged: that is where secrets travel. What looks like one
+all the same, in a path or the message of an error, is blotted out.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 import structlog
@@ -20,6 +22,22 @@ _SHARED: list[Processor] = [
 ]
 
 
+_KEYS = re.compile(r"\b(sk|whsec)_[0-9A-Za-z_+/=-]{16,}")
+_PASSWORDS = re.compile(r"(://[^\s/:@\"']*:)[^\s@\"'/]+@")
+
+
+def blot(line: str) -> str:
+    """The line without what looks like an API key, a signing secret or the password of a URL."""
+    return _PASSWORDS.sub(r"\1***@", _KEYS.sub(r"\1_***", line))
+
+
+class _BlottedLines(structlog.stdlib.ProcessorFormatter):
+    """The finished line, tracebacks included, is what gets blotted."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return blot(super().format(record))
+
+
 def configure(level: int = logging.INFO) -> None:
     """Send all logging of this process through structlog. Calling it again changes nothing."""
     structlog.configure(
@@ -31,7 +49,7 @@ def configure(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name("secateur")
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _BlottedLines(
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,

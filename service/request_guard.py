@@ -15,31 +15,31 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from persistence.settings import Settings
 from service.logs import logger
-from service.problems import BadRequest, ProblemError, ServerProblem
+from service.problems import ServerProblem
+from service.request_limits import MAX_BODY_BYTES, bounded, fault_of
+from service.response_headers import ResponseHeaders
 
 _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _log = logger("secateur.request")
 
-MAX_BODY_BYTES = 4 * 2**20
-"""Of every request but uploads, whose limits are settings."""
 UPLOADS = re.compile(r"/v1/(models|datasets|uploads/[^/]+/parts/[^/]+)")
 """Paths that take files."""
 
 
-class BodyTooLarge(ProblemError):
-    """A JSON body beyond all reason."""
-
-    status = 413
-    type = "body-too-large"
-    title = "The request body is too large"
-
-
 class RequestGuard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: the application within.
+        settings: for the headers of answers and the patience with bodies.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self._headers = ResponseHeaders(settings)
+        self._idle_seconds = settings.body_idle_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -57,18 +57,19 @@ class RequestGuard:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
+                self._headers.add(headers, scope["path"])
             await send(message)
 
-        if not UPLOADS.fullmatch(scope["path"]):
-            receive = _limited(receive)
+        state["request_id"] = request_id
+        size = None if UPLOADS.fullmatch(scope["path"]) else MAX_BODY_BYTES
+        receive = bounded(receive, size=size, idle_seconds=self._idle_seconds)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
             request_id=request_id, method=scope["method"], path=scope["path"]
         )
         try:
-            if b"%00" in scope["query_string"] or "\0" in scope["path"]:
-                await _nul().response(scope["path"])(scope, receive, observed)
+            if (fault := fault_of(scope)) is not None:
+                await fault.response(scope["path"])(scope, receive, observed)
                 return
             await self.app(scope, receive, observed)
         except ClientDisconnect:
@@ -87,27 +88,3 @@ class RequestGuard:
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def _nul() -> BadRequest:
-    return BadRequest(
-        "The URL has a NUL character (`%00`).", hint="No id, name or filter holds one; take it out."
-    )
-
-
-def _limited(receive: Receive) -> Receive:
-    total = 0
-
-    async def receive_limited() -> Message:
-        nonlocal total
-        message = await receive()
-        total += len(message.get("body", b""))
-        if total > MAX_BODY_BYTES:
-            raise BodyTooLarge(
-                f"The body is larger than {MAX_BODY_BYTES} bytes.",
-                hint="Send models and datasets to `POST /v1/models` and `POST /v1/datasets`, or in "
-                "parts to `POST /v1/uploads`.",
-            )
-        return message
-
-    return receive_limited

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 
 from tests import services
+from tests.s3_fault_proxy import S3FaultProxy, s3_fault_proxy
+from tests.s3_server import S3Server, s3_server
 
 # The same examples on every run, so that a red run can be repeated; make fuzz explores new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -51,6 +53,20 @@ def rabbitmq_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A RabbitMQ virtual host."""
     with services.rabbitmq_server() as service:
         yield _record(request.config, service).url
+
+
+@pytest.fixture(scope="session")
+def s3_service() -> Iterator[S3Server]:
+    """A server that speaks S3, for the whole session; make a bucket of your own."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_proxy(s3_service: S3Server) -> Iterator[S3FaultProxy]:
+    """A proxy in front of it that fails on demand."""
+    with s3_fault_proxy(s3_service.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -7,11 +7,14 @@ looks whether the blob is still there.
 
 from __future__ import annotations
 
+import structlog
+
 from persistence import blobs
-from persistence.artifact_store import ArtifactStore
+from persistence.artifact_store import ArtifactStore, StoreUnavailable
 from persistence.database import Database
 
 MIN_AGE_SECONDS = 3600.0
+log = structlog.get_logger()
 
 
 def remove_if_unneeded(
@@ -27,6 +30,14 @@ def remove_if_unneeded(
             return False
         store.delete(sha256)
         return True
+
+
+def discard(database: Database, store: ArtifactStore, sha256: str) -> None:
+    """Delete one blob unless a row names it; left to the sweep when the store is away."""
+    try:
+        remove_if_unneeded(database, store, sha256, min_age_seconds=0)
+    except StoreUnavailable as error:
+        log.warning("a blob was not removed", sha256=sha256, reason=error.reason)
 
 
 def sweep_blobs(

@@ -19,17 +19,20 @@ class Ending:
         result: of a succeeded one, its short result.
         keeps_artifacts: whether finished files are kept; a job that broke a constraint of its
             recipe fails and keeps them.
+        reason: why a job is given back.
     """
 
     outcome: Literal["succeeded", "failed", "canceled", "expired", "released", "lost"]
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     keeps_artifacts: bool = False
+    reason: str = "the worker stops"
 
 
 LOST = Ending("lost")
 CANCELED = Ending("canceled")
 RELEASED = Ending("released")
+STORE_AWAY = Ending("released", reason="the artifact store does not answer")
 
 
 def failed(type: str, title: str, hint: str, *, where: str = "", retryable: bool = False) -> Ending:

@@ -1,5 +1,5 @@
 """What is kept for a time only: uploads that nobody completes, answers to requests that may be
-repeated, checkpoints of jobs that did not succeed."""
+repeated, checkpoints of jobs that did not succeed, the log of changes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import structlog
 
-from persistence import idempotency, uploads
+from persistence import audit, idempotency, uploads
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
 from persistence.job_queue import database_time, forget_checkpoints
 from persistence.settings import Settings
-from workers.blob_sweep import remove_if_unneeded
+from workers.blob_sweep import discard
 
 log = structlog.get_logger()
 
@@ -29,13 +29,14 @@ def expire_once(database: Database, store: ArtifactStore, settings: Settings) ->
         kept_since = now - timedelta(seconds=settings.idempotency_seconds)
         keys = idempotency.forget(session, kept_since)
         ended = uploads.forget_ended(session, now)
+        entries = audit.forget(session, now - timedelta(days=settings.audit_log_days))
     with database.session() as session:
         ended_before = database_time(session) - timedelta(seconds=settings.checkpoint_keep_seconds)
         checkpoints = forget_checkpoints(session, ended_before)
     if checkpoints:
         log.info("checkpoints of ended jobs forgotten", files=checkpoints)
-    if keys or ended:
-        log.info("forgotten", idempotency_keys=keys, uploads=ended)
+    if keys or ended or entries:
+        log.info("forgotten", idempotency_keys=keys, uploads=ended, audit_entries=entries)
 
 
 def _abort_uploads(database: Database, store: ArtifactStore) -> int:
@@ -48,7 +49,7 @@ def _abort_uploads(database: Database, store: ArtifactStore) -> int:
             parts += [part.sha256 for part in uploads.parts(session, record.id)]
             uploads.end(session, record, "aborted", forget_at=now + _FORGET_AFTER)
     for sha256 in dict.fromkeys(parts):
-        remove_if_unneeded(database, store, sha256, min_age_seconds=0)
+        discard(database, store, sha256)
     if found:
         log.info("uploads expired", count=len(found), parts=len(parts))
     return len(found)

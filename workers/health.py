@@ -1,7 +1,7 @@
 """`python -m workers.health`: whether a worker or dispatcher here could do its work.
 
-Exit status 0 when the database and the broker of the settings answer, 1 otherwise, with the
-reason; for the health checks of container platforms.
+Exit status 0 when the database, the broker and the artifact store of the settings answer, 1
+otherwise, with the reason; for the health checks of container platforms.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from persistence.artifact_store import StoreUnavailable, artifact_store
 from persistence.database import database
 from workers.app import app
 
@@ -23,6 +24,10 @@ def find_fault() -> str | None:
             session.execute(text("SELECT version_num FROM alembic_version")).one()
     except SQLAlchemyError as error:
         return f"the database does not answer or was never migrated: {error}"
+    try:
+        artifact_store().check()
+    except StoreUnavailable as error:
+        return f"the artifact store cannot be used: {error.reason}. {error.hint}"
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from secateur.recipe import Recipe
 from secateur.resources import JobType
 
-from persistence.artifact_store import ArtifactStore, fetch_file
+from persistence.artifact_store import ArtifactStore, BlobDamaged, fetch_file
 from persistence.database import Database
 from persistence.job_queue import Claim, append_event
 from persistence.records import DatasetRecord, JobRecord, ModelRecord
@@ -46,6 +46,8 @@ def prepare(
 ) -> Instructions:
     """Copy the inputs into the scratch folder and write `job.json`.
 
+    May be called again after the store cut it short.
+
     Args:
         database: where the job is.
         store: where its files are.
@@ -57,7 +59,10 @@ def prepare(
     Raises:
         NotStarted: a file is gone from the store, or the job needs a device this worker has not,
             or the attempt must end.
+        StoreUnavailable: the store does not answer.
     """
+    for left in scratch.input.iterdir():
+        left.unlink()  # by a try that the store cut short
     with database.session(read_only=True) as session:
         job = session.get_one(JobRecord, held.job_id)
         model = session.get_one(ModelRecord, job.model_id)
@@ -100,14 +105,16 @@ def prepare(
         fetch(upload.sha256, files[role], f"model {upload.id}", f"{role}_model_id")
     checkpoint_file = None
     # a checkpoint saves time and is not needed: without its file the job starts over
-    if "checkpoint" in kept and store.exists(kept["checkpoint"]):
-        checkpoint_file = scratch.input / "checkpoint"
-        fetch_file(store, kept["checkpoint"], checkpoint_file)
-        if "training_state" in kept and store.exists(kept["training_state"]):
-            fetch_file(store, kept["training_state"], scratch.input / TRAINING_STATE)
-    elif "checkpoint" in kept:
-        with database.session() as session:
-            append_event(session, held, "log", {"message": _GONE, "data": {}})
+    try:
+        if "checkpoint" in kept:
+            fetch_file(store, kept["checkpoint"], scratch.input / "checkpoint")
+            checkpoint_file = scratch.input / "checkpoint"
+            if "training_state" in kept:
+                fetch_file(store, kept["training_state"], scratch.input / TRAINING_STATE)
+    except (FileNotFoundError, BlobDamaged):
+        if checkpoint_file is None:
+            with database.session() as session:
+                append_event(session, held, "log", {"message": _GONE, "data": {}})
     use_cuda = settings.gpu_device is not None and job.device != "cpu"
     instructions = Instructions(
         type=_job_type(job.type),
@@ -137,6 +144,16 @@ def _fetch(store: ArtifactStore, sha256: str, target: Path, what: str, where: st
                 "input-missing",
                 f"The file of {what} is not in the artifact store.",
                 "Upload it again and submit the job again.",
+                where=where,
+            )
+        ) from error
+    except BlobDamaged as error:
+        raise NotStarted(
+            endings.failed(
+                "input-damaged",
+                f"The artifact store holds other bytes than the file of {what} had.",
+                "Upload it again and submit the job again; tell the operator that the store is "
+                "damaged.",
                 where=where,
             )
         ) from error

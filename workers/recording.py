@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from persistence import blobs
-from persistence.artifact_store import ArtifactStore, StoredBlob, store_file
+from persistence.artifact_store import ArtifactStore, StoredBlob, StoreUnavailable, store_file
 from persistence.database import Database
 from persistence.job_queue import (
     Claim,
@@ -238,7 +238,11 @@ class Recorder:
 
     def _attach_checkpoint(self, session: Session, *, kind: str, blob: StoredBlob) -> bool:
         blobs.lock(session, blob.sha256)
-        if not self._store.exists(blob.sha256):
+        try:
+            there = self._store.exists(blob.sha256)
+        except StoreUnavailable:
+            there = False
+        if not there:
             return holds(session, self._held)  # deleted as unneeded meanwhile; the next one counts
         attached = add_artifact(
             session,

@@ -8,16 +8,17 @@ that lost its lease kills its runner and writes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import structlog
 from sqlalchemy.exc import OperationalError
 
 from persistence import blobs
-from persistence.artifact_store import ArtifactStore, StoredBlob, store_file
+from persistence.artifact_store import ArtifactStore, StoredBlob, StoreUnavailable, store_file
 from persistence.database import Database
 from persistence.job_queue import (
     Claim,
@@ -33,6 +34,7 @@ from workers import endings
 from workers.draining import Drain
 from workers.endings import Ending
 from workers.inputs import NotStarted, prepare
+from workers.instructions import Instructions
 from workers.lease import LeaseKeeper
 from workers.messages import Malformed, Produced
 from workers.recording import Recorder
@@ -40,6 +42,7 @@ from workers.run_clock import RunClock
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
 from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
 from workers.search.coordinator import advance
+from workers.store_outage import patiently
 
 log = structlog.get_logger()
 
@@ -137,9 +140,7 @@ class Supervisor:
             return self._reason_to_stop(lease, clock)
 
         try:
-            instructions = prepare(
-                self.database, self.store, self.settings, clock.held, scratch, stop=stop
-            )
+            instructions = self._prepare(clock.held, scratch, stop)
         except NotStarted as fault:
             return fault.ending
         early = stop()
@@ -160,6 +161,18 @@ class Supervisor:
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
         return ending or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+
+    def _prepare(
+        self, held: Claim, scratch: Scratch, stop: Callable[[], Ending | None]
+    ) -> Instructions:
+        """The inputs in the scratch folder, waited for while the store is away."""
+        action = partial(
+            prepare, self.database, self.store, self.settings, held, scratch, stop=stop
+        )
+        try:
+            return patiently(action, lambda: stop() is not None)
+        except StoreUnavailable as error:
+            raise NotStarted(stop() or endings.STORE_AWAY) from error
 
     def _watch(
         self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, clock: RunClock
@@ -211,14 +224,26 @@ class Supervisor:
         if ending.keeps_artifacts and not lease.lost:
             try:
                 for produced in recorder.produced.values():
-                    with scratch.open_produced(produced.path) as source:
-                        kept.append((produced, store_file(self.store, source)))
+                    blob = patiently(
+                        partial(self._store, scratch, produced.path),
+                        partial(self._must_not_wait, lease),
+                    )
+                    kept.append((produced, blob))
             except NotAnArtifact as fault:
                 kept, ending = [], endings.misbehaved(str(fault))
+            except StoreUnavailable:
+                kept, ending = [], endings.STORE_AWAY
         outcome = self._end(held, lease, recorder, ending, kept)
         if outcome in ("succeeded", "failed", "canceled", "expired"):
             recorder.remove_checkpoints()
         return outcome
+
+    def _store(self, scratch: Scratch, path: str) -> StoredBlob:
+        with scratch.open_produced(path) as source:
+            return store_file(self.store, source)
+
+    def _must_not_wait(self, lease: LeaseKeeper) -> bool:
+        return lease.lost or lease.canceling or self.drain.over
 
     def _end(
         self,
@@ -236,7 +261,7 @@ class Supervisor:
                 if self._write_end(held, ending, kept):
                     return ending.outcome
                 break
-            except OperationalError as error:
+            except (OperationalError, StoreUnavailable) as error:
                 log.warning("end not written yet", job=held.job_id, error=str(error))
                 time.sleep(_RETRY_SECONDS)
         log.warning("lease lost; nothing written", job=held.job_id, attempt=held.attempt)
@@ -262,7 +287,7 @@ class Supervisor:
                 )
             match ending.outcome:
                 case "released":
-                    return release(session, held, "the worker stops")
+                    return release(session, held, ending.reason)
                 case "succeeded" | "failed" | "canceled" | "expired" as status:
                     return finish(session, held, status, error=ending.error, result=ending.result)
                 case _:

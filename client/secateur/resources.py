@@ -506,6 +506,23 @@ class ApiKey(Resource):
     secret: str | None = None
 
 
+class AuditEntry(Resource):
+    """One change that a request made, or was refused."""
+
+    id: int
+    key_id: str | None = None
+    action: str
+    """The operation's id in the API description."""
+    target: str
+    """Id of what was changed."""
+    status: int | None = None
+    """The HTTP status of the answer; None where the process died before there was one."""
+    request_id: str
+    address: str
+    """Where the request came from."""
+    created_at: datetime
+
+
 WebhookEventType = Literal[
     "job.succeeded", "job.failed", "job.canceled", "job.expired", "model.ready", "model.rejected"
 ]

@@ -11,16 +11,18 @@ import base64
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 
 from secateur.errors import ApiError, DownloadCorrupt, SecateurError
-from secateur.transport import BUSY, Backoff, Transport
+from secateur.transport import BUSY, Backoff, RedirectFailed, Transport
 
 CHUNK = 1 << 20
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
+Stream = Callable[[str, dict[str, str]], AbstractContextManager[httpx.Response]]
 
 
 def file_sha256(path: Path) -> str:
@@ -76,11 +78,14 @@ def download(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{target.name}.{sha256[:16]}.part"
     backoff = Backoff()
+    stream = transport.stream_from_anywhere
     while not part.exists() or _size(part) < size:
         done = _size(part)
         try:
-            _append(transport, source, part, sha256=sha256, size=size, progress=progress)
+            _append(stream, source, part, sha256=sha256, size=size, progress=progress)
             backoff.reset()
+        except RedirectFailed:
+            stream = transport.stream  # the object store is out of our reach; the server is not
         except httpx.TransportError as error:
             if _size(part) > done:
                 backoff.reset()
@@ -104,7 +109,7 @@ def _size(part: Path) -> int:
 
 
 def _append(
-    transport: Transport,
+    stream: Stream,
     source: str,
     part: Path,
     *,
@@ -119,7 +124,7 @@ def _append(
         headers["Range"] = f"bytes={done}-"
         # of other content the whole is sent: two halves of different files make none
         headers["If-Range"] = f'"{sha256}"'
-    with transport.stream(source, headers) as response, part.open("r+b" if done else "wb") as file:
+    with stream(source, headers) as response, part.open("r+b" if done else "wb") as file:
         # A server that ignores Range sends everything from the start.
         done = done if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
         file.seek(done)

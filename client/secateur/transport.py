@@ -27,6 +27,10 @@ BUSY = frozenset({429, 502, 503, 504})
 TIMEOUT = httpx.Timeout(connect=5, read=120, write=120, pool=5)
 
 
+class RedirectFailed(Exception):
+    """The server named an address that does not give the file."""
+
+
 class Backoff:
     """Counts failures in a row and sleeps longer after each; gives up after `ATTEMPTS`."""
 
@@ -56,6 +60,7 @@ class Transport:
         if endpoint.api_key:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
         loopback = urlsplit(endpoint.url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._secure = urlsplit(endpoint.url).scheme == "https"
         self._http = httpx.Client(
             base_url=endpoint.url,
             headers=headers,
@@ -120,6 +125,42 @@ class Transport:
                 response.read()
                 raise api_error(response)
             yield response
+
+    @contextmanager
+    def stream_from_anywhere(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        """As `stream`, but the server may send us to where the file lies.
+
+        That host gets the headers given here and nothing of ours: no API key. A server that was
+        reached with TLS is not left for one without.
+
+        Raises:
+            RedirectFailed: the file could not be had from there; ask for it without.
+        """
+        asked = {**headers, "Prefer": "redirect"}
+        with self._http.stream("GET", path, headers=asked) as response:
+            if response.status_code != httpx.codes.TEMPORARY_REDIRECT:
+                if response.is_error or response.is_redirect:
+                    response.read()
+                    raise api_error(response)
+                yield response
+                return
+            address = response.headers.get("Location", "")
+        if urlsplit(address).scheme != "https" and (
+            self._secure or urlsplit(address).scheme != "http"
+        ):
+            raise RedirectFailed
+        # its name is its content there, and the other host has validators of its own
+        headers = {name: value for name, value in headers.items() if name != "If-Range"}
+        try:
+            with (
+                httpx.Client(timeout=TIMEOUT, headers={"User-Agent": "secateur"}) as elsewhere,
+                elsewhere.stream("GET", address, headers=headers) as response,
+            ):
+                if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+                    raise RedirectFailed
+                yield response
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise RedirectFailed from error
 
 
 def retry_after(response: httpx.Response) -> float:

@@ -51,11 +51,11 @@ class AuditRecord(Record):
     key_id: Mapped[str | None] = mapped_column(String(40))
     """The API key of the request; None for what the service did by itself."""
     action: Mapped[str] = mapped_column(String(80))
-    """Such as `models.upload`, `jobs.cancel`, `api_keys.revoke`."""
+    """Id of the operation in the API description, such as `delete_model`."""
     target: Mapped[str] = mapped_column(String(80), default="")
     """Id of what was changed."""
     status: Mapped[int]
-    """The HTTP status of the answer."""
+    """The HTTP status of the answer; 0 until there is one."""
     request_id: Mapped[str] = mapped_column(String(64), default="")
     address: Mapped[str] = mapped_column(String(64), default="")
     """Where the request came from."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 
 from anyio import to_thread
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from persistence import api_keys
 from persistence.records import utc_now
 from service.access.key_cache import Caller
 from service.access.problems import KeyExpired
+from service.access.rate_limits import TooManyRequests
 from service.access.scopes import GUARDED
 from service.context import Backend
-from service.problems import Unauthorized
+from service.problems import ProblemError, Unauthorized
 
 
 class Authentication:
@@ -41,11 +43,33 @@ class Authentication:
         try:
             caller = await self._caller(scope)
         except Unauthorized as problem:
-            await problem.response(scope["path"])(scope, receive, send)
+            refusal = await self._refusal(scope, problem)
+            await refusal.response(scope["path"])(scope, receive, send)
             return
         state["caller"] = caller
         state["key_id"] = caller.key_id  # for the log line
-        await self.app(scope, receive, send)
+        standing = await self._backend.rates.of_key(caller.key_id)
+        if standing is None:
+            await self.app(scope, receive, send)
+            return
+        if standing.exceeded:
+            refusal = TooManyRequests(standing, "An API key")
+            await refusal.response(scope["path"])(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(standing.headers())
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+    async def _refusal(self, scope: Scope, problem: Unauthorized) -> ProblemError:
+        address = scope["client"][0] if scope.get("client") else ""
+        standing = await self._backend.rates.of_failure(address)
+        if standing is not None and standing.exceeded:
+            return TooManyRequests(standing, "An address without a key that opens")
+        return problem
 
     async def _caller(self, scope: Scope) -> Caller:
         secret = _bearer(scope)

@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.routing import APIRoute
 
+from service.access import audit_trail
 from service.access.problems import ScopeMissing
 
 GUARDED = "/v1/"
@@ -46,6 +47,7 @@ async def permit(request: Request) -> None:
     declared = getattr(request.scope.get("route"), "openapi_extra", None) or {}
     needed = declared.get(FIELD) or by_method(request.method)
     held = request.state.caller.scopes
+    await audit_trail.begin(request, request.state.caller)  # first: what is refused is noted, too
     if needed not in held:
         raise ScopeMissing(needed, held)
 

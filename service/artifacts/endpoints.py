@@ -30,7 +30,7 @@ def get_artifact(artifact_id: str, caller: CallerOf, backend: BackendOf) -> Arti
     response_class=Response,
     responses={
         **content_responses("application/octet-stream", "The file."),
-        **problems(401, 404, 416),
+        **problems(401, 404, 416, 503),
     },
 )
 def download_artifact(

@@ -79,7 +79,7 @@ def get_dataset(dataset_id: str, caller: CallerOf, backend: BackendOf) -> Datase
     response_class=Response,
     responses={
         **content_responses("application/octet-stream", "The uploaded file."),
-        **problems(401, 404, 416),
+        **problems(401, 404, 416, 503),
     },
 )
 def download_dataset(

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from persistence.artifact_store import StoreUnavailable
 from service import examples
 from service.context import Backend, BackendOf
 from service.logs import logger
@@ -60,11 +61,9 @@ def _check_database(backend: Backend) -> None:
 
 def _check_store(backend: Backend) -> None:
     try:
-        with backend.store.open_writer() as writer:
-            writer.write(b"ready?")
-    except OSError as error:
+        backend.store.check()
+    except StoreUnavailable as error:
         _log.exception("the artifact store is not ready")
         raise NotReady(
-            "The artifact store takes no files.",
-            hint="Check that SECATEUR_ARTIFACT_DIR is there, writable and not full.",
+            f"The artifact store takes no files: {error.reason}.", hint=error.hint
         ) from error

@@ -336,7 +336,7 @@ def job_artifacts(job_id: str, caller: CallerOf, backend: BackendOf) -> Page[Art
             },
         },
         304: {"description": "The client's copy (`If-None-Match`) is the current one."},
-        **problems(401, 404, 406, 409, 422),
+        **problems(401, 404, 406, 409, 422, 503),
     },
 )
 def job_report(

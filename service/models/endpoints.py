@@ -79,7 +79,7 @@ def get_model(model_id: str, caller: CallerOf, backend: BackendOf) -> Model:
     response_class=Response,
     responses={
         **content_responses("application/octet-stream", "The copy the server keeps."),
-        **problems(401, 404, 416),
+        **problems(401, 404, 416, 503),
     },
 )
 def download_model(

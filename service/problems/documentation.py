@@ -17,6 +17,7 @@ _TITLES = {
     415: ("media-type-unsupported", "The body is in a form that is not read here"),
     416: ("range-not-satisfiable", "The range lies outside the content"),
     422: ("recipe-invalid", "The recipe is invalid"),
+    429: ("too-many-requests", "Too many requests"),
     500: ("internal-error", "Internal error"),
     503: ("not-ready", "The service is not ready"),
 }
@@ -41,8 +42,8 @@ _EXAMPLES: dict[int, dict[str, Any]] = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation that may answer with these problems. One that wants a key
-    (401) may find that it lacks the scope (403)."""
-    implied = {403, 500} if 401 in statuses else {500}
+    (401) may find that it lacks the scope (403) or is used too often (429)."""
+    implied = {403, 429, 500} if 401 in statuses else {500}
     return {status: _response(status) for status in sorted({*statuses, *implied})}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from persistence.artifact_store import StoreUnavailable
 from service.logs import logger
 from service.problems.field_paths import field_problem
 from service.problems.problem import (
@@ -32,6 +33,21 @@ class RouteUnknown(ProblemError):
     status = 404
     type = "route-not-found"
     title = "There is no such path"
+
+
+class StoreAway(ProblemError):
+    """The artifact store does not answer; why is for the log, not for tenants."""
+
+    status = 503
+    type = "store-unavailable"
+    title = "Files cannot be stored or read at the moment"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service's artifact store does not answer. Nothing was half done.",
+            hint="Send the request again in a few seconds.",
+            headers={"Retry-After": "5"},
+        )
 
 
 class MethodNotAllowed(ProblemError):
@@ -61,6 +77,7 @@ def install(app: FastAPI) -> None:
     """Register the handlers."""
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
     app.add_exception_handler(OperationalError, _database_error)
 
 
@@ -101,6 +118,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise TypeError(f"registered for HTTPException, got {type(error).__name__}")
     return as_problem(error, request).response(request.url.path)
+
+
+async def _store_unavailable(request: Request, error: Exception) -> Response:
+    _log.error("the artifact store is not available", exc_info=error)
+    return StoreAway().response(request.url.path)
 
 
 async def _database_error(request: Request, error: Exception) -> Response:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persistence import blobs
-from persistence.artifact_store import ArtifactStore, StoredBlob
+from persistence.artifact_store import ArtifactStore, StoredBlob, StoreUnavailable
 from persistence.database import Database
 from service.context import Backend
+from service.logs import logger
 from service.uploads.problems import UploadInterfered
+
+_log = logger("secateur.store")
 
 
 def stored_file(backend: Backend, blob: StoredBlob) -> Path:
@@ -29,14 +32,19 @@ def remove_if_unreferenced(database: Database, store: ArtifactStore, sha256: str
     """Delete the blob unless a row of any tenant names it; returns whether it was deleted.
 
     Runs in a transaction of its own, after the row that named the blob is gone for good: a crash
-    between the two leaves a blob too many, never a row without its bytes.
+    between the two leaves a blob too many, never a row without its bytes. So does a store that
+    does not answer; the sweep removes the blob later.
     """
-    with database.session() as session:
-        blobs.lock(session, sha256)
-        if blobs.is_referenced(session, sha256):
-            return False
-        store.delete(sha256)
-        return True
+    try:
+        with database.session() as session:
+            blobs.lock(session, sha256)
+            if blobs.is_referenced(session, sha256):
+                return False
+            store.delete(sha256)
+            return True
+    except StoreUnavailable as error:
+        _log.warning("a blob was not removed", sha256=sha256, reason=error.reason)
+        return False
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class Hoards(Good):
         return self.second(torch.relu(self.first(x))) + kept[-1][0]
 
 
-NAMES = ("<img src=x onerror=alert(1)>", "\x1b[2J\x1b[31mred", "a/../../etc/passwd", "line\nbreak")
+NAMES = ("<img src=x onerror=alert(1)>", "</td><script>", "a/etc/passwd", "line\nbreak")
 
 
 class Named(nn.Module):

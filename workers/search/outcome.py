@@ -10,7 +10,7 @@ from secateur.recipe_objective import METRICS
 from secateur.recipe_search import Search
 from secateur.report import Measurement, Report
 
-from persistence.artifact_store import ArtifactStore
+from persistence.artifact_store import ArtifactStore, BlobDamaged
 from persistence.records import JobRecord
 
 _LARGEST_REPORT = 64 << 20
@@ -94,5 +94,5 @@ def read_report(store: ArtifactStore, sha256: str) -> Report | None:
         with store.open(sha256) as source:
             content: Any = source.read()
         return Report.model_validate_json(content)
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, BlobDamaged, ValidationError):
         return None
