@@ -147,15 +147,16 @@ async def get_job(
     seconds = min(wait, backend.settings.max_wait_seconds)
     known = request.headers.get("if-none-match")
     if known is not None and seconds == 0:
-        tag = await run_in_threadpool(validator.unchanged, backend, caller.tenant_id, job_id, known)
-        if tag is not None:
-            return Response(status_code=304, headers={"ETag": tag})
+        same = await run_in_threadpool(
+            validator.unchanged, backend, caller.tenant_id, job_id, known
+        )
+        if same is not None:
+            return Response(status_code=304, headers={"ETag": same})
     if seconds > 0:
         job, tag = await service.wait(backend, caller.tenant_id, job_id, seconds)
     else:
         job, tag = await run_in_threadpool(service.get_tagged, backend, caller.tenant_id, job_id)
-    if tag is not None:
-        response.headers["ETag"] = tag
+    response.headers["ETag"] = tag
     return job
 
 

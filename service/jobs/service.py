@@ -169,18 +169,17 @@ def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
     return get_tagged(backend, tenant_id, job_id)[0]
 
 
-def get_tagged(backend: Backend, tenant_id: str, job_id: str) -> tuple[Job, str | None]:
-    """One job and its `ETag`, if it has one of its own."""
+def get_tagged(backend: Backend, tenant_id: str, job_id: str) -> tuple[Job, str]:
+    """One job and its `ETag`."""
     with backend.database.session(read_only=True) as session:
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return show(session, record), validator.etag(record)
+        job = show(session, record)
+        return job, validator.etag(record, job.queue_position)
 
 
-async def wait(
-    backend: Backend, tenant_id: str, job_id: str, seconds: float
-) -> tuple[Job, str | None]:
+async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> tuple[Job, str]:
     """The job once it has ended, or as it stands after `seconds`."""
     job, tag = await to_thread.run_sync(get_tagged, backend, tenant_id, job_id)
     if job.status in TERMINAL:
