@@ -1,20 +1,24 @@
 """`python -m workers.worker --queues cpu[,gpu] --concurrency N`: a Celery worker.
 
 Jobs run in processes of their own; the worker's threads only watch over them. On the first
-SIGTERM the worker takes no further job, lets running ones go on for `--drain-seconds`, then gives
-the unfinished back to the queue, where the next worker resumes them from their checkpoints.
+SIGTERM or SIGINT the worker takes no further job, lets running ones go on for `--drain-seconds`,
+then gives the unfinished back to the queue, where the next worker resumes them from their
+checkpoints. At the second it gives them back at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready
 
 from persistence.settings import Settings, settings
 from workers.app import QUEUES, app
@@ -50,14 +54,15 @@ def main() -> None:
     if swept:
         log.info("removed scratch folders of dead workers", folders=swept)
 
+    ready = threading.Event()
+
     def announce(**_: Any) -> None:
+        if not ready.is_set():  # not again after each reconnection
+            take_signals(arguments.drain_seconds)
+            ready.set()
         log.info("worker ready", queues=queues, concurrency=arguments.concurrency)
 
-    def begin_draining(**_: Any) -> None:
-        drain.request(arguments.drain_seconds)
-
     worker_ready.connect(announce, weak=False)
-    worker_shutting_down.connect(begin_draining, weak=False)
     app.worker_main(
         [
             "worker",
@@ -71,6 +76,25 @@ def main() -> None:
             f"--hostname=secateur-{os.getpid()}@%h",
         ]
     )
+
+
+def take_signals(drain_seconds: float) -> None:
+    """Drain at the first signal, give jobs back at once at the second; the worker ends by itself
+    when they are.
+
+    Celery's own handler of a second signal waits inside itself for the jobs to end, which nobody
+    could tell then, and abandons them.
+    """
+    warm: Any = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        first = not drain.requested
+        drain.request(drain_seconds)
+        if first:
+            warm(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)
 
 
 def find_problem(config: Settings, queues: list[str], concurrency: int) -> str | None:
