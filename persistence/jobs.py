@@ -29,6 +29,17 @@ def get(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
     )
 
 
+def get_many(session: Session, wanted: Sequence[tuple[str, str]]) -> Sequence[JobRecord]:
+    """Jobs by tenant and id, their artifacts loaded; those that are not there are left out."""
+    found = session.scalars(
+        select(JobRecord)
+        .where(JobRecord.id.in_([job_id for _, job_id in wanted]))
+        .options(selectinload(JobRecord.artifacts))
+    )
+    asked = set(wanted)
+    return [job for job in found if (job.tenant_id, job.id) in asked]
+
+
 def get_for_update(session: Session, tenant_id: str, job_id: str) -> JobRecord | None:
     """The same, locked until the transaction ends."""
     return session.scalar(

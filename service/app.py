@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
@@ -26,6 +27,7 @@ from service.head import HeadAsGet
 from service.health.endpoints import router as health
 from service.jobs.change_feed import ChangeFeed
 from service.jobs.endpoints import router as jobs
+from service.jobs.reading import read_jobs
 from service.limits.endpoints import router as limits
 from service.methods.endpoints import router as methods
 from service.models.endpoints import router as models
@@ -33,6 +35,7 @@ from service.openapi import describe
 from service.problems import handlers
 from service.request_guard import RequestGuard
 from service.resumable_uploads.endpoints import router as uploads
+from service.shared_reads import SharedReads
 from service.webhooks.endpoints import router as webhooks
 
 ROUTERS = (
@@ -56,6 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         store=open_store(settings),
         changes=ChangeFeed(database),
         keys=KeyCache(settings.key_cache_seconds),
+        job_reads=SharedReads(partial(read_jobs, database)),
         rates=RateLimits(settings),
     )
 

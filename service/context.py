@@ -13,18 +13,21 @@ from persistence.settings import Settings
 from service.access.key_cache import Caller, KeyCache
 from service.access.rate_limits import RateLimits
 from service.jobs.change_feed import ChangeFeed
+from service.jobs.written import JobKey, WrittenJob
+from service.shared_reads import SharedReads
 
 
 @dataclass(frozen=True)
 class Backend:
     """What one application works with: settings, database, artifact store, change feed, the
-    keys it verified lately, and how many requests came."""
+    keys it verified lately, how many requests came, and the reads of jobs under way."""
 
     settings: Settings
     database: Database
     store: ArtifactStore
     changes: ChangeFeed
     keys: KeyCache
+    job_reads: SharedReads[JobKey, WrittenJob]
     rates: RateLimits
 
 

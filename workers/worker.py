@@ -1,26 +1,34 @@
 """`python -m workers.worker --queues cpu[,gpu] --concurrency N`: a Celery worker.
 
 Jobs run in processes of their own; the worker's threads only watch over them. On the first
-SIGTERM the worker takes no further job, lets running ones go on for `--drain-seconds`, then gives
-the unfinished back to the queue, where the next worker resumes them from their checkpoints.
+SIGTERM or SIGINT the worker takes no further job, lets running ones go on for `--drain-seconds`,
+then gives the unfinished back to the queue, where the next worker resumes them from their
+checkpoints. At the second it gives them back at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready
 
+from persistence.database import database
 from persistence.settings import Settings, settings
 from workers.app import QUEUES, app
 from workers.logs import configure_logs
+from workers.presence import Presence
+from workers.sandbox.choice import Containment, Uncontained, contain
+from workers.sandbox.filesystem import ForeignFolder, check_apart, needed
 from workers.scratch import sweep
-from workers.tasks import drain
+from workers.tasks import NAME, drain
 
 log = structlog.get_logger()
 
@@ -46,31 +54,83 @@ def main() -> None:
     problem = find_problem(config, queues, arguments.concurrency)
     if problem is not None:
         parser.exit(2, f"workers.worker: {problem}\n")
+    try:
+        containment = find_containment(config, queues)
+    except (Uncontained, ForeignFolder) as fault:
+        parser.exit(2, f"workers.worker: {fault}\n")
     swept = sweep(config.resolved_scratch_dir)
     if swept:
         log.info("removed scratch folders of dead workers", folders=swept)
 
-    def announce(**_: Any) -> None:
-        log.info("worker ready", queues=queues, concurrency=arguments.concurrency)
+    ready = threading.Event()
 
-    def begin_draining(**_: Any) -> None:
-        drain.request(arguments.drain_seconds)
+    def announce(**_: Any) -> None:
+        if not ready.is_set():  # not again after each reconnection
+            take_signals(arguments.drain_seconds)
+            ready.set()
+        log.info(
+            "worker ready",
+            queues=queues,
+            concurrency=arguments.concurrency,
+            sandbox=containment.level,
+        )
 
     worker_ready.connect(announce, weak=False)
-    worker_shutting_down.connect(begin_draining, weak=False)
-    app.worker_main(
-        [
-            "worker",
-            "--queues=" + ",".join(QUEUES[name] for name in queues),
-            f"--concurrency={arguments.concurrency}",
-            "--pool=threads",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--loglevel=INFO",
-            f"--hostname=secateur-{os.getpid()}@%h",
-        ]
-    )
+    with Presence(database(), NAME, queues, containment.as_json()):
+        app.worker_main(
+            [
+                "worker",
+                "--queues=" + ",".join(QUEUES[name] for name in queues),
+                f"--concurrency={arguments.concurrency}",
+                "--pool=threads",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+                "--loglevel=INFO",
+                f"--hostname=secateur-{os.getpid()}@%h",
+            ]
+        )
+
+
+def find_containment(config: Settings, queues: list[str]) -> Containment:
+    """What the runners of this worker are contained by; says so when it is not the best.
+
+    Raises:
+        Uncontained: the settings want more than the machine gives.
+        ForeignFolder: a data folder lies where runners read.
+    """
+    containment = contain(config.sandbox)
+    if containment.level != "limits":
+        read = needed((), gpu="gpu" in queues, further=config.sandbox_read_paths)
+        check_apart([config.data_dir, config.resolved_artifact_dir], read)
+        log.info("runners are contained", level=containment.level, refused=containment.refused)
+    else:
+        log.warning(
+            "RUNNERS ARE NOT CONTAINED: uploaded programs have the rights of this user",
+            reasons=containment.missing,
+        )
+    if containment.level == "kernel":
+        log.warning("runners are contained without namespaces", reasons=containment.missing)
+    return containment
+
+
+def take_signals(drain_seconds: float) -> None:
+    """Drain at the first signal, give jobs back at once at the second; the worker ends by itself
+    when they are.
+
+    Celery's own handler of a second signal waits inside itself for the jobs to end, which nobody
+    could tell then, and abandons them.
+    """
+    warm: Any = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        first = not drain.requested
+        drain.request(drain_seconds)
+        if first:
+            warm(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)
 
 
 def find_problem(config: Settings, queues: list[str], concurrency: int) -> str | None:

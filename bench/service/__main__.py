@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("upload",)
+PARTS = ("upload", "polling")
 
 
 def main() -> int:

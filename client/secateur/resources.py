@@ -380,9 +380,11 @@ class Job(Resource):
     max_wait_seconds: int | None = None
     max_run_seconds: int | None = None
     waited_seconds: float = 0.0
-    """How long it has waited for workers, all waits together, until now."""
+    """How long it waited for workers, all waits that have ended."""
     ran_seconds: float = 0.0
-    """How long it has run, all attempts together, until now."""
+    """How long it ran, all attempts that have ended."""
+    clock_started_at: datetime | None = None
+    """When the present wait or attempt began; null when the job has ended."""
     retry_of_id: str | None = None
     """The ended job that this one tries again."""
     error: JobError | None

@@ -96,12 +96,6 @@ class JobRecord(Record):
         order_by="ArtifactRecord.id", cascade="all, delete-orphan", passive_deletes=True
     )
 
-    def seconds_until(self, now: datetime) -> tuple[float, float]:
-        """How long it has waited and run until now, by the database's clock."""
-        on_clock = max(0.0, (now - self.clock_started_at).total_seconds())
-        waiting, running = self.status == "queued", self.status in ("running", "canceling")
-        return self.waited_seconds + waiting * on_clock, self.ran_seconds + running * on_clock
-
     __table_args__ = (
         Index(None, "tenant_id", "id"),
         Index(None, "parent_id", "trial_number", unique=True),

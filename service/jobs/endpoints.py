@@ -131,7 +131,6 @@ async def get_job(
     *,
     job_id: str,
     request: Request,
-    response: Response,
     caller: CallerOf,
     backend: BackendOf,
     wait: Annotated[
@@ -142,7 +141,7 @@ async def get_job(
             "`max_wait_seconds` of `/v1/limits` are cut to it.",
         ),
     ] = 0,
-) -> Job | Response:
+) -> Response:
     """Get one job, at once or when it has ended."""
     seconds = min(wait, backend.settings.max_wait_seconds)
     known = request.headers.get("if-none-match")
@@ -151,12 +150,11 @@ async def get_job(
         if tag is not None:
             return Response(status_code=304, headers={"ETag": tag})
     if seconds > 0:
-        job, tag = await service.wait(backend, caller.tenant_id, job_id, seconds)
+        job = await service.wait(backend, caller.tenant_id, job_id, seconds)
     else:
-        job, tag = await run_in_threadpool(service.get_tagged, backend, caller.tenant_id, job_id)
-    if tag is not None:
-        response.headers["ETag"] = tag
-    return job
+        job = await service.read(backend, caller.tenant_id, job_id)
+    headers = {} if job.tag is None else {"ETag": job.tag}
+    return Response(job.body, media_type="application/json", headers=headers)
 
 
 @router.post(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from anyio import to_thread
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
 from sqlalchemy.orm import Session
 
@@ -18,9 +16,9 @@ from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
 from service.context import Backend
 from service.idempotency import Once, fingerprint
-from service.jobs import validator
 from service.jobs.admission import admit, choose_queue
 from service.jobs.time_limits import time_faults
+from service.jobs.written import WrittenJob
 from service.problems import NotFound
 
 
@@ -35,15 +33,14 @@ class Filters:
     parent_id: str | None = None
 
 
-def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job:
-    """The job as the API shows it.
+def present(record: JobRecord, queue_position: int | None) -> Job:
+    """The job as the API shows it: nothing in it moves by itself, so that what was read stays true
+    until the job changes.
 
     Args:
         record: the job.
         queue_position: jobs ahead of it, if it waits.
-        now: by the database's clock, for times that are running.
     """
-    waited, ran = record.seconds_until(now)
     return Job.model_validate(
         {
             "id": record.id,
@@ -68,8 +65,9 @@ def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job
             "deadline": record.deadline,
             "max_wait_seconds": record.max_wait_seconds,
             "max_run_seconds": record.max_run_seconds,
-            "waited_seconds": waited,
-            "ran_seconds": ran,
+            "waited_seconds": record.waited_seconds,
+            "ran_seconds": record.ran_seconds,
+            "clock_started_at": None if record.status in TERMINAL else record.clock_started_at,
             "retry_of_id": record.retry_of_id,
             "error": record.error,
             "result": record.result,
@@ -84,8 +82,7 @@ def present(record: JobRecord, queue_position: int | None, now: datetime) -> Job
 
 def show(session: Session, record: JobRecord) -> Job:
     """The job as it stands now."""
-    place = queue_position(session, record)
-    return present(record, place, job_queue.database_time(session))
+    return present(record, queue_position(session, record))
 
 
 def _trial(record: JobRecord) -> dict[str, Any] | None:
@@ -166,25 +163,26 @@ def _locked_model(session: Session, tenant_id: str, model_id: str) -> ModelRecor
 
 def get(backend: Backend, tenant_id: str, job_id: str) -> Job:
     """One job."""
-    return get_tagged(backend, tenant_id, job_id)[0]
-
-
-def get_tagged(backend: Backend, tenant_id: str, job_id: str) -> tuple[Job, str | None]:
-    """One job and its `ETag`, if it has one of its own."""
     with backend.database.session(read_only=True) as session:
         record = jobs.get(session, tenant_id, job_id)
         if record is None:
             raise NotFound("job", job_id, listing="/v1/jobs")
-        return show(session, record), validator.etag(record)
+        return show(session, record)
 
 
-async def wait(
-    backend: Backend, tenant_id: str, job_id: str, seconds: float
-) -> tuple[Job, str | None]:
+async def read(backend: Backend, tenant_id: str, job_id: str) -> WrittenJob:
+    """One job as JSON, read together with those that others ask for at the same moment."""
+    found = await backend.job_reads.get((tenant_id, job_id))
+    if found is None:
+        raise NotFound("job", job_id, listing="/v1/jobs")
+    return found
+
+
+async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) -> WrittenJob:
     """The job once it has ended, or as it stands after `seconds`."""
-    job, tag = await to_thread.run_sync(get_tagged, backend, tenant_id, job_id)
-    if job.status in TERMINAL:
-        return job, tag
+    job = await read(backend, tenant_id, job_id)
+    if job.ended:
+        return job
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     with backend.changes.watch(job_id) as watch:
@@ -192,7 +190,7 @@ async def wait(
             mark = await watch.moved(left)
             if mark is not None and mark.status in TERMINAL:
                 break
-    return await to_thread.run_sync(get_tagged, backend, tenant_id, job_id)
+    return await read(backend, tenant_id, job_id)
 
 
 def list_page(
@@ -212,8 +210,7 @@ def list_page(
             parent_id=filters.parent_id,
         )
         places = queue_positions(session, found.records)
-        now = job_queue.database_time(session)
-        data = [present(one, places.get(one.id), now) for one in found.records]
+        data = [present(one, places.get(one.id)) for one in found.records]
     return Page(data=data, next_cursor=found.next_cursor, has_more=found.next_cursor is not None)
 
 

@@ -1,0 +1,17 @@
+"""What a reader of a job is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+JobKey = tuple[str, str]
+"""Tenant and job."""
+
+
+@dataclass(frozen=True)
+class WrittenJob:
+    """A job as JSON, whether it has ended, and its validator (`validator.etag`) if it has one."""
+
+    body: bytes
+    ended: bool
+    tag: str | None
