@@ -42,7 +42,7 @@ test: lint ## Lint, types, contracts and all tests (under 15 minutes on 2 cores)
 test-exhaustive: install ## Every resume point and every pair, of which `make test` takes a few
 	$(ONE_THREAD) $(BIN)/python -m pytest $(PARALLEL) -m exhaustive
 
-faults: install ## Kill, restart and starve a whole installation at random moments, and count (25 minutes)
+faults: install ## Kill, restart and starve a whole installation at random moments, and count what happened
 	$(ONE_THREAD) $(BIN)/python -m tests.faults
 
 fuzz: install ## Property tests with new random examples every time, 200 a test

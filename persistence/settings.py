@@ -104,8 +104,20 @@ class Settings(BaseSettings):
     """A queued job whose poke was sent this long ago and was not claimed is poked again."""
     runner_threads: int | None = None
     """Torch threads of a runner; the machine's cores by default."""
-    runner_memory_bytes: int | None = None
-    runner_file_bytes: int = 16 * 2**30
+    sandbox: Literal["required", "best_effort", "off"] = "required"
+    """Whether a worker that cannot contain its runners refuses to start (`required`), runs jobs
+    with limits only (`best_effort`), or is not to contain them at all (`off`)."""
+    sandbox_read_paths: tuple[Path, ...] = ()
+    """Files and folders that runners may read besides the installation, as a JSON list."""
+    runner_memory_bytes: int | None = Field(default=None, ge=1)
+    """Memory of all processes of a runner; four fifths of the machine's when left out."""
+    runner_cpu_seconds: int | None = Field(default=None, ge=1)
+    """CPU time of a process of a runner; the job's wall-clock limit times the cores by default."""
+    runner_processes: int | None = Field(default=None, ge=1)
+    """Processes and threads of a runner; 1024, or 32 for each core if that is more, by default."""
+    runner_file_bytes: int = Field(default=16 * 2**30, ge=1)
+    runner_scratch_bytes: int = Field(default=64 * 2**30, ge=1)
+    """Disk space of a running job: inputs, results and what it leaves meanwhile."""
     webhook_allowed_networks: str | None = None
     """Networks that webhooks may call though they are not public, separated by commas, such as
     `10.1.0.0/16,127.0.0.1/32`; only these may be called without TLS."""

@@ -252,6 +252,9 @@ LIMITS: dict[str, Any] = {
 }
 
 HEALTH: dict[str, Any] = {"status": "ok"}
+READINESS: dict[str, Any] = HEALTH | {
+    "workers": [{"queues": ["cpu"], "level": "full", "contained": True}]
+}
 
 NULL = "null, put back by service.openapi"
 

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -28,6 +29,14 @@ from tests.services import HOST, free_port, private_folder, server_process
 
 ACCESS_KEY = "tests-access-key"
 SECRET_KEY = "tests-secret-key-never-to-be-shown"
+
+
+@lru_cache
+def _client(url: str) -> Any:
+    # made once: the client library reads a megabyte of descriptions each time
+    session = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
+    path = botocore.config.Config(s3={"addressing_style": "path"})
+    return session.client("s3", endpoint_url=url, region_name="us-east-1", config=path)
 
 
 @dataclass(frozen=True)
@@ -63,14 +72,7 @@ class S3Server:
 
     def client(self) -> Any:
         """A client past any fault proxy, to look at what is there."""
-        return boto3.session.Session(
-            aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY
-        ).client(
-            "s3",
-            endpoint_url=self.url,
-            region_name="us-east-1",
-            config=botocore.config.Config(s3={"addressing_style": "path"}),
-        )
+        return _client(self.url)
 
     def make_bucket(self) -> str:
         """A fresh bucket; its name."""

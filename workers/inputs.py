@@ -128,8 +128,6 @@ def prepare(
         workdir=scratch.work,
         device="cuda" if use_cuda else "cpu",
         threads=settings.runner_threads or len(os.sched_getaffinity(0)),
-        memory_bytes=settings.runner_memory_bytes,
-        file_bytes=settings.runner_file_bytes,
     )
     scratch.job_file.write_text(instructions.model_dump_json())
     return instructions

@@ -29,7 +29,3 @@ class Instructions(BaseModel):
     workdir: Path
     device: Literal["cpu", "cuda"]
     threads: int
-    memory_bytes: int | None
-    """Most memory the runner may allocate for data; not limited on GPUs."""
-    file_bytes: int
-    """Largest file the runner may write."""

@@ -1,4 +1,4 @@
-"""The runner's process: started scrubbed and limited, heard through pipes, ended as a group.
+"""The runner's process: started scrubbed and contained, heard through pipes, ended as a whole.
 
 The supervisor reads two pipes: the events (JSON lines) and the log (stdout and stderr). It reads
 no faster than it can store, so a runner that prints without end waits instead of filling memory.
@@ -7,13 +7,9 @@ no faster than it can store, so a runner that prints without end waits instead o
 from __future__ import annotations
 
 import codecs
-import contextlib
 import os
 import selectors
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from workers.messages import MAX_LINE_BYTES, AnyMessage, Malformed, parse
+from workers.sandbox.launch import Contained, Level, Order
+from workers.sandbox.policy import Limits
 from workers.scratch import Scratch
 
 RUNNER = (sys.executable, "-P", "-s", "-m", "workers.runner")
@@ -46,9 +44,29 @@ def runner_environment(
         "MKL_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": cuda_device or "",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "USER": "runner",  # there is no list of users inside
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one runner is contained by.
+
+    Attributes:
+        level: of containment.
+        limits: that the kernel keeps.
+        gpu: whether it gets a GPU.
+        loopback: whether its processes talk to each other over 127.0.0.1.
+        read: what it may read besides the installation and its inputs.
+    """
+
+    level: Level
+    limits: Limits
+    gpu: bool = False
+    loopback: bool = False
+    read: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -60,32 +78,36 @@ class Heard:
 
 
 class RunnerProcess:
-    """One runner; leaving the block kills what is left of its process group."""
+    """One runner; leaving the block ends it with everything it started."""
 
     def __init__(
         self,
-        job_file: Path,
         scratch: Scratch,
         environment: dict[str, str],
+        bounds: Bounds,
         command: Sequence[str] = RUNNER,
     ) -> None:
         self._events, events_in = os.pipe()
         self._log, log_in = os.pipe()
         try:
-            self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                [
-                    *command,
-                    *("--job", str(job_file)),
-                    *("--events-fd", str(events_in)),
-                    *("--parent", str(os.getpid())),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log_in,
-                stderr=log_in,
-                cwd=scratch.work,
-                env=environment,
-                pass_fds=(events_in,),
-                start_new_session=True,
+            self._contained = Contained(
+                Order(
+                    command=[
+                        *command,
+                        *("--job", str(scratch.job_file)),
+                        *("--events-fd", str(events_in)),
+                    ],
+                    folder=scratch.work,
+                    environment=environment,
+                    output=log_in,
+                    passed=(events_in,),
+                    read=(scratch.job_file, scratch.input, *bounds.read),
+                    write=(scratch.tmp, scratch.home, scratch.work),
+                    gpu=bounds.gpu,
+                    loopback=bounds.loopback,
+                    limits=bounds.limits,
+                ),
+                bounds.level,
             )
         except BaseException:
             os.close(self._events)
@@ -96,7 +118,6 @@ class RunnerProcess:
             os.close(log_in)
         self._partial = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._ended = False
         self._selector = selectors.DefaultSelector()
         for descriptor in (self._events, self._log):
             os.set_blocking(descriptor, False)
@@ -104,8 +125,8 @@ class RunnerProcess:
 
     @property
     def pid(self) -> int:
-        """Process id, which is the process group's too."""
-        return self._process.pid
+        """Process id of the outermost of the runner's processes."""
+        return self._contained.pid
 
     def listen(self, timeout: float) -> Heard:
         """Wait for output up to `timeout` seconds and return it.
@@ -145,41 +166,24 @@ class RunnerProcess:
         return not self._selector.get_map()
 
     def poll_end(self) -> bool:
-        """Whether the process has ended. If so, whatever it started is killed first.
-
-        The ended process is looked at without being reaped: as long as it is a zombie its process
-        group cannot be another's, so the signal can hit nobody else.
-        """
-        if not self._ended:
-            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            self._ended = os.waitid(os.P_PID, self.pid, options) is not None
-            if self._ended:
-                self._signal(signal.SIGKILL)
-        return self._ended
+        """Whether the runner has ended, and with it whatever it started."""
+        return self._contained.poll_end()
 
     def exit_code(self) -> int:
-        """Exit status, negative for the signal that ended it; waits for the end."""
-        return self._process.wait()
+        """Exit status, negative for the signal that ended it; waits for the end.
+
+        Raises:
+            NotContained: the fences could not be put up, and nothing was run.
+        """
+        return self._contained.exit_code()
 
     def terminate(self, grace_seconds: float) -> None:
-        """Ask the group to stop, and kill it when it has not after the grace time."""
-        if not self.poll_end():
-            self._signal(signal.SIGTERM)
-            deadline = time.monotonic() + grace_seconds
-            while not self.poll_end() and time.monotonic() < deadline:
-                time.sleep(0.02)
-        self.kill()
+        """Ask the runner to stop, and kill it when it has not after the grace time."""
+        self._contained.terminate(grace_seconds)
 
     def kill(self) -> None:
-        """End the group at once."""
-        if self._process.returncode is None:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-            self._ended = True
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # everybody in the group has ended
-            os.killpg(self.pid, number)
+        """End everything at once."""
+        self._contained.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +194,7 @@ class RunnerProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.kill()
+        self._contained.close()
         self._selector.close()
         os.close(self._events)
         os.close(self._log)

@@ -31,6 +31,7 @@ from persistence.job_queue import (
 )
 from persistence.settings import Settings
 from workers import endings
+from workers.bounds import bounds
 from workers.draining import Drain
 from workers.endings import Ending
 from workers.inputs import NotStarted, prepare
@@ -40,9 +41,12 @@ from workers.messages import Malformed, Produced
 from workers.recording import Recorder
 from workers.run_clock import RunClock
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
+from workers.sandbox.choice import Containment, contain
+from workers.sandbox.launch import NotContained
 from workers.scratch import NotAnArtifact, Scratch, scratch_folder, sweep
 from workers.search.coordinator import advance
 from workers.store_outage import patiently
+from workers.usage import UsageWatch
 
 log = structlog.get_logger()
 
@@ -74,6 +78,7 @@ class Supervisor:
         drain: the worker's wish to stop.
         command: the runner's command line; tests put misbehaving ones here.
         grace_seconds: time between SIGTERM and SIGKILL.
+        containment: of runners; the best that the settings and the machine allow when left out.
     """
 
     owner: str
@@ -83,6 +88,7 @@ class Supervisor:
     drain: Drain = field(default_factory=Drain)
     command: Sequence[str] = RUNNER
     grace_seconds: float = 3.0
+    containment: Containment | None = None
 
     def run(self, job_id: str) -> Outcome:
         """Heed a poke: run the job whose turn it is in the queue of the job it names, and return
@@ -144,14 +150,19 @@ class Supervisor:
         except NotStarted as fault:
             return fault.ending
         early = stop()
-        if early is not None:
-            return early
         environment = runner_environment(
             scratch, threads=instructions.threads, cuda_device=self.settings.gpu_device
         )
-        with RunnerProcess(scratch.job_file, scratch, environment, self.command) as runner:
+        level = (self.containment or contain(self.settings.sandbox)).level
+        limited = bounds(self.settings, instructions, level)
+        early = early or endings.lacking(level, loopback=limited.loopback)
+        if early is not None:
+            return early
+        with RunnerProcess(scratch, environment, limited, self.command) as runner:
+            on_cpu = instructions.device == "cpu"
+            usage = UsageWatch(self.settings, runner.pid, scratch.root, on_cpu=on_cpu)
             try:
-                ending = self._watch(runner, lease, recorder, clock)
+                ending = self._watch(runner, lease, recorder, (clock, usage))
                 if ending is endings.LOST:
                     return ending
                 if ending is not None:
@@ -160,7 +171,16 @@ class Supervisor:
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
-        return ending or endings.from_exit(runner.exit_code(), recorder.result, recorder.failure)
+            return ending or self._end_of(runner, recorder)
+
+    @staticmethod
+    def _end_of(runner: RunnerProcess, recorder: Recorder) -> Ending:
+        """What an ended runner's status and words amount to."""
+        try:
+            code = runner.exit_code()
+        except NotContained as fault:
+            return endings.not_contained(str(fault))
+        return endings.from_exit(code, recorder.result, recorder.failure)
 
     def _prepare(
         self, held: Claim, scratch: Scratch, stop: Callable[[], Ending | None]
@@ -175,11 +195,15 @@ class Supervisor:
             raise NotStarted(stop() or endings.STORE_AWAY) from error
 
     def _watch(
-        self, runner: RunnerProcess, lease: LeaseKeeper, recorder: Recorder, clock: RunClock
+        self,
+        runner: RunnerProcess,
+        lease: LeaseKeeper,
+        recorder: Recorder,
+        limits: tuple[RunClock, UsageWatch],
     ) -> Ending | None:
         """Listen until the runner ended by itself (None) or must be stopped."""
         while not runner.poll_end():
-            stop = self._reason_to_stop(lease, clock)
+            stop = self._reason_to_stop(lease, limits[0]) or limits[1].excess()
             if stop is not None:
                 return stop
             if not self._hear(runner, recorder):

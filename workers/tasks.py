@@ -18,11 +18,15 @@ drain = Drain()
 """This process's wish to stop; set by `workers.worker`."""
 
 
+NAME = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+"""Of this worker, as owner of leases and among the living."""
+
+
 @lru_cache
 def supervisor() -> Supervisor:
     """The supervisor of this process."""
     return Supervisor(
-        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        owner=NAME,
         database=database(),
         store=artifact_store(),
         settings=settings(),

@@ -20,11 +20,15 @@ from typing import Any
 import structlog
 from celery.signals import worker_ready
 
+from persistence.database import database
 from persistence.settings import Settings, settings
 from workers.app import QUEUES, app
 from workers.logs import configure_logs
+from workers.presence import Presence
+from workers.sandbox.choice import Containment, Uncontained, contain
+from workers.sandbox.filesystem import ForeignFolder, check_apart, needed
 from workers.scratch import sweep
-from workers.tasks import drain
+from workers.tasks import NAME, drain
 
 log = structlog.get_logger()
 
@@ -50,6 +54,10 @@ def main() -> None:
     problem = find_problem(config, queues, arguments.concurrency)
     if problem is not None:
         parser.exit(2, f"workers.worker: {problem}\n")
+    try:
+        containment = find_containment(config, queues)
+    except (Uncontained, ForeignFolder) as fault:
+        parser.exit(2, f"workers.worker: {fault}\n")
     swept = sweep(config.resolved_scratch_dir)
     if swept:
         log.info("removed scratch folders of dead workers", folders=swept)
@@ -60,22 +68,50 @@ def main() -> None:
         if not ready.is_set():  # not again after each reconnection
             take_signals(arguments.drain_seconds)
             ready.set()
-        log.info("worker ready", queues=queues, concurrency=arguments.concurrency)
+        log.info(
+            "worker ready",
+            queues=queues,
+            concurrency=arguments.concurrency,
+            sandbox=containment.level,
+        )
 
     worker_ready.connect(announce, weak=False)
-    app.worker_main(
-        [
-            "worker",
-            "--queues=" + ",".join(QUEUES[name] for name in queues),
-            f"--concurrency={arguments.concurrency}",
-            "--pool=threads",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            "--loglevel=INFO",
-            f"--hostname=secateur-{os.getpid()}@%h",
-        ]
-    )
+    with Presence(database(), NAME, queues, containment.as_json()):
+        app.worker_main(
+            [
+                "worker",
+                "--queues=" + ",".join(QUEUES[name] for name in queues),
+                f"--concurrency={arguments.concurrency}",
+                "--pool=threads",
+                "--without-gossip",
+                "--without-mingle",
+                "--without-heartbeat",
+                "--loglevel=INFO",
+                f"--hostname=secateur-{os.getpid()}@%h",
+            ]
+        )
+
+
+def find_containment(config: Settings, queues: list[str]) -> Containment:
+    """What the runners of this worker are contained by; says so when it is not the best.
+
+    Raises:
+        Uncontained: the settings want more than the machine gives.
+        ForeignFolder: a data folder lies where runners read.
+    """
+    containment = contain(config.sandbox)
+    if containment.level != "limits":
+        read = needed((), gpu="gpu" in queues, further=config.sandbox_read_paths)
+        check_apart([config.data_dir, config.resolved_artifact_dir], read)
+        log.info("runners are contained", level=containment.level, refused=containment.refused)
+    else:
+        log.warning(
+            "RUNNERS ARE NOT CONTAINED: uploaded programs have the rights of this user",
+            reasons=containment.missing,
+        )
+    if containment.level == "kernel":
+        log.warning("runners are contained without namespaces", reasons=containment.missing)
+    return containment
 
 
 def take_signals(drain_seconds: float) -> None:

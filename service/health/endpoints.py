@@ -7,7 +7,9 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from persistence import workers
 from persistence.artifact_store import StoreUnavailable
+from persistence.records import WorkerRecord
 from service import examples
 from service.context import Backend, BackendOf
 from service.logs import logger
@@ -24,6 +26,23 @@ class Health(BaseModel):
     status: str = "ok"
 
 
+class WorkerSandbox(BaseModel):
+    """What the runners of one living worker are contained by."""
+
+    queues: list[str]
+    level: str
+    """`full`, `kernel` or `limits`; see docs/deployment.md."""
+    contained: bool
+    """Whether its self-test found files and network closed to runners."""
+
+
+class Readiness(Health):
+    """The answer of a service that can serve. Workers are shown and not asked for: jobs wait for
+    them, requests do not."""
+
+    workers: list[WorkerSandbox]
+
+
 class NotReady(ProblemError):
     """The process lives but cannot serve."""
 
@@ -38,12 +57,19 @@ async def healthz() -> Health:
     return Health()
 
 
-@router.get("/readyz", responses={200: examples.body(examples.HEALTH), **problems(503)})
-def readyz(backend: BackendOf) -> Health:
-    """Tell whether requests can be served: the database and the artifact store answer."""
+@router.get("/readyz", responses={200: examples.body(examples.READINESS), **problems(503)})
+def readyz(backend: BackendOf) -> Readiness:
+    """Tell whether requests can be served: the database and the artifact store answer. The workers
+    that live are listed with what contains their runners."""
     _check_database(backend)
     _check_store(backend)
-    return Health()
+    with backend.database.session(read_only=True) as session:
+        return Readiness(workers=[_sandbox(row) for row in workers.living(session)])
+
+
+def _sandbox(row: WorkerRecord) -> WorkerSandbox:
+    level, contained = str(row.sandbox.get("level")), row.sandbox.get("contained") is True
+    return WorkerSandbox(queues=row.queues, level=level, contained=contained)
 
 
 def _check_database(backend: Backend) -> None:

@@ -110,7 +110,7 @@ class Part:
         try:
             return [
                 child.pid
-                for child in psutil.Process(self.pid).children()
+                for child in psutil.Process(self.pid).children(recursive=True)
                 if "workers.runner" in " ".join(child.cmdline())
             ]
         except psutil.Error:

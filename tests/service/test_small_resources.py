@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import psycopg
 from secateur.methods import METHODS
@@ -10,7 +11,8 @@ from secateur.resources import Method
 from sqlalchemy import make_url, select
 
 import migrations
-from persistence.records import ApiKeyRecord
+from persistence import workers
+from persistence.records import ApiKeyRecord, WorkerRecord
 from persistence.settings import Settings
 from tests import services
 from tests.service.conftest import Api, serve
@@ -71,8 +73,24 @@ def test_limits_are_the_settings(api_settings: Settings) -> None:
 
 def test_health_needs_no_key(sql_api: Api) -> None:
     assert sql_api.anonymous.get("/healthz").json() == {"status": "ok"}
-    assert sql_api.anonymous.get("/readyz").json() == {"status": "ok"}
+    assert sql_api.anonymous.get("/readyz").json() == {"status": "ok", "workers": []}
     assert sql_api.blobs() == []
+
+
+def test_readiness_lists_the_workers_that_live_and_what_contains_them(sql_api: Api) -> None:
+    sandbox = {"level": "kernel", "contained": True, "landlock_abi": 7, "refused": {"read": True}}
+    with sql_api.backend.database.session() as session:
+        workers.report(session, "host:1", ["cpu"], sandbox)
+        workers.report(session, "host:2", ["gpu"], {"level": "limits", "contained": False})
+    with sql_api.backend.database.session() as session:
+        session.get_one(WorkerRecord, "host:2").seen_at -= timedelta(seconds=61)
+    answer = sql_api.anonymous.get("/readyz")
+    assert answer.json()["workers"] == [{"queues": ["cpu"], "level": "kernel", "contained": True}]
+    assert "host" not in answer.text
+    with sql_api.backend.database.session() as session:
+        workers.report(session, "host:1", ["cpu"], sandbox)
+    with sql_api.backend.database.session(read_only=True) as session:
+        assert [row.id for row in session.query(WorkerRecord)] == ["host:1"], "the dead are swept"
 
 
 def test_a_lost_store_is_not_ready(api: Api) -> None:

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ match arguments.behaviour:
         artifact("out/hostname")
         succeed()
     case "hard-link":
-        os.link(arguments.job, work / "compact.pt")
+        (work / "other").write_text("other")
+        os.link(work / "other", work / "compact.pt")
         artifact("compact.pt")
         succeed()
     case "pipe":
@@ -161,3 +163,20 @@ match arguments.behaviour:
     case "sleep":
         send(kind="log", message="asleep", data={})
         time.sleep(600)
+    case "spin":
+        while True:
+            pass
+    case "hoard":
+        # each within what one process may have
+        code = "import time; held = bytearray(90 << 20); time.sleep(60)"
+        for _ in range(5):
+            subprocess.Popen([sys.executable, "-S", "-c", code])
+        time.sleep(60)
+    case "bomb":
+        for _ in range(100):
+            threading.Thread(target=time.sleep, args=(60,)).start()
+        time.sleep(60)
+    case "fill":
+        for number in range(100):
+            (work / f"{number}").write_bytes(bytes(1 << 20))
+        time.sleep(60)

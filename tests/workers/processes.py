@@ -50,8 +50,8 @@ class Started:
 
     def runners(self) -> list[int]:
         """Pids of the runners this worker started."""
-        children = psutil.Process(self.pid).children()
-        return [child.pid for child in children if "workers.runner" in " ".join(child.cmdline())]
+        children = psutil.Process(self.pid).children(recursive=True)
+        return [child.pid for child in children if "workers.runner" in child.cmdline()]
 
     def stop(self, seconds: float = 30) -> int:
         if self.process.poll() is None:

@@ -87,6 +87,7 @@ def test_a_model_that_never_returns_is_stopped_by_a_cancel(world: WorkerWorld) -
             int(stat.parent.name)
             for stat in Path("/proc").glob("[0-9]*/stat")
             if job_id.encode() in command_line(stat.parent)
+            and b"workers.runner" in command_line(stat.parent).split(b"\0")
         ]
         world.cancel(job_id)
     assert outcomes == ["canceled"]

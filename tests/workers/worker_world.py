@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import threading
@@ -162,3 +163,14 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def processes_of(job_id: str) -> list[int]:
+    """Processes whose environment names the job's scratch folder: the guardian's and its own."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if job_id.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return [pid for pid in found if alive(pid)]

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from engine.parent_death import die_with_parent
 from workers.instructions import Instructions
-from workers.runner.containment import limit_resources
 
 _TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> int:
-    """Contain this process, then run the job."""
+    """Run the job; the guardian that started this process has put up the fences."""
     parser = argparse.ArgumentParser(prog="python -m workers.runner")
     parser.add_argument("--job", type=Path, required=True, help="instructions, a JSON file")
     parser.add_argument("--events-fd", type=int, required=True, help="where JSON lines go")
@@ -30,8 +29,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     die_with_parent(arguments.parent)
     instructions = Instructions.model_validate_json(arguments.job.read_bytes())
-    limit_resources(instructions)
-    # imported after the limits hold: this brings in torch
+    # imported late: this brings in torch
     from workers.runner.execution import execute  # noqa: PLC0415
 
     with open(arguments.events_fd, "wb", buffering=0) as events:  # noqa: PTH123 (a descriptor)

@@ -23,6 +23,8 @@ from persistence.artifact_store.s3.writer import S3BlobWriter, cache_errors
 from persistence.artifact_url import bucket_and_prefix
 from persistence.settings import Settings
 
+_SAME_CLOCK_SECONDS = 5
+
 
 @dataclass(frozen=True)
 class Presigning:
@@ -118,12 +120,16 @@ class S3ArtifactStore:
         return int(found["ContentLength"])
 
     def age_seconds(self, sha256: str) -> float:
-        """Time since the blob was last written, by the server's clock."""
+        """Time since the blob was last written. The server tells both times in whole seconds, so
+        its clock is used only where ours is clearly another."""
         found = self._look(sha256)
         if found is None:
             return math.inf
+        now = datetime.now(UTC)
         sent = found["ResponseMetadata"]["HTTPHeaders"].get("date")
-        now = parsedate_to_datetime(sent) if sent else datetime.now(UTC)
+        theirs = parsedate_to_datetime(sent) if sent else now
+        if abs((now - theirs).total_seconds()) > _SAME_CLOCK_SECONDS:
+            now = theirs
         written: datetime = found["LastModified"]
         return max(0.0, (now - written).total_seconds())
 
