@@ -1,5 +1,5 @@
-"""Conditional GET of JSON (RFC 9110, 13): a strong `ETag` on every answer, and 304 where the client
-has it.
+"""Conditional GET of JSON (RFC 9110, 13): an `ETag` on every answer, and 304 where the client has
+it.
 
 The tag is the SHA-256 of the body, unless the endpoint knows a cheaper one and set it. Written
 against ASGI itself: only JSON bodies are held, and those in one piece; downloads have tags of their
@@ -24,7 +24,7 @@ UNCHANGED: dict[str, Any] = {
 def matches(if_none_match: str, etag: str) -> bool:
     """Whether a header names this tag (weak comparison)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or "*" in tags
+    return etag.removeprefix("W/") in tags or "*" in tags
 
 
 class ConditionalGet:

@@ -33,7 +33,7 @@ Upload a TorchScript model and a recipe, poll the job, download a smaller model 
 same and the report that proves it.
 
 Ids are prefixed and sort by creation. Times are RFC 3339 in UTC. Lists come as
-`{data, next_cursor, has_more}`. JSON carries a strong `ETag` and is not sent again where
+`{data, next_cursor, has_more}`. JSON carries an `ETag` and is not sent again where
 `If-None-Match` has it. Errors are RFC 9457 problem documents with a `hint`. Every response carries
 an `X-Request-ID`.
 """

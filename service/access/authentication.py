@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from anyio import to_thread
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,7 +20,11 @@ from service.access.problems import KeyExpired
 from service.access.rate_limits import TooManyRequests
 from service.access.scopes import GUARDED
 from service.context import Backend
+from service.logs import logger
 from service.problems import ProblemError, Unauthorized
+from service.problems.handlers import DatabaseUnavailable
+
+_log = logger("secateur.access")
 
 
 class Authentication:
@@ -45,6 +50,10 @@ class Authentication:
         except Unauthorized as problem:
             refusal = await self._refusal(scope, problem)
             await refusal.response(scope["path"])(scope, receive, send)
+            return
+        except OperationalError:
+            _log.exception("a key cannot be looked up")
+            await DatabaseUnavailable().response(scope["path"])(scope, receive, send)
             return
         state["caller"] = caller
         state["key_id"] = caller.key_id  # for the log line

@@ -52,7 +52,10 @@ def register(
     """Make a dataset of a stored file. The same bytes in one tenant are one dataset."""
     try:
         if (answer := ledger.find()) is None:
-            content = _read(stored_file(backend, blob), zip_limits(backend.settings))
+            try:
+                content = _read(stored_file(backend, blob), zip_limits(backend.settings))
+            except FileNotFoundError as error:  # gone between two looks at it
+                raise UploadInterfered from error
             try:
                 return _register(backend, tenant_id, blob, name, ledger, content)
             except IntegrityError:

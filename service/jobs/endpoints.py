@@ -153,8 +153,7 @@ async def get_job(
         job = await service.wait(backend, caller.tenant_id, job_id, seconds)
     else:
         job = await service.read(backend, caller.tenant_id, job_id)
-    headers = {} if job.tag is None else {"ETag": job.tag}
-    return Response(job.body, media_type="application/json", headers=headers)
+    return Response(job.body, media_type="application/json", headers={"ETag": job.tag})
 
 
 @router.post(

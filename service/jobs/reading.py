@@ -24,6 +24,6 @@ def read_jobs(database: Database, wanted: Sequence[JobKey]) -> dict[JobKey, Writ
             job = present(record, places.get(record.id))
             body = job.model_dump_json(by_alias=True).encode()
             found[record.tenant_id, record.id] = WrittenJob(
-                body, job.status in TERMINAL, validator.etag(record)
+                body, job.status in TERMINAL, validator.etag(record, job.queue_position)
             )
         return found

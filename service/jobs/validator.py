@@ -1,7 +1,8 @@
 """The `ETag` of a job, from its version: a poll that finds nothing new costs one narrow query.
 
-Every change of a job's row raises its version. A waiting job's place in the queue moves without
-it, so there the tag is that of the whole body (`service.conditional`).
+Every change of a job's row raises its version. While a job lives its clocks (`waited_seconds`,
+`ran_seconds`) move without it, so the tag is weak until then: the same job, but for the time. A
+waiting job's tag also has its place in the queue, which others move.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from secateur.resources import Job
+from secateur.resources import TERMINAL, Job
 
 from persistence import jobs
 from persistence.records import JobRecord
@@ -20,18 +21,22 @@ from service.context import Backend
 _FORM = hashlib.sha256(json.dumps(Job.model_json_schema(), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def etag(record: JobRecord) -> str | None:
-    """The tag; None while the job waits."""
-    return _tag(record.id, record.version, record.status)
+def etag(record: JobRecord, queue_position: int | None) -> str:
+    """The tag of a job as it is shown."""
+    return _tag(record.id, record.version, record.status, queue_position)
 
 
 def unchanged(backend: Backend, tenant_id: str, job_id: str, if_none_match: str) -> str | None:
     """The tag, if it is known to be the one the client has."""
     with backend.database.session(read_only=True) as session:
         mark = jobs.mark(session, tenant_id, job_id)
-    tag = None if mark is None else _tag(job_id, mark.version, mark.status)
-    return tag if tag is not None and matches(if_none_match, tag) else None
+    if mark is None or mark.status == "queued":
+        return None
+    tag = _tag(job_id, mark.version, mark.status, None)
+    return tag if matches(if_none_match, tag) else None
 
 
-def _tag(job_id: str, version: int, status: str) -> str | None:
-    return None if status == "queued" else f'"{job_id}.{version}.{_FORM}"'
+def _tag(job_id: str, version: int, status: str, queue_position: int | None) -> str:
+    place = "" if queue_position is None else f".{queue_position}"
+    weak = "" if status in TERMINAL else "W/"
+    return f'{weak}"{job_id}.{version}{place}.{_FORM}"'

@@ -10,8 +10,8 @@ JobKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class WrittenJob:
-    """A job as JSON, whether it has ended, and its validator (`validator.etag`) if it has one."""
+    """A job as JSON, whether it has ended, and its `ETag` (`service.jobs.validator`)."""
 
     body: bytes
     ended: bool
-    tag: str | None
+    tag: str
