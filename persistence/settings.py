@@ -118,6 +118,14 @@ class Settings(BaseSettings):
     runner_file_bytes: int = Field(default=16 * 2**30, ge=1)
     runner_scratch_bytes: int = Field(default=64 * 2**30, ge=1)
     """Disk space of a running job: inputs, results and what it leaves meanwhile."""
+    quota_stored_bytes: int | None = Field(default=None, ge=0)
+    """Most bytes of a tenant: models, datasets, results and parts of uploads."""
+    quota_models: int | None = Field(default=None, ge=0)
+    quota_datasets: int | None = Field(default=None, ge=0)
+    quota_live_jobs: int | None = Field(default=None, ge=0)
+    """Most jobs of a tenant that have not ended, inspections and trials included."""
+    quota_api_keys: int | None = Field(default=None, ge=0)
+    quota_webhooks: int | None = Field(default=None, ge=0)
     webhook_allowed_networks: str | None = None
     """Networks that webhooks may call though they are not public, separated by commas, such as
     `10.1.0.0/16,127.0.0.1/32`; only these may be called without TLS."""

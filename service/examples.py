@@ -249,6 +249,14 @@ LIMITS: dict[str, Any] = {
     "max_wait_seconds": 60,
     "page_size_default": 50,
     "page_size_max": 200,
+    "quotas": {
+        "stored_bytes": {"limit": 10**12, "used": 738_304},
+        "models": {"limit": None, "used": 1},
+        "datasets": {"limit": None, "used": 1},
+        "live_jobs": {"limit": 100, "used": 1},
+        "api_keys": {"limit": None, "used": 2},
+        "webhooks": {"limit": 10, "used": 0},
+    },
 }
 
 HEALTH: dict[str, Any] = {"status": "ok"}

@@ -453,6 +453,14 @@ class Method(Resource):
     schema_: dict[str, Any] = Field(alias="schema", serialization_alias="schema")
 
 
+class Quota(Resource):
+    """How much of something a tenant may have."""
+
+    limit: int | None
+    """Null where there is no bound."""
+    used: int
+
+
 class Limits(Resource):
     """Limits of this server."""
 
@@ -466,6 +474,8 @@ class Limits(Resource):
     max_wait_seconds: int
     page_size_default: int
     page_size_max: int
+    quotas: dict[str, Quota] = {}
+    """Of the tenant: `stored_bytes`, `models`, `datasets`, `live_jobs`, `api_keys`, `webhooks`."""
 
 
 ApiKeyScope = Literal["read", "write", "admin"]

@@ -8,9 +8,10 @@ from datetime import timedelta
 from secateur.resources import ApiKey, ApiKeyCreate, FieldProblem
 from sqlalchemy.orm import Session
 
-from persistence import api_keys
+from persistence import api_keys, quotas
 from persistence.records import ApiKeyRecord, utc_now
 from service.access.problems import ScopeMissing
+from service.access.quotas import claim
 from service.context import Backend, Caller
 from service.problems import NotFound, ProblemError, RequestInvalid
 
@@ -51,6 +52,7 @@ def create(backend: Backend, caller: Caller, request: ApiKeyCreate) -> ApiKey:
     scopes = caller.scopes if request.scopes is None else request.scopes
     _within(caller, scopes)
     with backend.database.session() as session:
+        claim(session, backend.settings, caller.tenant_id, quotas.API_KEYS)
         record, secret = api_keys.create(
             session,
             tenant_id=caller.tenant_id,

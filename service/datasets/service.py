@@ -9,11 +9,12 @@ from typing import Literal
 from secateur.resources import Dataset, TensorInfo
 from sqlalchemy.exc import IntegrityError
 
-from persistence import blobs, datasets, jobs
+from persistence import blobs, datasets, jobs, quotas
 from persistence.artifact_store import StoredBlob
 from persistence.idempotency import Answer
 from persistence.paging import Slice
 from persistence.records import DatasetRecord
+from service.access.quotas import claim
 from service.context import Backend
 from service.datasets import npz_header, safetensors_header
 from service.datasets.archive_content import is_tar, tar_content, zip_content
@@ -104,6 +105,9 @@ def _register(  # noqa: PLR0917 - what a dataset is made of
     with backend.database.session() as session:
         if (answer := ledger.recall(session)) is not None:
             return Dataset.model_validate(answer.body)
+        if datasets.find_by_content(session, tenant_id, blob.sha256) is None:
+            for counted, more in ((quotas.DATASETS, 1), (quotas.STORED_BYTES, blob.bytes)):
+                claim(session, backend.settings, tenant_id, counted, more)
         blobs.lock(session, blob.sha256)
         if not backend.store.exists(blob.sha256):
             raise UploadInterfered

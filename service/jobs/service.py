@@ -10,10 +10,11 @@ from typing import Any
 from secateur.resources import TERMINAL, Artifact, Job, JobCreate, Page
 from sqlalchemy.orm import Session
 
-from persistence import datasets, job_queue, jobs, models
+from persistence import datasets, job_queue, jobs, models, quotas
 from persistence.idempotency import Answer
 from persistence.queue_position import queue_position, queue_positions
 from persistence.records import JobRecord, ModelRecord
+from service.access.quotas import claim
 from service.context import Backend
 from service.idempotency import Once, fingerprint
 from service.jobs.admission import admit, choose_queue
@@ -107,6 +108,7 @@ def create(backend: Backend, tenant_id: str, request: JobCreate, once: Once) -> 
         answer = ledger.recall(session)
         if answer is not None:
             return Job.model_validate(answer.body)
+        claim(session, backend.settings, tenant_id, quotas.LIVE_JOBS)
         beside = (request.initial_model_id, request.loss_model_id, request.metric_model_id)
         wanted = {request.model_id, *(given for given in beside if given is not None)}
         # in one order everywhere, so that two requests with the same models cannot deadlock

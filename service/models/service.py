@@ -6,12 +6,13 @@ from secateur.resources import Model
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from persistence import blobs, job_queue, jobs, models
+from persistence import blobs, job_queue, jobs, models, quotas
 from persistence.artifact_store import StoredBlob
 from persistence.idempotency import Answer
 from persistence.paging import Slice
 from persistence.records import ModelRecord
 from persistence.settings import Settings
+from service.access.quotas import claim
 from service.context import Backend
 from service.idempotency import Ledger
 from service.models.archive_gate import check_archive
@@ -97,6 +98,9 @@ def _register(  # noqa: PLR0917 - what a model is made of
     with backend.database.session() as session:
         if (answer := ledger.recall(session)) is not None:
             return Model.model_validate(answer.body)
+        if models.find_by_content(session, tenant_id, copy.sha256) is None:
+            for counted, more in ((quotas.MODELS, 1), (quotas.STORED_BYTES, copy.bytes)):
+                claim(session, backend.settings, tenant_id, counted, more)
         blobs.lock(session, copy.sha256)
         if not backend.store.exists(copy.sha256):
             raise UploadInterfered

@@ -7,12 +7,13 @@ from datetime import timedelta
 from secateur.resources import MAX_PARTS, Page, Problem, Upload, UploadCreate, UploadPart
 from sqlalchemy.orm import Session
 
-from persistence import blobs, uploads
+from persistence import blobs, quotas, uploads
 from persistence.artifact_store import StoredBlob
 from persistence.job_queue import database_time
 from persistence.records import UploadRecord
 from persistence.settings import Settings
 from persistence.uploads import Received
+from service.access.quotas import claim
 from service.context import Backend
 from service.problems import NotFound, ProblemError
 from service.resumable_uploads.problems import PartTooLarge, UploadBusy, UploadEnded
@@ -154,6 +155,7 @@ def put_part(
             room = _room(session, backend.settings, record, number)
             if blob.bytes > room.limit:
                 raise room
+            claim(session, backend.settings, tenant_id, quotas.STORED_BYTES, blob.bytes)
             blobs.lock(session, blob.sha256)
             if not backend.store.exists(blob.sha256):
                 raise UploadInterfered

@@ -55,7 +55,7 @@ def create_webhook(
     return once.create(
         Webhook,
         request,
-        lambda session: service.create(session, caller.tenant_id, request),
+        lambda session: service.create(session, backend.settings, caller.tenant_id, request),
         collection="/v1/webhooks",
     )
 

@@ -15,10 +15,13 @@ from secateur.resources import (
 )
 from sqlalchemy.orm import Session
 
+from persistence import quotas
 from persistence.job_queue import database_time
 from persistence.paging import Slice
 from persistence.records import DeliveryAttemptRecord, DeliveryRecord, WebhookRecord
+from persistence.settings import Settings
 from persistence.webhooks import announcements, deliveries, subscriptions
+from service.access.quotas import claim
 from service.context import Backend
 from service.paging import page_of
 from service.problems import NotFound, ProblemError
@@ -33,8 +36,9 @@ class WebhookDisabled(ProblemError):
     title = "The webhook is switched off"
 
 
-def create(session: Session, tenant_id: str, request: WebhookCreate) -> Webhook:
+def create(session: Session, settings: Settings, tenant_id: str, request: WebhookCreate) -> Webhook:
     """A new webhook, with its secret; its URL was checked."""
+    claim(session, settings, tenant_id, quotas.WEBHOOKS)
     record = subscriptions.add(
         session,
         tenant_id=tenant_id,
