@@ -29,7 +29,7 @@ def get_artifact(artifact_id: str, caller: CallerOf, backend: BackendOf) -> Arti
     "/{artifact_id}/content",
     response_class=Response,
     responses={
-        **content_responses("application/octet-stream", "The file."),
+        **content_responses("*/*", "The file, with its own media type."),
         **problems(401, 404, 416, 503),
     },
 )

@@ -113,6 +113,7 @@ def test_a_job_outlives_a_stopped_worker_and_a_killed_one(
     assert world.scratch() == []
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_is_told_twice_gives_its_job_back_at_once(
     world: WorkerWorld, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def made(world: WorkerWorld, job_id: str) -> dict[str, str]:
     return {one.kind: one.sha256 for one in world.job(job_id).artifacts if one.kind in kinds}
 
 
+@pytest.mark.exhaustive
 def test_a_retried_job_makes_the_bits_of_an_undisturbed_one(
     world: WorkerWorld, tmp_path: Path
 ) -> None:
