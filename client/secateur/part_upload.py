@@ -155,24 +155,34 @@ class _Sender:
         self._done = 0
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        """The first; what it stopped fails after it."""
 
     def send(self, parts: list[_Part]) -> list[str]:
         """The hashes of all parts, when all have arrived."""
         self._advance(0)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="secateur upload") as pool:
-            sending = [pool.submit(self._send, part) for part in parts]
+            sending = [pool.submit(self._send_or_stop, part) for part in parts]
             try:
                 wait(sending, return_when=FIRST_EXCEPTION)
-                failed = (one.exception() for one in sending if one.done())
-                error = next((error for error in failed if error is not None), None)
-                if error is not None:
-                    raise error
+                if self._failure is not None:
+                    raise self._failure
                 return [one.result() for one in sending]
             finally:
                 # after an error, Ctrl-C too: what is under way ends at its next piece, and the
                 # rest is not begun
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _send_or_stop(self, part: _Part) -> str:
+        try:
+            return self._send(part)
+        except BaseException as error:
+            # at once: until the waiting thread looks, this one and others would begin more parts
+            with self._lock:
+                self._failure = self._failure or error
+            self._stop.set()
+            raise
 
     def _send(self, part: _Part) -> str:
         sha256 = self._hash(part)

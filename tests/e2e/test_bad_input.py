@@ -33,9 +33,11 @@ TRAINED: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def nothing_left(server: Server) -> Iterator[None]:
-    """After every test the server's folders hold finished files only."""
+    """After every test the server's folders hold finished files only.
+
+    Every uploaded model is inspected, which may take a while on a busy machine."""
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while server.debris() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert server.debris() == []
