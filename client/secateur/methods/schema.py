@@ -5,6 +5,8 @@ What the catalogue promises is therefore what validation accepts.
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,7 +25,7 @@ def schema_of(
         fields: its fields to keep; all when None.
         fixed: fields pinned to one of the values their own schema allows.
     """
-    schema = model.model_json_schema(by_alias=True)
+    schema = deepcopy(_whole(model))
     schema.pop("title", None)
     properties: dict[str, Any] = schema["properties"]
     if fields is not None:
@@ -51,6 +53,11 @@ def schema_of(
     if needed:
         schema["$defs"] = {name: definitions[name] for name in sorted(needed)}
     return schema
+
+
+@cache
+def _whole(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema(by_alias=True)
 
 
 def _parts(field: dict[str, Any]) -> list[dict[str, Any]]:
