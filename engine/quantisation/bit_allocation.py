@@ -26,7 +26,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 Format = str
@@ -161,6 +160,9 @@ def _solved(
         known: returned where it keeps within the limit and the solver finds nothing better.
     """
     flat = [option for own in options for option in own]
+    # a fifth of a second that jobs without such a choice need not wait
+    from scipy.optimize import Bounds, LinearConstraint, milp  # noqa: PLC0415
+
     one_each = csr_array(
         (np.ones(len(flat)), ([option.weight for option in flat], range(len(flat))))
     )
