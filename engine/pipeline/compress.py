@@ -29,6 +29,7 @@ from engine.pipeline.distributed import train_together
 from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.element_target import note_masked, with_amount
 from engine.pipeline.exporting import Result, export_all, with_exports
+from engine.pipeline.fork_server import SERVER
 from engine.pipeline.masked import measure_masks_beside
 from engine.pipeline.measuring import measure
 from engine.pipeline.pruning import prune
@@ -92,6 +93,7 @@ class _Job:
         self._written: tuple[Program, bytes] | None = None
 
     def run(self) -> CompressResult:
+        SERVER.start()  # it has imported torch by the time there is a file to load
         bench = prepare(self._job)
         steps = steps_of(bench.recipe, initial_given=self._job.initial is not None)
         state = self._begin(bench)

@@ -1,15 +1,26 @@
 """Run as a script, with nothing but torch: does a saved model compute what it should?
 
-    python -I fresh_process.py model.pt exchange.pt answer.json
+    python -I fresh_process.py PARENT
 
-writes {"relative_error": e} to the last file; the model itself may print what it likes.
+Each line of its input names four files in JSON: the model, the exchange, the answer and what is
+written to stderr. A process forked for the line loads the model and writes {"relative_error": e} as
+the answer; the model itself may print what it likes. How that process ended goes out as a line: its
+status, or the negative number of a signal.
 """
 
 import json
+import os
 import pathlib
+import runpy
 import sys
+import traceback
 
 import torch
+
+# By its path: nothing of this product is imported here.
+_DIE_WITH_PARENT = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "parent_death.py"))[
+    "die_with_parent"
+]
 
 
 def _relative_error(got: object, expected: object) -> float:
@@ -66,5 +77,36 @@ def _main(model_path: str, exchange_path: str, answer_path: str) -> None:
     pathlib.Path(answer_path).write_text(json.dumps(answer))
 
 
+def _forked(model: str, exchange: str, answer: str, errors: str) -> int:
+    """Status of a process that did it and ended."""
+    server = os.getpid()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        _DIE_WITH_PARENT(server)
+        for number, path, flags in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, os.devnull, os.O_WRONLY),
+            (2, errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        ):
+            os.dup2(os.open(path, flags, 0o600), number)
+        _main(model, exchange, answer)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # nothing of the server's runs here, not even on its way out
+
+
+def _serve() -> None:
+    answers = os.dup(1)
+    for line in sys.stdin:
+        os.write(answers, b"%d\n" % _forked(*json.loads(line)))
+
+
 if __name__ == "__main__":
-    _main(*sys.argv[1:4])
+    _DIE_WITH_PARENT(int(sys.argv[1]))
+    _serve()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ from torch import Tensor
 
 from engine.calling import call, plain_execution
 from engine.errors import CertificateFailed
+from engine.pipeline.fork_server import SERVER
 from engine.structure import map_tensors
 from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
 
-_SCRIPT = Path(__file__).with_name("fresh_process.py")
 _SECONDS = 300
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")
 
@@ -49,19 +47,14 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: 
         },
         exchange,
     )
-    # -I keeps the environment and the working folder from adding modules: torch is all it needs.
-    command = [sys.executable, "-I", "-W", "ignore", str(_SCRIPT), str(saved), str(exchange)]
-    command.append(str(answer))
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_SECONDS, check=False, text=True
-        )
-    except subprocess.TimeoutExpired as error:
+        status, printed = SERVER.run(saved, exchange, answer, _SECONDS)
+    except TimeoutError as error:
         raise _failed(f"it did not answer within {_SECONDS} seconds") from error
     finally:
         exchange.unlink()
-    if done.returncode != 0:
-        raise _failed(_reason(done.stderr) or f"it ended with status {done.returncode}")
+    if status != 0:
+        raise _failed(_reason(printed) or f"it ended with status {status}")
     difference = float(json.loads(answer.read_text())["relative_error"])
     answer.unlink()
     if not difference <= comparison_tolerance(program):
