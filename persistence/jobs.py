@@ -90,14 +90,19 @@ def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
     return {row.id: JobMark(row.version, row.status) for row in rows}
 
 
-def mark(session: Session, tenant_id: str, job_id: str) -> JobMark | None:
-    """Version and status of one job of the tenant."""
-    row = session.execute(
-        select(JobRecord.version, JobRecord.status).where(
-            JobRecord.tenant_id == tenant_id, JobRecord.id == job_id
+def marks_of(session: Session, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobMark]:
+    """Version and status of jobs by tenant and id; those that are not there are left out."""
+    rows = session.execute(
+        select(JobRecord.tenant_id, JobRecord.id, JobRecord.version, JobRecord.status).where(
+            JobRecord.id.in_([job_id for _, job_id in wanted])
         )
-    ).one_or_none()
-    return None if row is None else JobMark(row.version, row.status)
+    )
+    asked = set(wanted)
+    return {
+        (row.tenant_id, row.id): JobMark(row.version, row.status)
+        for row in rows
+        if (row.tenant_id, row.id) in asked
+    }
 
 
 def live_jobs_using(

@@ -27,7 +27,8 @@ from service.head import HeadAsGet
 from service.health.endpoints import router as health
 from service.jobs.change_feed import ChangeFeed
 from service.jobs.endpoints import router as jobs
-from service.jobs.reading import read_jobs
+from service.jobs.poll_route import PollRoute
+from service.jobs.reading import read_jobs, read_marks
 from service.limits.endpoints import router as limits
 from service.methods.endpoints import router as methods
 from service.models.endpoints import router as models
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         changes=ChangeFeed(database),
         keys=KeyCache(settings.key_cache_seconds),
         job_reads=SharedReads(partial(read_jobs, database)),
+        mark_reads=SharedReads(partial(read_marks, database)),
         rates=RateLimits(settings),
     )
 
@@ -89,5 +91,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     handlers.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.router.routes.insert(0, PollRoute(backend))
     describe(app)
     return app

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from persistence.artifact_store import ArtifactStore
 from persistence.database import Database
+from persistence.jobs import JobMark
 from persistence.settings import Settings
 from service.access.key_cache import Caller, KeyCache
 from service.access.rate_limits import RateLimits
@@ -28,6 +29,7 @@ class Backend:
     changes: ChangeFeed
     keys: KeyCache
     job_reads: SharedReads[JobKey, WrittenJob]
+    mark_reads: SharedReads[JobKey, JobMark]
     rates: RateLimits
 
 

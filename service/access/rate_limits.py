@@ -1,6 +1,7 @@
 """How many requests a key, or an address without a key, may send a minute.
 
-Windows are fixed and begin with the minute, so one increment of a counter is all a request costs.
+Windows are fixed and begin with the minute, so one increment of a counter is all a request costs,
+and requests that arrive together share it.
 Counters lie in Redis, where the processes of the API share them, or in the process. A Redis that is
 away stops nobody: counting goes on in the process, and Redis is asked again after a while.
 """
@@ -11,11 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.errors import StorageError
 from redis.exceptions import RedisError
 
 from persistence.settings import Settings
+from service.access.shared_counts import SharedCounts
 from service.logs import logger
 from service.problems import ProblemError
 
@@ -75,16 +77,19 @@ class RateLimits:
         self._failures = settings.failed_keys_per_minute
         self._clock = clock
         self._own = MemoryStorage()
-        self._shared: Storage | None = None
+        self._shared: SharedCounts | None = None
         self._paused_until = 0.0
         url = settings.resolved_rate_limit_url
         if url is not None:
-            self._shared = RedisStorage(
+            storage = RedisStorage(
                 f"async+{url}",
                 implementation="redispy",
                 key_prefix="secateur-rates",
                 socket_timeout=_REDIS_TIMEOUT_SECONDS,
                 socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
+            )
+            self._shared = SharedCounts(
+                lambda counter, more: storage.incr(counter, WINDOW_SECONDS, more)
             )
 
     async def of_key(self, key_id: str) -> Standing | None:
@@ -106,7 +111,7 @@ class RateLimits:
     async def _increment(self, counter: str) -> int:
         if self._shared is not None and self._clock() >= self._paused_until:
             try:
-                return await self._shared.incr(counter, WINDOW_SECONDS)
+                return await self._shared.increment(counter)
             except (RedisError, StorageError, OSError) as error:
                 # the error may name the address with its password; its kind is enough
                 _log.warning(

@@ -27,8 +27,9 @@ from service.example_report import REPORT
 from service.example_score import SCORE_CREATE, SCORE_REPORT
 from service.example_search import SEARCH_CREATE, SEARCH_REPORT
 from service.idempotency import OnceOf
-from service.jobs import event_stream, output, retry, service, validator
+from service.jobs import event_stream, output, retry, service
 from service.jobs.negotiation import best_type
+from service.jobs.poll_route import answer_poll, written
 from service.jobs.problems import NotAcceptable
 from service.paging import JobCursor, Limit
 from service.problems.documentation import problems
@@ -144,16 +145,11 @@ async def get_job(
 ) -> Response:
     """Get one job, at once or when it has ended."""
     seconds = min(wait, backend.settings.max_wait_seconds)
-    known = request.headers.get("if-none-match")
-    if known is not None and seconds == 0:
-        tag = await run_in_threadpool(validator.unchanged, backend, caller.tenant_id, job_id, known)
-        if tag is not None:
-            return Response(status_code=304, headers={"ETag": tag})
     if seconds > 0:
         job = await service.wait(backend, caller.tenant_id, job_id, seconds)
-    else:
-        job = await service.read(backend, caller.tenant_id, job_id)
-    return Response(job.body, media_type="application/json", headers={"ETag": job.tag})
+        return written(job)
+    known = request.headers.get("if-none-match")
+    return await answer_poll(backend, caller.tenant_id, job_id, known)
 
 
 @router.post(

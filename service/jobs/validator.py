@@ -12,7 +12,6 @@ import json
 
 from secateur.resources import TERMINAL, Job
 
-from persistence import jobs
 from persistence.records import JobRecord
 from service.conditional import matches
 from service.context import Backend
@@ -26,10 +25,12 @@ def etag(record: JobRecord, queue_position: int | None) -> str:
     return _tag(record.id, record.version, record.status, queue_position)
 
 
-def unchanged(backend: Backend, tenant_id: str, job_id: str, if_none_match: str) -> str | None:
-    """The tag, if it is known to be the one the client has."""
-    with backend.database.session(read_only=True) as session:
-        mark = jobs.mark(session, tenant_id, job_id)
+async def unchanged(
+    backend: Backend, tenant_id: str, job_id: str, if_none_match: str
+) -> str | None:
+    """The tag, if it is known to be the one the client has. Reads only the job's mark, together
+    with those that others ask for."""
+    mark = await backend.mark_reads.get((tenant_id, job_id))
     if mark is None or mark.status == "queued":
         return None
     tag = _tag(job_id, mark.version, mark.status, None)
