@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("upload", "polling")
+PARTS = ("upload", "polling", "queue")
 
 
 def main() -> int:

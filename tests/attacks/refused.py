@@ -82,19 +82,19 @@ class ForkBomb(Good):
         return torch.jit.wait(waiting[0])
 
 
-def _global(module: str, name: str, argument: bytes) -> bytes:
+def global_call(module: str, name: str, argument: bytes) -> bytes:
     """A call as Python's pickle would make it: the argument in a tuple."""
     return f"c{module}\n{name}\n".encode() + argument + b"\x85R"
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
+def text(words: str) -> bytes:
+    data = words.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 
 def _tensor(count: int, offset: bytes, size: bytes, stride: bytes, key: str = "0") -> bytes:
     storage = (
-        b"(" + _text("storage") + b"ctorch\nFloatStorage\n" + _text(key) + _text("cpu")
+        b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu")
         + b"J" + struct.pack("<i", count) + b"tQ"
     )  # fmt: skip
     parts = storage + offset + b"(" + size + b"t(" + stride + b"t"
@@ -211,19 +211,19 @@ CODES: dict[str, Attack] = {
 }  # fmt: skip
 
 PICKLES: dict[str, Attack] = {
-    "os.system": (lambda: with_state(_global("posix", "system", _text("id"))), "posix.system"),
-    "eval": (lambda: with_state(_global("builtins", "eval", _text("1"))), "builtins.eval"),
+    "os.system": (lambda: with_state(global_call("posix", "system", text("id"))), "posix.system"),
+    "eval": (lambda: with_state(global_call("builtins", "eval", text("1"))), "builtins.eval"),
     "subprocess": (
-        lambda: with_state(_global("subprocess", "Popen", _text("id"))), "subprocess.Popen",
+        lambda: with_state(global_call("subprocess", "Popen", text("id"))), "subprocess.Popen",
     ),
-    "torch.load": (lambda: with_state(_global("torch", "load", _text("f"))), "torch.load"),
+    "torch.load": (lambda: with_state(global_call("torch", "load", text("f"))), "torch.load"),
     "a class in C++": (
         lambda: with_state(b"c__torch__.torch.classes.c10d\nStore\n)\x81"), "c10d.Store",
     ),
     "a class in a type": (
         lambda: with_state(
             b"ctorch.jit._pickle\nrestore_type_tag\n]"
-            + _text("List[__torch__.torch.classes.c10d.Store]") + b"\x86R"
+            + text("List[__torch__.torch.classes.c10d.Store]") + b"\x86R"
         ),
         "c10d.Store",
     ),
