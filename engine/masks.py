@@ -114,7 +114,7 @@ def prune_elements(
         if holds_nan(weight):
             raise WeightsNotNumbers(
                 f"the weight `{name}` holds NaN, which cannot be ranked among numbers",
-                hint="upload a model that was trained to numbers, or `exclude` the layer",
+                hint="upload a model that was trained to numbers",
                 where=name,
             )
         if score_of is not None:

@@ -25,6 +25,7 @@ from persistence.database import Database
 from persistence.idempotency import Answer, KeyedRequest, KeyReused
 from service.context import BackendOf, CallerOf
 from service.problems import ProblemError
+from service.sealed_secrets import seal, unseal
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -73,13 +74,15 @@ class Once:
         key: without one every request is the first.
         response: where status and headers of the answer go.
         database: for `create`.
+        api_key: the secret that the request came with; it seals secrets of answers.
     """
 
     def __init__(
         self, tenant_id: str, operation: str, key: str | None, response: Response,
-        database: Database,
+        database: Database, *, api_key: bytes = b"",
     ) -> None:  # fmt: skip
         self.key = key
+        self._api_key = api_key
         self._tenant_id = tenant_id
         self._operation = operation
         self._response = response
@@ -95,6 +98,31 @@ class Once:
         if self.key is not None:
             keyed = KeyedRequest(self._tenant_id, self.key, self._operation, fingerprint)
         return _KeyedLedger(keyed, self._response, self._database)
+
+    def create_with_secret(
+        self,
+        kind: type[R],
+        request: BaseModel,
+        make: Callable[[Session], R],
+        *,
+        collection: str,
+    ) -> R:
+        """`create` for what has a `secret`, which is kept sealed: the answer is given again to
+        the API key that got it first, and the request of another one is another request."""
+        by = hashlib.sha256(self._api_key).hexdigest()
+        ledger = self.of(fingerprint(request, by))
+        with self._database.session() as session:
+            answer = ledger.recall(session)
+            if answer is not None:
+                secret = unseal(answer.body["secret"], self._api_key, str(self.key))
+                return kind.model_validate({**answer.body, "secret": secret})
+            made = make(session)
+            body = made.model_dump(mode="json")
+            if self.key is not None:
+                body["secret"] = seal(body["secret"], self._api_key, self.key)
+            location = {"Location": f"{collection}/{body['id']}"}
+            ledger.remember(session, Answer(201, location, body))
+        return made
 
     def create(
         self,
@@ -196,7 +224,8 @@ def _once(
             known = idempotency.operation_of(session, caller.tenant_id, idempotency_key)
         if known not in (None, operation):
             raise IdempotencyKeyReused(str(known))  # before a body of gigabytes is read
-    return Once(caller.tenant_id, operation, idempotency_key, response, backend.database)
+    api_key = request.headers["authorization"].partition(" ")[2].strip().encode("latin-1")
+    return Once(caller.tenant_id, operation, idempotency_key, response, backend.database, api_key)
 
 
 OnceOf = Annotated[Once, Depends(_once)]

@@ -22,7 +22,7 @@ from engine.data.fit import check_split
 from engine.data.opening import open_dataset
 from engine.data.splits import Dataset, Split
 from engine.deterministic import choose_kernels
-from engine.errors import CertificateFailed, DatasetInvalid, EngineError
+from engine.errors import CertificateFailed, DatasetInvalid, EngineError, WeightsNotNumbers
 from engine.job import JobInput
 from engine.lottery.initial import load_initial
 from engine.objective.objective import Objective, resolve
@@ -90,6 +90,7 @@ def prepare(job: JobInput) -> Workbench:
     torch.set_num_threads(job.threads)
     choose_kernels(deterministic=job.recipe.deterministic)
     original = Program.load(job.model, device=job.device)
+    _check_numbers(original)
     _check_patterns(job.recipe, original.layer_names())
     for index, stage in enumerate(job.recipe.stages):
         if isinstance(stage, RecalibrateStage):
@@ -111,6 +112,20 @@ def prepare(job: JobInput) -> Workbench:
         job=job, original=original, inputs=inputs, dataset=dataset, objective=objective
     )
     return replace(bench, remarks=tuple(_check_data(bench, upload)))
+
+
+def _check_numbers(program: Program) -> None:
+    """NaN spreads to every output, and no score ranks it. Infinity may be meant."""
+    for name, weight in program.parameters().items():
+        # a sum over all, which NaN survives, and no tensor as large as the weight
+        if weight.is_floating_point() and weight.numel() and bool(weight.sum().isnan()):
+            count = int(weight.isnan().sum())
+            if count:
+                raise WeightsNotNumbers(
+                    f"the weight `{name}` holds NaN in {count} of {weight.numel()} places",
+                    where=name,
+                    hint="the model computes no numbers; upload one whose training did not diverge",
+                )
 
 
 def _check_data(bench: Workbench, upload: Program) -> Iterator[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from engine.errors import NotTorchScript, UnsupportedOperator
+from engine.errors import ModelRaised, NotTorchScript, UnsupportedOperator
 
+_RAN = "The following operation failed in the TorchScript interpreter."
 _LOST_WEIGHTS = "required keyword attribute 'value' is undefined"
 _UNKNOWN_OPERATOR = re.compile(r"Unknown builtin op: ([\w:.]+)|unknown operator ([\w:.]+)", re.I)
 
@@ -19,6 +20,7 @@ def read_archive(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
 
     Raises:
         NotTorchScript: the file is no TorchScript archive, damaged, or holds something else.
+        ModelRaised: code of the program runs while it is loaded, and failed.
         UnsupportedOperator: it needs an operator this build of torch does not have.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
@@ -41,6 +43,13 @@ def read_archive(source: Path | bytes, device: str) -> torch.jit.ScriptModule:
                 where="model",
                 hint="upload what you gave to optimize_for_inference; what torch.jit.freeze gives "
                 "is welcome too",
+            ) from error
+        if message.startswith(_RAN):
+            raise ModelRaised(
+                "the program fails while it is loaded, in its own code: "
+                f"{message.splitlines()[-1].strip()[:500]}",
+                where="model",
+                hint="loading runs the `__setstate__` of its classes; correct it and export again",
             ) from error
         raise NotTorchScript(
             f"torch.jit.load refuses the file: {message.splitlines()[0] if message else error!r}",

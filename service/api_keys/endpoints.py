@@ -1,7 +1,4 @@
-"""`/v1/api-keys`.
-
-No `Idempotency-Key` here: the answer, which holds a secret, would have to be stored.
-"""
+"""`/v1/api-keys`."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from service import examples
 from service.access.scopes import AdminRoute
 from service.api_keys import service
 from service.context import BackendOf, CallerOf
+from service.idempotency import OnceOf
 from service.paging import ApiKeyCursor, Limit, page_of
 from service.problems.documentation import problems
 from service.problems.nul import refuse_nul
@@ -29,18 +27,25 @@ _NEW_SECRET = {**examples.API_KEY, "secret": "sk_06av9c5q1w2e3r4t5y6u7p8a9s_Zx81
     status_code=201,
     responses={
         201: examples.created("The key; `secret` is shown this once.", _NEW_SECRET),
-        **problems(400, 401, 413, 415, 422),
+        **problems(400, 401, 409, 413, 415, 422),
     },
 )
 def create_api_key(
-    request: ApiKeyCreate, response: Response, caller: CallerOf, backend: BackendOf
+    request: ApiKeyCreate,
+    response: Response,
+    caller: CallerOf,
+    backend: BackendOf,
+    once: OnceOf,
 ) -> ApiKey:
     """Create an API key for the same tenant. Its secret cannot be read again."""
     refuse_nul(request)
-    created = service.create(backend, caller, request)
-    response.headers["Location"] = f"/v1/api-keys/{created.id}"
     response.headers["Cache-Control"] = "no-store"
-    return created
+    return once.create_with_secret(
+        ApiKey,
+        request,
+        lambda session: service.create(session, backend.settings, caller, request),
+        collection="/v1/api-keys",
+    )
 
 
 @router.get("", responses={200: examples.page(examples.API_KEY), **problems(401, 422)})
@@ -68,17 +73,24 @@ def get_api_key(key_id: str, caller: CallerOf, backend: BackendOf) -> ApiKey:
     },
 )
 def rotate_api_key(
+    *,
     key_id: str,
     request: ApiKeyRotation,
     response: Response,
     caller: CallerOf,
     backend: BackendOf,
+    once: OnceOf,
 ) -> ApiKey:
     """Make a key in place of this one: same name, scopes and length of life, another secret. The
     old secret opens for `grace_seconds` more."""
-    made = service.rotate(backend, caller, key_id, request.grace_seconds)
-    response.headers["Location"] = f"/v1/api-keys/{made.id}"
     response.headers["Cache-Control"] = "no-store"
+    made = once.create_with_secret(
+        ApiKey,
+        request,
+        lambda session: service.rotate(session, caller, key_id, request.grace_seconds),
+        collection="/v1/api-keys",
+    )
+    backend.keys.forget(key_id)
     return made
 
 

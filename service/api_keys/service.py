@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from persistence import api_keys, quotas
 from persistence.records import ApiKeyRecord, utc_now
+from persistence.settings import Settings
 from service.access.problems import ScopeMissing
 from service.access.quotas import claim
 from service.context import Backend, Caller
@@ -39,7 +40,7 @@ class LastAdminKey(ProblemError):
         )
 
 
-def create(backend: Backend, caller: Caller, request: ApiKeyCreate) -> ApiKey:
+def create(session: Session, settings: Settings, caller: Caller, request: ApiKeyCreate) -> ApiKey:
     """A key of the caller's tenant.
 
     Raises:
@@ -51,42 +52,37 @@ def create(backend: Backend, caller: Caller, request: ApiKeyCreate) -> ApiKey:
         raise RequestInvalid([FieldProblem(field="expires_at", message=fault)])
     scopes = caller.scopes if request.scopes is None else request.scopes
     _within(caller, scopes)
-    with backend.database.session() as session:
-        claim(session, backend.settings, caller.tenant_id, quotas.API_KEYS)
-        record, secret = api_keys.create(
-            session,
-            tenant_id=caller.tenant_id,
-            name=request.name,
-            scopes=list(scopes),
-            expires_at=request.expires_at,
-        )
-        return _shown(record, secret)
+    claim(session, settings, caller.tenant_id, quotas.API_KEYS)
+    record, secret = api_keys.create(
+        session,
+        tenant_id=caller.tenant_id,
+        name=request.name,
+        scopes=list(scopes),
+        expires_at=request.expires_at,
+    )
+    return _shown(record, secret)
 
 
-def rotate(backend: Backend, caller: Caller, key_id: str, grace_seconds: int) -> ApiKey:
-    """A key in place of this one, which goes on for the grace time.
+def rotate(session: Session, caller: Caller, key_id: str, grace_seconds: int) -> ApiKey:
+    """A key in place of this one, which goes on for the grace time. Afterwards the process's
+    memory of keys must forget the old one.
 
     Raises:
         KeyIsOver: it was revoked, has expired or was rotated before.
         ScopeMissing: it has a scope that the caller's key lacks.
     """
-    with backend.database.session() as session:
-        api_keys.lock(session, caller.tenant_id)
-        record = _found(session, caller.tenant_id, key_id)
-        _within(caller, record.scopes)
-        if record.replaced_by_id is not None:
-            raise KeyIsOver(
-                f"`{key_id}` was rotated already; `{record.replaced_by_id}` is in its place.",
-                hint=f"Rotate `{record.replaced_by_id}`, for example if its secret got lost.",
-            )
-        if not api_keys.is_active(record, utc_now()):
-            raise KeyIsOver(
-                f"`{key_id}` was revoked or has expired.", hint="Make a new key instead."
-            )
-        made, secret = api_keys.rotate(session, record, grace=timedelta(seconds=grace_seconds))
-        rotated = _shown(made, secret)
-    backend.keys.forget(key_id)
-    return rotated
+    api_keys.lock(session, caller.tenant_id)
+    record = _found(session, caller.tenant_id, key_id)
+    _within(caller, record.scopes)
+    if record.replaced_by_id is not None:
+        raise KeyIsOver(
+            f"`{key_id}` was rotated already; `{record.replaced_by_id}` is in its place.",
+            hint=f"Rotate `{record.replaced_by_id}`, for example if its secret got lost.",
+        )
+    if not api_keys.is_active(record, utc_now()):
+        raise KeyIsOver(f"`{key_id}` was revoked or has expired.", hint="Make a new key instead.")
+    made, secret = api_keys.rotate(session, record, grace=timedelta(seconds=grace_seconds))
+    return _shown(made, secret)
 
 
 def revoke(backend: Backend, tenant_id: str, key_id: str, *, force: bool) -> None:

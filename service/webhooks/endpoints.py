@@ -52,7 +52,7 @@ def create_webhook(
     refuse_nul(request)
     check_url(request.url, backend.settings.webhook_allowed_networks)
     response.headers["Cache-Control"] = "no-store"
-    return once.create(
+    return once.create_with_secret(
         Webhook,
         request,
         lambda session: service.create(session, backend.settings, caller.tenant_id, request),

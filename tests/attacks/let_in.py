@@ -36,8 +36,10 @@ class _Loading(nn.Module):
 class EndlessWhileLoading(_Loading):
     @torch.jit.export
     def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.weight = state[0]
+        self.training = state[1]
         while True:
-            self.training = not self.training
+            self.weight = self.weight + 1
 
 
 class GreedyWhileLoading(_Loading):
@@ -48,11 +50,11 @@ class GreedyWhileLoading(_Loading):
 
 
 class RaisesWhileLoading(_Loading):
-    """With a message that is large, and made of what terminals and browsers obey."""
+    """With a message that is large, and made of what browsers obey."""
 
     @torch.jit.export
     def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
-        text = "<script>alert(1)</script>\x1b[31m\r\n"
+        text = "<script>alert(1)</script>\r\n"
         for _ in range(18):
             text = text + text
         raise ValueError(text)

@@ -20,6 +20,7 @@ from tests.attacks import let_in, refused
 from tests.attacks.archives import good, saved
 from tests.attacks.past_the_door import Overwrites, Reads, Saves, SavesWhenLoaded, aimed
 from tests.workers.worker_world import WorkerWorld, processes_of
+from workers import supervisor
 from workers.sandbox.choice import Containment
 from workers.sandbox.launch import Level
 
@@ -53,7 +54,7 @@ class Field:
         self.scratch_of_another = self.world.settings.resolved_scratch_dir / "job_other.1"
         (self.scratch_of_another / "input").mkdir(parents=True)
         (self.scratch_of_another / "input" / "model.pt").write_bytes(SECRET * 10)
-        # held as a running job holds it, or the sweep would take it for left behind
+        self.models: dict[bytes, str] = {}
         self.before = self.canary.read_bytes()
 
     def _sha256(self, model_id: str) -> str:
@@ -68,11 +69,13 @@ class Field:
 
     def run(self, archive: bytes, level: Level, type: str) -> tuple[str, str]:
         """Its job's id and outcome."""
-        model_id = self.world.add_model(archive)
+        if archive not in self.models:
+            self.models[archive] = self.world.add_model(archive)
+        model_id = self.models[archive]
         recipe = None if type == "inspect" else RECIPE
         job_id = self.world.enqueue(type=type, model_id=model_id, recipe=recipe)
-        supervisor = self.world.supervisor(containment=Containment(level), grace_seconds=0.5)
-        return job_id, supervisor.run(job_id)
+        worker = self.world.supervisor(containment=Containment(level), grace_seconds=0.5)
+        return job_id, worker.run(job_id)
 
     def good_result(self, level: Level = "full") -> bytes:
         """The model that a good job makes."""
@@ -131,27 +134,35 @@ def _failing(
     return Case(make, frozenset(errors), type, tuple(words.split("|")))
 
 
-_MODEL = ("model-raised",)
-_LOAD = ("model-raised", "not-torchscript", "runner-crashed", "out-of-memory")
+def _any(make: Callable[[Field], bytes], type: str = "plan") -> Case:
+    return Case(make, frozenset(), type)
+
+
+_FORWARD = ("model-raised", "inputs-do-not-fit")
+"""What a failing `forward` is told as; which one depends on what the operator raises."""
+_LOAD = ("model-raised", "not-torchscript")
 
 PAST_THE_GATE: dict[str, Case] = {
-    "save": _failing(lambda f: aimed(Saves, f"{f.empty}/x.pt"), *_MODEL),
-    "save over a file": _failing(lambda f: aimed(Saves, str(f.canary)), *_MODEL),
-    "save while loading": _failing(
-        lambda f: aimed(SavesWhenLoaded, f"{f.empty}/x.pt"), *_LOAD, type="inspect"
+    # where a runner has a /tmp of its own, this test's folders are not there and a write may
+    # succeed into nothing: what counts is that nothing is there afterwards
+    "save": _any(lambda f: aimed(Saves, f"{f.empty}/x.pt")),
+    "save over a file": _any(lambda f: aimed(Saves, str(f.canary))),
+    "save while loading": _any(lambda f: aimed(SavesWhenLoaded, f"{f.empty}/x.pt"), "inspect"),
+    "overwrite by a shared map": _any(lambda f: aimed(Overwrites, str(f.canary))),
+    "overwrite the database": _any(lambda f: aimed(Overwrites, str(f.database))),
+    "overwrite another's model": _any(lambda f: aimed(Overwrites, str(f.foreign))),
+    "overwrite a program": _failing(
+        lambda _: aimed(Overwrites, str(Path(supervisor.__file__))), *_FORWARD
     ),
-    "overwrite by a shared map": _failing(lambda f: aimed(Overwrites, str(f.canary)), *_MODEL),
-    "overwrite the database": _failing(lambda f: aimed(Overwrites, str(f.database)), *_MODEL),
-    "overwrite another's model": _failing(lambda f: aimed(Overwrites, str(f.foreign)), *_MODEL),
-    "read a file": _failing(lambda f: aimed(Reads, str(f.canary)), *_MODEL),
-    "read the database": _failing(lambda f: aimed(Reads, str(f.database)), *_MODEL),
-    "read another's model": _failing(lambda f: aimed(Reads, str(f.foreign)), *_MODEL),
+    "read a file": _failing(lambda f: aimed(Reads, str(f.canary)), *_FORWARD),
+    "read the database": _failing(lambda f: aimed(Reads, str(f.database)), *_FORWARD),
+    "read another's model": _failing(lambda f: aimed(Reads, str(f.foreign)), *_FORWARD),
     "read another's scratch": _failing(
-        lambda f: aimed(Reads, f"{f.scratch_of_another}/input/model.pt"), *_MODEL
+        lambda f: aimed(Reads, f"{f.scratch_of_another}/input/model.pt"), *_FORWARD
     ),
-    "read the list of users": _failing(lambda _: aimed(Reads, "/etc/passwd"), *_MODEL),
+    "read the list of users": _failing(lambda _: aimed(Reads, "/etc/passwd"), *_FORWARD),
     "read the worker's environment": _failing(
-        lambda _: aimed(Reads, f"/proc/{os.getpid()}/environ"), *_MODEL
+        lambda _: aimed(Reads, f"/proc/{os.getpid()}/environ"), *_FORWARD
     ),
     "fork bomb": _failing(
         lambda _: saved(refused.ForkBomb()),
@@ -166,18 +177,13 @@ PAST_THE_GATE: dict[str, Case] = {
     "an absurd shape": _failing(
         lambda _: refused.PICKLES["a shape beyond"][0](), *_LOAD, type="inspect"
     ),
-    "memory without checks": _failing(
-        lambda _: refused.OPERATORS["memory without checks"][0](), type="inspect"
-    ),
+    "memory without checks": _any(lambda _: refused.OPERATORS["memory without checks"][0]()),
     "marks": _failing(lambda _: refused.PICKLES["marks"][0](), *_LOAD, type="inspect"),
-    "each other": _failing(
-        lambda _: refused.PICKLES["each other"][0](), *_LOAD, "cpu-time-exceeded", type="inspect"
-    ),
-    "upwards": _failing(lambda _: refused.ZIPS["upwards"][0](), type="inspect"),
-    "brackets": _failing(lambda _: refused.CODES["brackets"][0](), *_LOAD, type="inspect"),
-    "damaged weights": _failing(
-        lambda _: refused.ZIPS["damaged weights"][0](), *_LOAD, type="inspect"
-    ),
+    # read without harm, each as what it is worth: the gate is what refuses these
+    "each other": _any(lambda _: refused.PICKLES["each other"][0](), "inspect"),
+    "upwards": _any(lambda _: refused.ZIPS["upwards"][0](), "inspect"),
+    "brackets": _any(lambda _: refused.CODES["brackets"][0](), "inspect"),
+    "damaged weights": _any(lambda _: refused.ZIPS["damaged weights"][0](), "inspect"),
 }  # fmt: skip
 
 LET_IN: dict[str, Case] = {
@@ -195,21 +201,21 @@ LET_IN: dict[str, Case] = {
         lambda _: saved(let_in.RaisesWhileLoading()), *_LOAD, type="inspect"
     ),
     "hoards": _failing(
-        lambda _: saved(let_in.Hoards()), "out-of-memory", *_MODEL, words="memory"
+        lambda _: saved(let_in.Hoards()), "out-of-memory", *_FORWARD, words="memory"
     ),
     "recursing": _failing(
-        lambda _: let_in.recursing(), "runner-crashed", "out-of-memory", *_MODEL
+        lambda _: let_in.recursing(), "not-torchscript", words="called recursively"
     ),
     "talkative": _failing(lambda _: saved(let_in.Talkative())),
     "names that are none": _failing(lambda _: saved(let_in.Named())),
     "a zip in the zip": _failing(lambda _: let_in.nested_zip()),
     "weights that are no numbers": _failing(
-        lambda _: saved(let_in.NotANumber(float("nan"))), "weights-not-numbers", "certificate-failed",
+        lambda _: saved(let_in.NotANumber(float("nan"))), "weights-not-numbers",
         type="compress",
         words="first.weight",
     ),
     "weights without bound": _failing(
-        lambda _: saved(let_in.NotANumber(float("inf"))), "weights-not-numbers", "certificate-failed",
+        lambda _: saved(let_in.NotANumber(float("inf"))), "weights-not-numbers",
         type="compress",
         words="first.weight",
     ),

@@ -120,6 +120,7 @@ def test_uploaded_initial_weights_decide_the_mask(
     assert "`supermask`" in caught.value.problem.errors[0].message
 
 
+@pytest.mark.exhaustive
 def test_command_line(uploads: dict[str, Path], files: Path, secateur: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"stages": [stage("supermask")], "measure": QUICK}))

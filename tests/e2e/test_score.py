@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -110,6 +111,7 @@ def test_cli(secateur: Run, files: Path, tmp_path: Path) -> None:
     assert "`secateur compress`" in wrong.stderr
 
 
+@pytest.mark.exhaustive
 def test_cli_shows_a_scan(secateur: Run, client: Secateur, files: Path) -> None:
     recipe = {"inputs": [{"shape": [2, 1, 8, 8]}], "stages": [{"stage": "score", "ratios": [0.5]}]}
     job = client.wait(client.create_job(client.upload_model(files / "small.pt"), recipe))

@@ -21,8 +21,8 @@ from tests.service.conftest import Api
 from workers.expiry import expire_once
 
 KEY = {"Idempotency-Key": "0192"}
-CREATES_NOTHING = {"/v1/jobs/{job_id}/cancel", "/v1/api-keys", "/v1/api-keys/{key_id}/rotate"}
-"""A cancel is answered the same however often. Answers with the secret of a key are not stored."""
+CREATES_NOTHING = {"/v1/jobs/{job_id}/cancel"}
+"""A cancel is answered the same however often."""
 
 
 def test_every_creating_post_takes_a_key() -> None:
@@ -66,6 +66,46 @@ def test_an_upload_is_answered_the_same_again(
     assert len(api.blobs()) == 1
     # another tenant's keys are its own
     assert api.stranger.post(collection, content=content, headers=KEY).status_code == 201
+
+
+def kept_answers(api: Api) -> str:
+    with api.backend.database.session(read_only=True) as session:
+        return str([one.body for one in session.scalars(select(IdempotencyRecord))])
+
+
+@pytest.mark.parametrize("what", ["key", "rotation", "webhook"])
+def test_an_answer_with_a_secret_is_given_again_and_kept_sealed(sql_api: Api, what: str) -> None:
+    api = sql_api
+    made = api.client.post("/v1/api-keys", json={"name": "first", "scopes": ["admin"]}).json()
+    path, body = {
+        "key": ("/v1/api-keys", {"name": "ci", "scopes": ["read"]}),
+        "rotation": (f"/v1/api-keys/{made['id']}/rotate", {"grace_seconds": 60}),
+        "webhook": ("/v1/webhooks", {"url": "https://ci.example.com/hook"}),
+    }[what]
+    first = api.client.post(path, json=body, headers=KEY)
+    assert first.status_code == 201, first.text
+    secret = first.json()["secret"]
+    again = api.client.post(path, json=body, headers=KEY)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Cache-Control"] == "no-store"
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert secret not in kept_answers(api)
+    assert secret.removeprefix("whsec_").removeprefix("sk_") not in kept_answers(api)
+    different = body | ({"grace_seconds": 61} if what == "rotation" else {"description": "x"})
+    if what == "key":
+        different = body | {"name": "other"}
+    other = api.client.post(path, json=different, headers=KEY)
+    assert (other.status_code, other.json()["type"]) == (409, "/problems/idempotency-key-reused")
+    # what it was sealed with is not there with another key of the tenant
+    by_another = {**KEY, "Authorization": f"Bearer {made['secret']}"}
+    refused = api.client.post(path, json=body, headers=by_another)
+    assert refused.status_code == 409, refused.text
+    without = api.client.post(path, json=body)
+    if what == "rotation":
+        assert (without.status_code, without.json()["type"]) == (409, "/problems/api-key-over")
+    else:
+        assert without.json()["secret"] != secret
 
 
 def test_what_was_made_may_be_gone(api: Api, dataset_file: bytes) -> None:

@@ -79,6 +79,7 @@ def resumptions(world: WorkerWorld, job_id: str) -> list[EventRecord]:
     return [e for e in world.events(job_id) if "resumed" in str(e.data)]
 
 
+@pytest.mark.exhaustive
 def test_a_job_outlives_a_stopped_worker_and_a_killed_one(
     world: WorkerWorld, tmp_path: Path
 ) -> None:

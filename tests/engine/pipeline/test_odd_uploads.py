@@ -87,9 +87,9 @@ def carried_out(run, tmp_path):
         (Counts, errors.UnsupportedOperator, "test_decisions.py", "more than 20,000 rounds"),
         (
             lambda: Spoilt(float("nan")),
-            errors.CertificateFailed,
-            "certificate",
-            "first in the weight `a.weight`",
+            errors.WeightsNotNumbers,
+            "a.weight",
+            "the weight `a.weight` holds NaN",
         ),
         (Nothing, errors.NothingPruned, "recipe.stages.0.allocation", "no weights"),
         (Integers, errors.NothingPruned, "recipe.stages.0.allocation", "no weights"),
