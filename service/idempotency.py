@@ -225,7 +225,9 @@ def _once(
         if known not in (None, operation):
             raise IdempotencyKeyReused(str(known))  # before a body of gigabytes is read
     api_key = request.headers["authorization"].partition(" ")[2].strip().encode("latin-1")
-    return Once(caller.tenant_id, operation, idempotency_key, response, backend.database, api_key)
+    return Once(
+        caller.tenant_id, operation, idempotency_key, response, backend.database, api_key=api_key
+    )
 
 
 OnceOf = Annotated[Once, Depends(_once)]
