@@ -142,7 +142,8 @@ def main() -> bool:
         rates: dict[str, list[float]] = {"peer": [], "ours": []}
         used: dict[str, list[float]] = {"peer": [], "ours": []}
         peer = web_server("bench.service.peer:route", world.environment, world.folder)
-        with world.api() as ours, peer as bare:
+        # counted as always, with a limit that no loop reaches
+        with world.api(SECATEUR_RATE_LIMIT_PER_MINUTE=str(10**9)) as ours, peer as bare:
             path = f"/v1/jobs/{ids[0]}"
             for turn in range(options.rounds + 1):
                 found = {
@@ -159,7 +160,7 @@ def main() -> bool:
                             f"{name} {one.per_second:.0f}/s ({one.processor_ms:.2f} ms each)",
                             flush=True,
                         )
-        with world.api() as ours:
+        with world.api(SECATEUR_RATE_LIMIT_PER_MINUTE=str(10**9)) as ours:
             before = ours.cpu_seconds()
             paced = asyncio.run(poll(ours, ids, headers, wait=0, seconds=15))
             busy = (ours.cpu_seconds() - before) / 15

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults import invariants
-from tests.faults.cluster import cluster
+from tests.faults.cluster import Store, cluster
 from tests.faults.injectors import Fault
 from tests.faults.load import Users
 
@@ -28,6 +28,7 @@ class Campaign:
         users: jobs at once.
         recipes: of `tests.faults.load`.
         extra: environment of the workers; `{folder}` is that of the installation.
+        store: where its files lie.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Campaign:
     users: int = 3
     recipes: tuple[str, ...] = ("prune and train", "prune in rounds")
     extra: Mapping[str, str] = field(default_factory=dict)
+    store: Store = "folder"
 
 
 @dataclass
@@ -64,7 +66,7 @@ def run(campaign: Campaign, folder: Path, seed: int) -> Outcome:
     chance.shuffle(order)
     done: Counter[str] = Counter()
     extra = {key: value.format(folder=folder) for key, value in campaign.extra.items()}
-    with cluster(folder, campaign.broker, extra) as installation:
+    with cluster(folder, campaign.broker, extra, campaign.store) as installation:
         users = Users(installation, seed, campaign.recipes)
         users.prepare()
         users.begin(campaign.users)
@@ -74,6 +76,7 @@ def run(campaign: Campaign, folder: Path, seed: int) -> Outcome:
                 done[_strike(fault, installation, chance)] += 1
                 assert users.wrong == [], "\n".join(users.wrong)
         finally:
+            installation.heal()
             users.finish()
         users.one(campaign.recipes[0])  # its worker sweeps what dead ones left
         jobs = invariants.check(installation)

@@ -38,6 +38,8 @@ CAMPAIGNS = [
     Campaign("paused workers", "redis", [(faults.pause_worker, 6)], pause=(1, 3)),
     Campaign("messages", "rabbitmq", [(faults.flood, 10)], pause=(1, 3)),
     Campaign("clocks", "redis", [(faults.jump_clock, 12)], pause=(1, 3), extra=CLOCK),
+    Campaign("full disk", "redis", [(faults.fill_disk, 12)], pause=(0.5, 3), store="disk"),
+    Campaign("object store", "redis", [(faults.fail_s3, 40)], pause=(0.2, 1), store="s3"),
 ]
 SHORT = Campaign(
     "short",

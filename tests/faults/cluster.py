@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import psutil
@@ -20,11 +21,17 @@ from secateur.client import Secateur
 
 from migrations import upgrade
 from persistence import api_keys, tenants
-from persistence.artifact_store import LocalArtifactStore
+from persistence.artifact_store import ArtifactStore, open_store
 from persistence.database import Database
+from persistence.settings import Settings
 from tests import services
 from tests.faults import servers
+from tests.faults.disk import SmallDisk, small_disk
+from tests.s3_fault_proxy import S3FaultProxy, s3_fault_proxy
+from tests.s3_server import S3Server, s3_server
 
+Store = Literal["folder", "disk", "s3"]
+"""Files in a folder, on a small disk of their own, or in a bucket."""
 WORKERS = 3
 LEASE_SECONDS = 6.0
 PATIENCE_SECONDS = 120.0
@@ -130,30 +137,46 @@ class Cluster:
         url: of the API.
         api_key: of the one tenant.
         extra: environment of workers besides that of all parts.
+        disk: that artifacts and scratch folders lie on, if it is one of its own.
+        bucket: of an object store that takes the place of the folder of artifacts, behind a proxy.
     """
 
     folder: Path
     postgres: servers.Server
     broker: servers.Server
     extra: Mapping[str, str] = field(default_factory=dict)
+    disk: SmallDisk | None = None
+    bucket: Bucket | None = None
     parts: dict[str, Part] = field(default_factory=dict)
     port: int = field(default_factory=services.free_port)
     api_key: str = ""
 
     def __post_init__(self) -> None:
         self.database = Database(self.postgres.url)
-        self.store = LocalArtifactStore(self.artifacts)
+        self.store: ArtifactStore = open_store(self._settings())
         self.url = f"http://{services.HOST}:{self.port}"
+
+    @property
+    def files(self) -> Path:
+        """Where artifacts and scratch folders lie."""
+        return self.folder if self.disk is None else self.disk.root
 
     @property
     def artifacts(self) -> Path:
         """Folder of the artifact store."""
-        return self.folder / "artifacts"
+        return self.files / "artifacts"
 
     @property
     def scratch(self) -> Path:
         """Folder of running jobs, shared by the workers as on one machine."""
-        return self.folder / "scratch"
+        return self.files / "scratch"
+
+    def heal(self) -> None:
+        """End what lasts."""
+        if self.disk is not None:
+            self.disk.empty()
+        if self.bucket is not None:
+            self.bucket.proxy.clear()
 
     @property
     def workers(self) -> list[Part]:
@@ -218,18 +241,60 @@ class Cluster:
             "SECATEUR_DATABASE_URL": self.postgres.url,
             "SECATEUR_BROKER_URL": self.broker.url,
         }
+        if self.bucket is not None:
+            own |= self.bucket.environment
         environment = inherited | QUICK | own | dict(extra or {})
         self.parts[name] = Part(name, module, environment, self.folder / f"{name}.log")
 
+    def _settings(self) -> Settings:
+        """Of the artifact store, for these tests."""
+        place = {"data_dir": self.folder, "artifact_dir": self.artifacts}
+        kept = {} if self.bucket is None else self.bucket.settings
+        return Settings(**{**place, **kept})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket behind a proxy that fails on demand."""
+
+    server: S3Server
+    name: str
+    proxy: S3FaultProxy
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Fields of `Settings`."""
+        return self.server.settings(self.name, url=self.proxy.url)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same for a process."""
+        given = {f"SECATEUR_{name.upper()}": str(value) for name, value in self.settings.items()}
+        return given | self.server.environment
+
 
 @contextmanager
-def cluster(folder: Path, broker: str, extra: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def _bucket() -> Iterator[Bucket]:
+    with (
+        s3_server() as server,
+        server.credentials(),
+        s3_fault_proxy(server.port) as proxy,
+    ):
+        yield Bucket(server, server.make_bucket(), proxy)
+
+
+@contextmanager
+def cluster(
+    folder: Path, broker: str, extra: Mapping[str, str] | None = None, store: Store = "folder"
+) -> Iterator[Cluster]:
     """An installation that runs until the block ends; its logs stay in `folder` when it fails."""
     folder.mkdir(parents=True)
     with ExitStack() as stack:
         postgres = stack.enter_context(servers.postgres())
         messages = stack.enter_context(servers.BROKERS[broker]())
-        made = Cluster(folder, postgres, messages, extra or {})
+        disk = stack.enter_context(small_disk(folder / "disk")) if store == "disk" else None
+        bucket = stack.enter_context(_bucket()) if store == "s3" else None
+        made = Cluster(folder, postgres, messages, extra or {}, disk, bucket)
         stack.callback(made.stop)
         made.start()
         yield made

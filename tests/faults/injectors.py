@@ -18,6 +18,7 @@ from persistence.records import JobRecord
 from persistence.settings import Settings
 from tests.faults import servers
 from tests.faults.cluster import LEASE_SECONDS, Cluster, until
+from tests.s3_fault_proxy import Fault as S3Fault
 from workers.app import QUEUES, RUN_JOB, create_app
 
 Fault = Callable[[Cluster, random.Random], str | None]
@@ -145,3 +146,34 @@ def jump_clock(cluster: Cluster, chance: random.Random) -> str | None:
     temporary.write_text(days + "\n")
     temporary.replace(file)
     return f"worker clock at {days}"
+
+
+def fill_disk(cluster: Cluster, chance: random.Random) -> str | None:
+    """The disk of artifacts and running jobs is full for some seconds, while jobs run."""
+    if cluster.disk is None or not cluster.runners():
+        return None
+    cluster.disk.fill()
+    time.sleep(chance.uniform(1, 5))
+    cluster.disk.empty()
+    return "disk full for seconds"
+
+
+def fail_s3(cluster: Cluster, chance: random.Random) -> str | None:
+    """The next requests to the object store go wrong in one of the ways that they can."""
+    if cluster.bucket is None:
+        return None
+    times = chance.randint(2, 8)
+    fault = chance.choice(
+        [
+            S3Fault("status", times=times, status=500, code="InternalError"),
+            S3Fault("status", times=times, status=503),
+            S3Fault("reset", times=times),
+            S3Fault("lost", times=times, method="PUT"),
+            S3Fault("truncate", times=times, method="GET", after=chance.randrange(2000)),
+            S3Fault("slow", times=times, method="GET", seconds=chance.uniform(0.1, 0.5)),
+            S3Fault("hang", times=2, seconds=chance.uniform(1, 4)),
+            S3Fault("corrupt", times=times, method="GET"),
+        ]
+    )
+    cluster.bucket.proxy.add(fault)
+    return f"S3: {fault.kind}" + (f" {fault.status}" if fault.kind == "status" else "")

@@ -90,9 +90,16 @@ def _nothing_else_is_there(cluster: Cluster) -> None:
             sha256 for sha256 in cluster.store.blobs() if not blobs.is_referenced(session, sha256)
         ]
     assert orphans == [], f"files without a row: {orphans}"
-    kept = {cluster.store.path(sha256) for sha256 in cluster.store.blobs()}
+    kept = set(cluster.store.blobs())
+    if cluster.bucket is not None:
+        bucket = cluster.bucket
+        keys = {key.rpartition("/")[2] for key in bucket.server.keys(bucket.name)}
+        assert keys == kept, f"other objects: {keys - kept}"
+        assert bucket.server.unfinished(bucket.name) == 0, "uploads that nobody ended"
+        return
+    paths = {cluster.store.path(sha256) for sha256 in kept}
     files = {path for path in cluster.artifacts.rglob("*") if path.is_file()}
-    assert files == kept, f"temporary files: {files - kept}"
+    assert files == paths, f"temporary files: {files - paths}"
 
 
 def resumed(cluster: Cluster) -> int:
