@@ -342,7 +342,7 @@ class _Job:
         elif self._job.device == "cpu":
             path.write_bytes(self._file_of(state.program))
         else:
-            path.write_bytes(self._on_cpu(state.program).to_bytes())
+            self._on_cpu(state.program).save(path)
 
     def _on_cpu(self, program: Program) -> Program:
         if self._job.device == "cpu":

@@ -8,7 +8,6 @@ from engine.measure.size import memory_bytes
 from engine.quantisation.packaging import packaged
 from engine.quantisation.quantised import Quantised
 from engine.torchscript.program import Program
-from engine.torchscript.slim_archive import slimmed
 
 
 def deployed(program: Program, quantised: Quantised) -> Program:
@@ -31,9 +30,6 @@ def deployed(program: Program, quantised: Quantised) -> Program:
 def write_deployed(program: Program, quantised: Quantised, path: Path) -> None:
     """Write that program's file."""
     deployed(program, quantised).save(path)
-    if quantised.lowering is not None:
-        # Its code is no upload's any more, and there is little else in a file of integers.
-        path.write_bytes(slimmed(path.read_bytes()))
 
 
 def memory_deployed(program: Program, quantised: Quantised) -> int | None:

@@ -37,6 +37,7 @@ from engine.torchscript.private_methods import (
     is_private,
 )
 from engine.torchscript.refusals import refuse_depth, refuse_odd
+from engine.torchscript.slim_archive import slim
 from engine.torchscript.stored_state import forget_stored, storing
 from engine.torchscript.thaw import thaw
 
@@ -154,11 +155,12 @@ class Program:
         return bytes(self._c.save_to_buffer())
 
     def save(self, path: Path) -> None:
-        """Write the TorchScript file: the bytes of `to_bytes`, which are never in memory."""
+        """Write the TorchScript file, without tables of source lines. It is never in memory."""
         with TemporaryDirectory(dir=path.parent) as folder:
             # Torch writes the file's name into the archive; this is the name it gives to bytes.
             file = Path(folder) / "archive"
             self._c.save(str(file))
+            slim(file)
             file.replace(path)
 
     def copy(self, *, share: bool = False) -> Program:
