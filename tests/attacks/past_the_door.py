@@ -29,7 +29,8 @@ class Overwrites(_Aimed):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mapped = torch.from_file(self.path, shared=True, size=4096, dtype=torch.uint8)
         mapped.fill_(0)
-        return self.second(torch.relu(self.first(x)))
+        # used, or no runtime would do it
+        return self.second(torch.relu(self.first(x))) + mapped[0].to(x.dtype)
 
 
 class Reads(_Aimed):
