@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile
 # `make check` leaves out what starts whole servers.
 SLOW_TESTS := tests/e2e tests/deploy tests/faults tests/test_services.py
 
-.PHONY: help install demo test faults test-exhaustive fuzz fuzz-gate check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
+.PHONY: help install demo test faults test-exhaustive fuzz fuzz-gate fuzz-api check lint serve openapi operators bench bench-targets bench-accuracy bench-finetune bench-quantise bench-service papers recovery zoo bench-zoo zoo-packages constraints clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ fuzz: install ## Property tests with new random examples every time, 200 a test
 
 fuzz-gate: install ## 20,000 mutated archives against the gate of uploaded models (minutes)
 	$(ONE_THREAD) $(BIN)/python -W ignore -m tests.attacks.fuzz --count 20000
+
+fuzz-api: install ## Requests made up from openapi.yaml, 50 an operation and kind (minutes)
+	$(ONE_THREAD) SECATEUR_API_EXAMPLES=50 $(BIN)/python -m pytest -q tests/service/test_schemathesis.py
 
 check: lint ## Lint, types, contracts and the tests that start no server
 	$(ONE_THREAD) $(BIN)/python -m pytest $(addprefix --ignore=,$(SLOW_TESTS)) -m 'not exhaustive' $(PARALLEL)

@@ -50,7 +50,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         ],
     },
 }
-RETRIED = ("runner-killed", "internal-error", "disk-full")
+RETRIED = ("runner-killed", "disk-full")
 """What a user who reads `retryable` submits again."""
 
 
