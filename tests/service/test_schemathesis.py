@@ -1,7 +1,7 @@
 """Requests made up from `openapi.yaml`, right and wrong ones, against a real server: no answer is a
 server error, and every answer is one that the description knows.
 
-`make fuzz-api` makes up a hundred times as many.
+`make fuzz-api` makes up twenty-five times as many.
 """
 
 from __future__ import annotations
