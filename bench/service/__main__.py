@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-PARTS = ("upload", "polling", "queue")
+PARTS = ("upload", "polling", "queue", "overhead")
 
 
 def main() -> int:
