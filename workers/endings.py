@@ -32,6 +32,7 @@ class Ending:
 LOST = Ending("lost")
 CANCELED = Ending("canceled")
 RELEASED = Ending("released")
+NO_ROOM = Ending("released", reason="the disk of running jobs is full")
 STORE_AWAY = Ending("released", reason="the artifact store does not answer")
 
 
@@ -45,6 +46,15 @@ INTERNAL = failed(
     "internal-error",
     "The worker failed while it looked after the job.",
     "Submit the job again; if it fails the same way, report it with the job's id.",
+    retryable=True,
+)
+
+
+DISK_FULL = failed(
+    "disk-full",
+    "The runner ended while the worker's disk was full.",
+    "Make room on the worker's disk (SECATEUR_SCRATCH_DIR); the job can then be taken up from its "
+    "last checkpoint.",
     retryable=True,
 )
 

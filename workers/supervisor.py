@@ -7,6 +7,7 @@ that lost its lease kills its runner and writes nothing.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ from workers.instructions import Instructions
 from workers.lease import LeaseKeeper
 from workers.messages import Malformed, Produced
 from workers.recording import Recorder
+from workers.room import disk_is_full, lacks_room, room_as_outage
 from workers.run_clock import RunClock
 from workers.runner_process import RUNNER, RunnerProcess, runner_environment
 from workers.sandbox.choice import Containment, contain
@@ -64,6 +66,8 @@ Outcome = Literal[
 _LISTEN_SECONDS = 0.1
 _DRAIN_PIPES_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
+_OF_FULL_DISKS = (-signal.SIGABRT, -signal.SIGBUS)
+"""How a runner ends whose libraries write to a full disk: given up, or at a page that is not."""
 
 
 @dataclass
@@ -131,7 +135,11 @@ class Supervisor:
                 # the database restarted, say; nothing is wrong with the job
                 log.warning("attempt given up", job=job_id, error=str(error))
                 return self._end(held, lease, None, endings.RELEASED, [])
-            except Exception:
+            except Exception as error:
+                if isinstance(error, OSError) and lacks_room(error):
+                    log.warning("attempt given up: the disk is full", job=job_id)
+                    time.sleep(_RETRY_SECONDS)  # this worker may claim it again at once
+                    return self._end(held, lease, None, endings.NO_ROOM, [])
                 # the job must not wait for its lease to expire because of a fault in this code
                 log.exception("supervisor failed", job=job_id)
                 self._end(held, lease, None, endings.INTERNAL, [])
@@ -171,24 +179,28 @@ class Supervisor:
                     return endings.LOST
             except (Malformed, NotAnArtifact) as fault:
                 return endings.misbehaved(str(fault))
-            return ending or self._end_of(runner, recorder)
+            return ending or self._end_of(runner, recorder, scratch)
 
     @staticmethod
-    def _end_of(runner: RunnerProcess, recorder: Recorder) -> Ending:
+    def _end_of(runner: RunnerProcess, recorder: Recorder, scratch: Scratch) -> Ending:
         """What an ended runner's status and words amount to."""
         try:
             code = runner.exit_code()
         except NotContained as fault:
             return endings.not_contained(str(fault))
+        if code in _OF_FULL_DISKS and disk_is_full(scratch.root):
+            return endings.DISK_FULL
         return endings.from_exit(code, recorder.result, recorder.failure)
 
     def _prepare(
         self, held: Claim, scratch: Scratch, stop: Callable[[], Ending | None]
     ) -> Instructions:
         """The inputs in the scratch folder, waited for while the store is away."""
-        action = partial(
-            prepare, self.database, self.store, self.settings, held, scratch, stop=stop
-        )
+
+        def action() -> Instructions:
+            with room_as_outage("the disk of running jobs is full"):
+                return prepare(self.database, self.store, self.settings, held, scratch, stop=stop)
+
         try:
             return patiently(action, lambda: stop() is not None)
         except StoreUnavailable as error:

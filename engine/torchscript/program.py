@@ -44,6 +44,9 @@ from engine.torchscript.thaw import thaw
 if TYPE_CHECKING:
     from engine.features.followed import Followed
 
+_SMALL_BYTES = 64 << 20
+"""Of weights: a file of fewer is made in memory, where torch holds it three times."""
+
 
 @dataclass(frozen=True)
 class ModuleReference:
@@ -159,7 +162,11 @@ class Program:
         with TemporaryDirectory(dir=path.parent) as folder:
             # Torch writes the file's name into the archive; this is the name it gives to bytes.
             file = Path(folder) / "archive"
-            self._c.save(str(file))
+            if sum(tensor.nbytes for tensor in self.attributes().values()) < _SMALL_BYTES:
+                # an error of the disk is Python's then; torch's own writer would end the process
+                file.write_bytes(self.to_bytes())
+            else:
+                self._c.save(str(file))
             slim(file)
             file.replace(path)
 

@@ -21,6 +21,7 @@ _ALIGNMENT = 64
 _HEADER = 30
 _PADDING_FIELD = 0x4246
 """The number of an extra field ("FB") that torch's own archives pad with."""
+_SHORT = 64
 _TABLES = ".debug_pkl"
 _IDENTITY = "/.data/serialization_id"
 
@@ -63,18 +64,21 @@ def _slim(file: BinaryIO) -> None:
             identity = entry.filename.endswith(_IDENTITY)
             content = _identity(kept, tail) if identity else data
             start = file.tell() + _HEADER + len(entry.filename.encode())
-            target.writestr(_like(entry, start), content)
+            target.writestr(_like(entry, start, len(content)), content)
 
 
 def _tensor(entry: zipfile.ZipInfo) -> bool:
     return "/data/" in entry.filename and entry.compress_type == zipfile.ZIP_STORED
 
 
-def _like(entry: zipfile.ZipInfo, start: int) -> zipfile.ZipInfo:
-    """The same entry for data that begins at `start`, but for padding."""
+def _like(entry: zipfile.ZipInfo, start: int, size: int) -> zipfile.ZipInfo:
+    """The same entry for so many bytes that begin at `start`, but for padding."""
     made = zipfile.ZipInfo(entry.filename, date_time=(1980, 1, 1, 0, 0, 0))
-    made.compress_type = entry.compress_type
-    if entry.compress_type == zipfile.ZIP_STORED:
+    constant = "/constants/" in entry.filename  # a tensor as well
+    # others are texts; of the shortest, deflating would make the size follow from the digits
+    stored = constant or size <= _SHORT
+    made.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+    if constant:
         made.extra = _padding(-start % _ALIGNMENT)
     return made
 
