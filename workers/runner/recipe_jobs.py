@@ -11,6 +11,7 @@ from typing import Any
 from engine.job import JobInput, ProducedArtifact
 from engine.pipeline import compress, score
 from engine.pipeline.compress import ResultBreaksConstraint
+from engine.pipeline.durable import full_disk_explained
 from engine.pipeline.score import short_result
 from engine.planning import plan
 from workers.instructions import Instructions
@@ -26,11 +27,13 @@ def run(instructions: Instructions, listener: LineListener) -> dict[str, Any]:
             its recipe, its files have been sent.
     """
     job = _job_input(instructions)
-    if instructions.type == "plan":
-        return plan(job)
-    if instructions.type == "score":
-        return _score(instructions, job, listener)
-    return _compress(instructions, job, listener)
+    # pages and plots are written here, and matplotlib keeps files of its own
+    with full_disk_explained(instructions.workdir):
+        if instructions.type == "plan":
+            return plan(job)
+        if instructions.type == "score":
+            return _score(instructions, job, listener)
+        return _compress(instructions, job, listener)
 
 
 def _job_input(instructions: Instructions) -> JobInput:
