@@ -39,20 +39,15 @@ class ForkServer:
         """Have a fresh process run the model of the exchange and write its answer.
 
         Returns:
-            Its status, negative for the signal that ended it, and what it wrote to stderr.
+            Its status, negative for the signal that ended it, and the end of what it wrote to
+            stderr.
 
         Raises:
             TimeoutError: it took longer; it was ended.
         """
-        errors = answer.with_suffix(".errors")
-        request = [str(path.resolve()) for path in (model, exchange, answer, errors)]
-        try:
-            with self._lock:
-                status = self._asked(json.dumps(request).encode() + b"\n", seconds)
-            said = errors.read_text(errors="replace") if errors.exists() else ""
-        finally:
-            errors.unlink(missing_ok=True)
-        return status, said
+        request = [str(path.resolve()) for path in (model, exchange, answer)]
+        with self._lock:
+            return self._asked(json.dumps(request).encode() + b"\n", seconds)
 
     def close(self) -> None:
         """End the server and what it forked."""
@@ -73,7 +68,7 @@ class ForkServer:
             )
         return self._process
 
-    def _asked(self, request: bytes, seconds: float) -> int:
+    def _asked(self, request: bytes, seconds: float) -> tuple[int, str]:
         process = self._running()
         requests, answers = process.stdin, process.stdout
         if requests is None or answers is None:
@@ -88,13 +83,16 @@ class ForkServer:
             self._end()
             raise TimeoutError
         line = answers.readline()
-        return int(line) if line.strip() else self._ended(process)
+        if not line.endswith(b"\n"):
+            return self._ended(process)
+        status, said = json.loads(line)
+        return int(status), str(said)
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+    def _ended(self, process: subprocess.Popen[bytes]) -> tuple[int, str]:
         """The server itself was ended, by a limit of memory perhaps, while it had a request."""
         status = process.wait()
         self._end()
-        return status or 1
+        return status or 1, ""
 
     def _end(self) -> None:
         process, self._process = self._process, None

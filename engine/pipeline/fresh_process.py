@@ -2,10 +2,10 @@
 
     python -I fresh_process.py PARENT
 
-Each line of its input names four files in JSON: the model, the exchange, the answer and what is
-written to stderr. A process forked for the line loads the model and writes {"relative_error": e} as
-the answer; the model itself may print what it likes. How that process ended goes out as a line: its
-status, or the negative number of a signal.
+Each line of its input names three files in JSON: the model, the exchange and the answer. A process
+forked for the line loads the model and writes {"relative_error": e} as the answer; the model itself
+may print what it likes. How that process ended goes out as a line of JSON: its status, or the
+negative number of a signal, and the end of what it wrote to stderr.
 """
 
 import json
@@ -16,6 +16,8 @@ import sys
 import traceback
 
 import torch
+
+_KEPT = 1 << 15
 
 # By its path: nothing of this product is imported here.
 _DIE_WITH_PARENT = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "parent_death.py"))[
@@ -77,34 +79,44 @@ def _main(model_path: str, exchange_path: str, answer_path: str) -> None:
     pathlib.Path(answer_path).write_text(json.dumps(answer))
 
 
-def _forked(model: str, exchange: str, answer: str, errors: str) -> int:
-    """Status of a process that did it and ended."""
+def _forked(model: str, exchange: str, answer: str) -> tuple[int, str]:
+    """Status of a process that did it and ended, and the end of what it wrote to stderr."""
     server = os.getpid()
+    listen, speak = os.pipe()
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(speak)
+        said = _heard(listen)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
     status = 1
     try:
         _DIE_WITH_PARENT(server)
-        for number, path, flags in (
-            (0, os.devnull, os.O_RDONLY),
-            (1, os.devnull, os.O_WRONLY),
-            (2, errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        ):
-            os.dup2(os.open(path, flags, 0o600), number)
+        for number, path, flags in ((0, os.devnull, os.O_RDONLY), (1, os.devnull, os.O_WRONLY)):
+            os.dup2(os.open(path, flags), number)
+        os.dup2(speak, 2)
+        os.close(listen)
+        os.close(speak)
         _main(model, exchange, answer)
         status = 0
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
         os._exit(status)  # nothing of the server's runs here, not even on its way out
+
+
+def _heard(pipe: int) -> str:
+    """All that comes through a pipe, of which the end is kept."""
+    said = b""
+    with open(pipe, "rb", buffering=0) as stream:
+        while piece := stream.read(_KEPT):
+            said = (said + piece)[-_KEPT:]
+    return said.decode(errors="replace")
 
 
 def _serve() -> None:
     answers = os.dup(1)
     for line in sys.stdin:
-        os.write(answers, b"%d\n" % _forked(*json.loads(line)))
+        os.write(answers, json.dumps(_forked(*json.loads(line))).encode() + b"\n")
 
 
 if __name__ == "__main__":

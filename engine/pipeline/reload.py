@@ -5,7 +5,9 @@ The fresh process uses the optimised executor, this one the plain one, whose sum
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from engine.torchscript.precision import comparison_tolerance
 from engine.torchscript.program import Program
 
 _SECONDS = 300
+_NO_ROOM = os.strerror(errno.ENOSPC)
 _EXCEPTION = re.compile(r"[\w.]*(Error|Exception)\b")
 
 
@@ -33,6 +36,7 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: 
 
     Raises:
         CertificateFailed: the file does not load there, takes too long, or computes otherwise.
+        OSError: the fresh process found no room for its answer.
     """
     with torch.no_grad(), plain_execution():
         torch.manual_seed(0)
@@ -54,6 +58,8 @@ def check_reload(program: Program, saved: Path, inputs: Sequence[Any], workdir: 
     finally:
         exchange.unlink()
     if status != 0:
+        if _NO_ROOM in printed:
+            raise OSError(errno.ENOSPC, _NO_ROOM, str(answer))
         raise _failed(_reason(printed) or f"it ended with status {status}")
     difference = float(json.loads(answer.read_text())["relative_error"])
     answer.unlink()

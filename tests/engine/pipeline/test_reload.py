@@ -120,4 +120,32 @@ def test_a_model_that_crashes_the_process_is_told_by_its_signal(saved, tmp_path)
         assert status in {1, -signal.SIGKILL}
     finally:
         server.close()
-    assert not list(tmp_path.glob("*.errors"))
+
+
+def test_no_room_for_the_answer_is_no_fault_of_the_file(saved, tmp_path):
+    (tmp_path / "reload.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        check_reload(Program.load(saved), saved, INPUTS, tmp_path)
+
+
+class Loud(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(20_000):
+            print("words words words words")  # noqa: T201 - models print
+        raise ValueError("the weather is wrong")
+        return x
+
+
+def test_what_a_model_prints_blocks_nothing(tmp_path):
+    server = ForkServer()
+    save_scripted(Loud().eval(), tmp_path / "loud.pt")
+    exchange = {"inputs": list(INPUTS), "expected": None, "device": "cpu", "threads": 1}
+    torch.save(exchange, tmp_path / "reload.pt")
+    try:
+        status, said = server.run(
+            tmp_path / "loud.pt", tmp_path / "reload.pt", tmp_path / "answer.json", 60
+        )
+    finally:
+        server.close()
+    assert status == 1
+    assert "the weather is wrong" in said
