@@ -10,7 +10,6 @@ from tests.faults.campaign import run
 from tests.faults.campaigns import SHORT
 
 
-@pytest.mark.exhaustive  # minutes: nine faults, each with jobs before and after
 @pytest.mark.timeout(600)
 def test_nothing_accepted_is_lost_and_every_result_has_its_bits(tmp_path: Path) -> None:
     outcome = run(SHORT, tmp_path / "installation", seed=1)
