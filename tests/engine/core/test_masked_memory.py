@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from engine.certify import certify
 from engine.compaction import compact, masked_dense, run_masked
 from engine.coupling import couple
 from engine.torchscript.precision import in_float64
+from engine.torchscript.slim_archive import slimmed
 from engine.torchscript.workspace import Workspace
 from tests import zoo
 from tests.engine.core.programs import half, scripted, traced, uploaded
@@ -174,10 +176,14 @@ def test_float64_copy_leaves_its_source_alone() -> None:
         assert torch.equal(own, before[name]), name
 
 
-def test_file_on_disk_and_in_memory_are_the_same(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["by the disk", "by the memory"])
+def test_file_on_disk_and_in_memory_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    monkeypatch.setattr("engine.torchscript.program._SMALL_BYTES", small_bytes)
     program = scripted(Chain())
     program.save(tmp_path / "any name.pt")
-    assert (tmp_path / "any name.pt").read_bytes() == program.to_bytes()
+    assert (tmp_path / "any name.pt").read_bytes() == slimmed(program.to_bytes())
     buffer = io.BytesIO()
     torch.jit.save(program.module, buffer)
     assert buffer.getvalue() == program.to_bytes()
