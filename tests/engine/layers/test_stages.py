@@ -147,7 +147,7 @@ def test_a_resumed_job_chooses_the_same(job, digits_net, data):
     state = load_checkpoint(
         checkpoint, Program.load(digits_net), fingerprint=fingerprint_of(stopped)
     )
-    assert state.next_step == 1
+    assert 0 < state.next_step < 4  # which is the third checkpoint follows from the clock
     again = job(digits_net, layers(schedule=schedule), dataset=data, checkpoint=checkpoint)
     resumed = compress(again, Recorder()).report
     assert [stage.removed_layers for stage in resumed.stages] == [
