@@ -113,6 +113,7 @@ def deployment(tmp_path: Path, postgres_service: services.Service, redis_url: st
         )
 
 
+@pytest.mark.exhaustive
 def test_a_job_runs_through_the_deployment(deployment: Deployment) -> None:
     migrated = deployment.run("migrate", deployment.command("migrate"))
     assert migrated.returncode == 0, migrated.stderr

@@ -273,6 +273,7 @@ def test_cli_names_the_field_the_server_refused(secateur: Run, files: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.exhaustive
 def test_cli_keeps_the_report_of_a_broken_constraint(
     secateur: Run, files: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 from secateur.client import Secateur
 from secateur.report import Report
@@ -27,6 +28,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.exhaustive
 def test_images_on_the_command_line(
     secateur: Run, client: Secateur, server: Server, files: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_sdk(client: Secateur, server: Server, files: Path, tmp_path: Path) -> N
     assert server.debris() == []
 
 
+@pytest.mark.exhaustive
 def test_cli(secateur: Run, files: Path, tmp_path: Path) -> None:
     (tmp_path / "scan.yaml").write_text(yaml.safe_dump(RECIPE))
     command = (

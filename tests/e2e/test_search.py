@@ -56,6 +56,7 @@ def second_worker(server: Server) -> Iterator[None]:
             worker.wait(30)
 
 
+@pytest.mark.exhaustive
 def test_cli_with_one_slot(
     secateur: Run, client: Secateur, server: Server, files: Path, tmp_path: Path
 ) -> None:

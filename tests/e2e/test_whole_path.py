@@ -41,6 +41,7 @@ RECIPE = {
 RESULTS = ["compact.pt", "recipe.yaml", "report.html", "report.json"]
 
 
+@pytest.mark.exhaustive
 def test_sdk(client: Secateur, server: Server, files: Path, tmp_path: Path) -> None:
     uploaded = client.upload_model(files / "small.pt")
     assert uploaded.upload_sha256 == file_sha256(files / "small.pt")

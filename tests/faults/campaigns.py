@@ -46,7 +46,7 @@ SHORT = Campaign(
     "redis",
     [
         (faults.kill_runner, 1),
-        (faults.kill_worker, 2),
+        (faults.kill_worker, 1),
         (faults.kill_part("api"), 1),
         (faults.kill_part("dispatcher"), 1),
         (faults.kill_part("reconciler"), 1),
@@ -54,8 +54,8 @@ SHORT = Campaign(
         (faults.restart_broker, 1),
         (faults.empty_broker, 1),
     ],
-    pause=(0.1, 0.6),
-    users=2,
+    pause=(0.1, 0.4),
+    users=1,
     recipes=("prune and train",),
 )
 """For `make test`."""

@@ -162,9 +162,8 @@ def ended(attempts: Attempts) -> tuple[dict[str, torch.Tensor], list[dict[str, A
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    ("jobs", "kills"), [(1, 2), pytest.param(5, 5, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive  # `make test` has a short campaign against a whole installation
+@pytest.mark.parametrize(("jobs", "kills"), [(1, 2), (5, 5)])
 def test_the_same_bits_after_kills_at_random_moments(tmp_path: Path, jobs: int, kills: int) -> None:
     whole = Attempts(tmp_path / "whole")
     whole.run(undisturbed)

@@ -63,6 +63,7 @@ def test_a_job_with_a_loss_and_a_metric_of_its_own(world: WorkerWorld) -> None:
     assert job.result["metric_before"] is not None
 
 
+@pytest.mark.exhaustive
 def test_a_module_that_is_no_loss_fails_the_job_and_names_its_field(world: WorkerWorld) -> None:
     good = world.add_model(scripted(Absolute))
     job_id = enqueue(world, loss_model_id=world.add_model(scripted(Rows)), metric_model_id=good)

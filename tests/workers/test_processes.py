@@ -144,6 +144,7 @@ def test_a_worker_that_is_told_twice_gives_its_job_back_at_once(
     assert world.scratch() == []
 
 
+@pytest.mark.exhaustive
 def test_a_lost_message_is_sent_again_and_two_workers_share_a_queue(world: WorkerWorld) -> None:
     model_id = world.add_model(uploads.scripted(uploads.Linear))
     jobs = [world.enqueue(type="inspect", model_id=model_id, recipe=None) for _ in range(2)]

@@ -21,7 +21,11 @@ NETWORKS = ["lenet5", "vgg11_bn", "resnet18", "mobilenet_v2", "bert_encoder", "t
 MIXING = {"transformer_encoder"}
 
 
-@pytest.mark.parametrize("export", [zoo.scripted, zoo.traced], ids=["scripted", "traced"])
+@pytest.mark.parametrize(
+    "export",
+    [pytest.param(zoo.scripted, marks=pytest.mark.exhaustive), zoo.traced],
+    ids=["scripted", "traced"],
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_at_half(name: str, export) -> None:  # type: ignore[no-untyped-def]
     program, inputs = uploaded(export(name)), zoo.example_inputs(name)

@@ -67,7 +67,9 @@ def test_a_branch_of_resnet18_leaves_the_file(how):
         torch.testing.assert_close(model.module(*inputs), eager(*inputs))
 
 
-@pytest.mark.parametrize("how", [zoo.scripted, zoo.traced])
+@pytest.mark.parametrize(
+    "how", [pytest.param(zoo.scripted, marks=pytest.mark.exhaustive), zoo.traced]
+)
 @pytest.mark.parametrize("name", ["mobilenet_v2", "bert_encoder", "transformer_encoder"])
 def test_all_branches_at_once(how, name):
     inputs = zoo.example_inputs(name)
