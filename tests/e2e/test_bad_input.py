@@ -124,13 +124,8 @@ JOBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=() if case == "model that raises" else pytest.mark.exhaustive)
-        for case in JOBS
-    ],
-)
+@pytest.mark.exhaustive  # tests/workers/test_runner.py has a model that raises
+@pytest.mark.parametrize("case", JOBS)
 def test_job_that_cannot_work(client: Secateur, files: Path, case: str) -> None:
     model, recipe, kind, names = JOBS[case]
     job = client.create_job(client.upload_model(files / f"{model}.pt"), recipe)
@@ -146,6 +141,7 @@ def test_job_that_cannot_work(client: Secateur, files: Path, case: str) -> None:
     assert {artifact.kind for artifact in client.artifacts(job)} <= {"checkpoint"}
 
 
+@pytest.mark.exhaustive
 def test_an_operator_without_a_rule_is_frozen_and_named(client: Secateur, files: Path) -> None:
     job = client.create_job(client.upload_model(files / "mixes.pt"), GOOD, type="plan")
     job = client.wait(job, timeout=120)
@@ -253,6 +249,7 @@ def test_empty_dataset(client: Secateur, files: Path, tmp_path: Path) -> None:
 RECIPE_FILE = "stages:\n  - stage: prune\n    allocation: {amount: 0.5}\n"
 
 
+@pytest.mark.exhaustive
 def test_cli_explains_a_failed_job(secateur: Run, files: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("inputs: [{shape: [1, 3, 8, 8]}]\n" + RECIPE_FILE)
     done = secateur("compress", str(files / "small.pt"), "--recipe", "recipe.yaml", "--out", "out")

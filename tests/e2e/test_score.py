@@ -123,6 +123,7 @@ def test_cli_shows_a_scan(secateur: Run, client: Secateur, files: Path) -> None:
     assert "second" in shown.stdout
 
 
+@pytest.mark.exhaustive
 def test_a_scan_that_finds_nothing_fails_with_the_remedy(client: Secateur, files: Path) -> None:
     recipe = {
         "inputs": [{"shape": [2, 1, 8, 8]}],

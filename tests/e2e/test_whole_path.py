@@ -199,6 +199,7 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_cancels_the_job(
     server: Server, client: Secateur, files: Path, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_other_names_or_shapes_fail_the_job_and_name_the_parameter(
     assert error["hint"]
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_does_not_load_fails_the_job_and_names_the_field(world: WorkerWorld) -> None:
     error = world.error(run(world, b"no archive"))
     assert (error["type"], error["where"]) == ("initial-weights-invalid", "initial_model_id")

@@ -78,6 +78,7 @@ def test_a_model_that_raises_fails_its_job_with_the_models_words(world: WorkerWo
     assert "Traceback" not in json.dumps(error)
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_never_returns_is_stopped_by_a_cancel(world: WorkerWorld) -> None:
     job_id = job(world, uploads.Endless)
     supervisor = world.supervisor(grace_seconds=0.3)
@@ -101,6 +102,7 @@ def command_line(process: Path) -> bytes:
         return b""
 
 
+@pytest.mark.exhaustive
 def test_what_a_model_prints_is_in_the_log_and_bounded(
     world: WorkerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

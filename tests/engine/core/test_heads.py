@@ -158,6 +158,7 @@ def test_heads_of_a_packed_projection() -> None:
         assert compacted.attributes()["bias"].shape == (2, LENGTH, LENGTH)
 
 
+@pytest.mark.exhaustive
 def test_heads_of_every_layer_of_an_encoder() -> None:
     # Heads and batch share a dimension on their way: what is found in the first layer must not
     # hide those of the second.

@@ -401,6 +401,7 @@ class Predicting(Language):
         return self.forward(ids).argmax(-1)
 
 
+@pytest.mark.exhaustive
 def test_a_method_that_calls_forward_takes_its_inputs() -> None:
     program = scripted(Predicting())
     ids = [torch.arange(10).reshape(2, 5)]

@@ -33,6 +33,7 @@ class Named(nn.Module):
         return {"logits": self.linear(x)}
 
 
+@pytest.mark.exhaustive
 def test_structure_and_names_stay_where_all_are_tensors(make):
     request = make(Named(), [torch.ones(1, 4)], **DEFAULTS)
     made = pt2_file.write(request)

@@ -72,6 +72,7 @@ def agrees_with_itself(model):
             assert torch.equal(model.predict(batch), model(batch).argmax(1))
 
 
+@pytest.mark.exhaustive
 def test_methods_go_through_training_masks_and_resumption(make_job, reader, little_data, tmp_path):
     kept = tmp_path / "kept"
     kept.mkdir()

@@ -39,6 +39,7 @@ def test_pruned_and_fine_tuned_in_a_half_type(run, lenet, tmp_path, dtype):
     assert report.after.latency_ms[0].p50 > 0
 
 
+@pytest.mark.exhaustive
 def test_fused_attention_may_round_as_its_type_does(run, tmp_path):
     """Taken apart, it differs by more than float32 would be allowed."""
     model = save_scripted(build("transformer_encoder").bfloat16().eval(), tmp_path / "bf16.pt")

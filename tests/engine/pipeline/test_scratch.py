@@ -30,6 +30,7 @@ def test_epochs_by_hand():
     assert epochs_of(b, 10, macs_before=0, macs_after=0) == 10
 
 
+@pytest.mark.exhaustive
 def test_controls_stand_beside_the_result(run, lenet, data):
     plain = run(lenet, RECIPE | {"baselines": []}, data)
     done = run(lenet, RECIPE, data)

@@ -127,6 +127,7 @@ def test_learning_under_a_penalty_by_hand(run, columns):
         assert curve.points[0].pruned_loss == pytest.approx(loss, abs=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_lines_beside_a_result_that_they_leave_alone(make_job, run, lenet, little_data, tmp_path):
     plain = run(lenet, {"stages": [prune(granularity="element")]}, little_data).result.report
     job = make_job(lenet, recipe(), little_data)
