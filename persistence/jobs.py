@@ -82,14 +82,6 @@ def list_page(
     return page(session, query, JobRecord.id, limit=limit, cursor=cursor)
 
 
-def marks(session: Session, job_ids: Collection[str]) -> dict[str, JobMark]:
-    """Version and status of several jobs in one query."""
-    rows = session.execute(
-        select(JobRecord.id, JobRecord.version, JobRecord.status).where(JobRecord.id.in_(job_ids))
-    )
-    return {row.id: JobMark(row.version, row.status) for row in rows}
-
-
 def marks_of(session: Session, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], JobMark]:
     """Version and status of jobs by tenant and id; those that are not there are left out."""
     rows = session.execute(
@@ -106,11 +98,19 @@ def marks_of(session: Session, wanted: Sequence[tuple[str, str]]) -> dict[tuple[
 
 
 def live_jobs_using(
-    session: Session, *, model_id: str | None = None, dataset_id: str | None = None
+    session: Session,
+    tenant_id: str,
+    *,
+    model_id: str | None = None,
+    dataset_id: str | None = None,
 ) -> Sequence[JobRecord]:
-    """Jobs not yet at their end that read this model (or its initial weights, a loss or a metric)
-    or dataset."""
-    query = select(JobRecord).where(JobRecord.status.in_(LIVE)).order_by(JobRecord.id)
+    """The tenant's jobs not yet at their end that read this model (or its
+    initial weights, a loss or a metric) or dataset."""
+    query = (
+        select(JobRecord)
+        .where(JobRecord.tenant_id == tenant_id, JobRecord.status.in_(LIVE))
+        .order_by(JobRecord.id)
+    )
     if model_id is not None:
         query = query.where(
             or_(

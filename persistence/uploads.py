@@ -63,7 +63,7 @@ def list_page(
     return page(session, query, UploadRecord.id, limit=limit, cursor=cursor)
 
 
-def received(session: Session, upload_ids: Collection[str]) -> dict[str, Received]:
+def received(session: Session, found: Collection[UploadRecord]) -> dict[str, Received]:
     """How much of each upload has arrived, in one query; what has no part is left out."""
     rows = session.execute(
         select(
@@ -71,57 +71,48 @@ def received(session: Session, upload_ids: Collection[str]) -> dict[str, Receive
             func.count(),
             func.coalesce(func.sum(UploadPartRecord.bytes), 0),
         )
-        .where(UploadPartRecord.upload_id.in_(upload_ids))
+        .where(UploadPartRecord.upload_id.in_([one.id for one in found]))
         .group_by(UploadPartRecord.upload_id)
     )
     return {upload_id: Received(count, int(total)) for upload_id, count, total in rows}
 
 
-def bytes_beside(session: Session, upload_id: str, number: int) -> int:
+def bytes_beside(session: Session, upload: UploadRecord, number: int) -> int:
     """Bytes of all parts but this one."""
     total = session.scalar(
         select(func.sum(UploadPartRecord.bytes)).where(
-            UploadPartRecord.upload_id == upload_id, UploadPartRecord.number != number
+            UploadPartRecord.upload_id == upload.id, UploadPartRecord.number != number
         )
     )
     return int(total or 0)
 
 
 def parts(
-    session: Session, upload_id: str, *, after: int = 0, limit: int | None = None
+    session: Session, upload: UploadRecord, *, after: int = 0, limit: int | None = None
 ) -> Sequence[UploadPartRecord]:
     """Parts numbered above `after`, in order."""
     return session.scalars(
         select(UploadPartRecord)
-        .where(UploadPartRecord.upload_id == upload_id, UploadPartRecord.number > after)
+        .where(UploadPartRecord.upload_id == upload.id, UploadPartRecord.number > after)
         .order_by(UploadPartRecord.number)
         .limit(limit)
     ).all()
 
 
 def put_part(
-    session: Session, upload_id: str, number: int, *, sha256: str, size: int
+    session: Session, upload: UploadRecord, number: int, *, sha256: str, size: int
 ) -> tuple[UploadPartRecord, str | None]:
     """Enter a part, and tell the hash of other bytes that were in its place. The caller holds
     the upload's row."""
-    record = session.get(UploadPartRecord, (upload_id, number))
+    record = session.get(UploadPartRecord, (upload.id, number))
     if record is None:
-        record = UploadPartRecord(upload_id=upload_id, number=number, sha256=sha256, bytes=size)
+        record = UploadPartRecord(upload_id=upload.id, number=number, sha256=sha256, bytes=size)
         session.add(record)
         session.flush()
         return record, None
     replaced = None if record.sha256 == sha256 else record.sha256
     record.sha256, record.bytes = sha256, size
     return record, replaced
-
-
-def remove_part(session: Session, upload_id: str, number: int) -> None:
-    """Forget a part."""
-    session.execute(
-        delete(UploadPartRecord)
-        .where(UploadPartRecord.upload_id == upload_id, UploadPartRecord.number == number)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def claim(record: UploadRecord, token: str, until: datetime) -> None:

@@ -46,7 +46,7 @@ def _abort_uploads(database: Database, store: ArtifactStore) -> int:
         now = database_time(session)
         found = uploads.expired(session, now, _BATCH)
         for record in found:
-            parts += [part.sha256 for part in uploads.parts(session, record.id)]
+            parts += [part.sha256 for part in uploads.parts(session, record)]
             uploads.end(session, record, "aborted", forget_at=now + _FORGET_AFTER)
     for sha256 in dict.fromkeys(parts):
         discard(database, store, sha256)

@@ -150,7 +150,7 @@ def delete(backend: Backend, tenant_id: str, dataset_id: str) -> None:
     """Delete a dataset and, when nothing else holds the same bytes, its file."""
     with backend.database.session() as session:
         record = _found(datasets.get_for_update(session, tenant_id, dataset_id), dataset_id)
-        busy = [job.id for job in jobs.live_jobs_using(session, dataset_id=dataset_id)]
+        busy = [job.id for job in jobs.live_jobs_using(session, tenant_id, dataset_id=dataset_id)]
         if busy:
             raise DatasetInUse(
                 f"Not yet finished: {', '.join(busy)}.",

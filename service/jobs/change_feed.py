@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from persistence import jobs
 from persistence.database import Database
 from persistence.jobs import JobMark
+from service.jobs.written import JobKey
 from service.logs import logger
 
 _log = logger("secateur.changes")
@@ -53,22 +54,23 @@ class ChangeFeed:
     def __init__(self, database: Database, interval_seconds: float = _INTERVAL_SECONDS) -> None:
         self._database = database
         self._interval = interval_seconds
-        self._watches: defaultdict[str, set[Watch]] = defaultdict(set)
+        self._watches: defaultdict[JobKey, set[Watch]] = defaultdict(set)
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def watch(self, job_id: str) -> Iterator[Watch]:
-        """Follow a job while the block runs."""
+    def watch(self, tenant_id: str, job_id: str) -> Iterator[Watch]:
+        """Follow a job of the tenant while the block runs."""
+        key = (tenant_id, job_id)
         watch = Watch()
-        self._watches[job_id].add(watch)
+        self._watches[key].add(watch)
         self._wanted.set()
         try:
             yield watch
         finally:
-            self._watches[job_id].discard(watch)
-            if not self._watches[job_id]:
-                del self._watches[job_id]
+            self._watches[key].discard(watch)
+            if not self._watches[key]:
+                del self._watches[key]
 
     @property
     def watched(self) -> int:
@@ -98,11 +100,11 @@ class ChangeFeed:
                 _log.exception("the change feed cannot read")
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)
                 continue
-            for job_id, mark in marks.items():
-                for watch in self._watches.get(job_id, ()):
+            for key, mark in marks.items():
+                for watch in self._watches.get(key, ()):
                     watch.tell(mark)
             await asyncio.sleep(self._interval)
 
-    def _read(self, job_ids: list[str]) -> dict[str, JobMark]:
+    def _read(self, wanted: list[JobKey]) -> dict[JobKey, JobMark]:
         with self._database.session(read_only=True) as session:
-            return jobs.marks(session, job_ids)
+            return jobs.marks_of(session, wanted)

@@ -291,7 +291,8 @@ def job_logs(job_id: str, caller: CallerOf, backend: BackendOf) -> StreamingResp
     """Log of a job as text."""
     service.get(backend, caller.tenant_id, job_id)
     return StreamingResponse(
-        output.log_text(backend, job_id), media_type="text/plain; charset=utf-8"
+        output.log_text(backend, caller.tenant_id, job_id),
+        media_type="text/plain; charset=utf-8",
     )
 
 

@@ -18,7 +18,7 @@ HEARTBEAT_SECONDS = 15.0
 async def stream(backend: Backend, tenant_id: str, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Events above `after` in wire form, each with its number as id, so that a client that lost
     the connection goes on where it was (`Last-Event-ID`). Ends after the job's last event."""
-    with backend.changes.watch(job_id) as watch:
+    with backend.changes.watch(tenant_id, job_id) as watch:
         while True:
             ended, events = await to_thread.run_sync(
                 read_batch, backend, tenant_id, job_id, after, _BATCH
@@ -47,5 +47,5 @@ def read_batch(
     with backend.database.session(read_only=True) as session:
         record = jobs.get(session, tenant_id, job_id)
         ended = record is None or record.status in TERMINAL
-        found = job_output.events(session, job_id, after=after, limit=limit)
+        found = job_output.events(session, tenant_id, job_id, after=after, limit=limit)
         return ended, [Event.model_validate(one) for one in found]

@@ -33,18 +33,22 @@ def metric_page(
     """Metrics above `after`, oldest first; the cursor is the next `after`."""
     get(backend, tenant_id, job_id)
     with backend.database.session(read_only=True) as session:
-        found = job_output.metrics(session, job_id, after=after, limit=limit + 1, name=name)
+        found = job_output.metrics(
+            session, tenant_id, job_id, after=after, limit=limit + 1, name=name
+        )
         shown = [Metric.model_validate(one) for one in found[:limit]]
     more = len(found) > limit
     return Page(data=shown, has_more=more, next_cursor=str(shown[-1].seq) if more else None)
 
 
-def log_text(backend: Backend, job_id: str) -> Iterator[str]:
+def log_text(backend: Backend, tenant_id: str, job_id: str) -> Iterator[str]:
     """What the runner printed, a few chunks per transaction so that a slow reader holds none."""
     after = 0
     while True:
         with backend.database.session(read_only=True) as session:
-            chunks = job_output.log_chunks(session, job_id, after=after, limit=_LOG_CHUNKS)
+            chunks = job_output.log_chunks(
+                session, tenant_id, job_id, after=after, limit=_LOG_CHUNKS
+            )
         yield from (chunk.text for chunk in chunks)
         if len(chunks) < _LOG_CHUNKS:
             return
@@ -60,7 +64,7 @@ def report(backend: Backend, tenant_id: str, job_id: str, kind: str) -> Artifact
     """The artifact that holds the job's report."""
     job = get(backend, tenant_id, job_id)
     with backend.database.session(read_only=True) as session:
-        found = job_output.artifact_of_kind(session, job_id, kind)
+        found = job_output.artifact_of_kind(session, tenant_id, job_id, kind)
     if found is not None and job.status in TERMINAL:
         return found
     if job.type not in ("compress", "score", "search"):

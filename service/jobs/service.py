@@ -187,7 +187,7 @@ async def wait(backend: Backend, tenant_id: str, job_id: str, seconds: float) ->
         return job
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    with backend.changes.watch(job_id) as watch:
+    with backend.changes.watch(tenant_id, job_id) as watch:
         while (left := deadline - loop.time()) > 0:
             mark = await watch.moved(left)
             if mark is not None and mark.status in TERMINAL:

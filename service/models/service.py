@@ -154,10 +154,10 @@ def delete(backend: Backend, tenant_id: str, model_id: str) -> None:
     """
     with backend.database.session() as session:
         record = _found(models.get_for_update(session, tenant_id, model_id), model_id)
-        for job in jobs.live_jobs_using(session, model_id=model_id):
+        for job in jobs.live_jobs_using(session, tenant_id, model_id=model_id):
             if job.type == "inspect":
                 job_queue.request_cancel(session, job)
-        busy = [job.id for job in jobs.live_jobs_using(session, model_id=model_id)]
+        busy = [job.id for job in jobs.live_jobs_using(session, tenant_id, model_id=model_id)]
         if busy:
             raise ModelInUse(
                 f"Not yet finished: {', '.join(busy)}.",

@@ -117,7 +117,7 @@ def _claim(
         now = database_time(session)
         if uploads.is_claimed(record, now):
             raise UploadBusy
-        parts = uploads.parts(session, upload_id)
+        parts = uploads.parts(session, record)
         _check(record, parts, request)
         token = secrets.token_hex(16)
         uploads.claim(record, token, now + timedelta(seconds=CLAIM_SECONDS))

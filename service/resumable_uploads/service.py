@@ -88,7 +88,7 @@ def get(backend: Backend, tenant_id: str, upload_id: str) -> Upload:
     """One upload."""
     with backend.database.session(read_only=True) as session:
         record = found(uploads.get(session, tenant_id, upload_id), upload_id)
-        received = uploads.received(session, [record.id]).get(record.id, _NOTHING)
+        received = uploads.received(session, [record]).get(record.id, _NOTHING)
         busy = uploads.is_claimed(record, database_time(session))
         return present(backend.settings, record, received, busy=busy)
 
@@ -99,7 +99,7 @@ def list_page(
     """The tenant's uploads, newest first."""
     with backend.database.session(read_only=True) as session:
         page = uploads.list_page(session, tenant_id, limit=limit, cursor=cursor, **filters)
-        received = uploads.received(session, [record.id for record in page.records])
+        received = uploads.received(session, page.records)
         now = database_time(session)
         data = [
             present(
@@ -118,8 +118,8 @@ def parts_page(
 ) -> Page[UploadPart]:
     """What of it has arrived, in order."""
     with backend.database.session(read_only=True) as session:
-        found(uploads.get(session, tenant_id, upload_id), upload_id)
-        records = uploads.parts(session, upload_id, after=after, limit=limit + 1)
+        record = found(uploads.get(session, tenant_id, upload_id), upload_id)
+        records = uploads.parts(session, record, after=after, limit=limit + 1)
     data = [UploadPart.model_validate(record) for record in records[:limit]]
     more = len(records) > limit
     return Page(data=data, next_cursor=str(data[-1].number) if more else None, has_more=more)
@@ -160,7 +160,7 @@ def put_part(
             if not backend.store.exists(blob.sha256):
                 raise UploadInterfered
             part, replaced = uploads.put_part(
-                session, upload_id, number, sha256=blob.sha256, size=blob.bytes
+                session, record, number, sha256=blob.sha256, size=blob.bytes
             )
             record.expires_at = database_time(session) + timedelta(
                 seconds=backend.settings.upload_seconds
@@ -186,7 +186,7 @@ def abort(backend: Backend, tenant_id: str, upload_id: str) -> list[str]:
         if record.status in ("aborted", "refused"):
             return []
         _check_open(session, record)
-        hashes = [part.sha256 for part in uploads.parts(session, upload_id)]
+        hashes = [part.sha256 for part in uploads.parts(session, record)]
         uploads.end(session, record, "aborted", forget_at=database_time(session) + FORGET_AFTER)
     return hashes
 
@@ -217,7 +217,7 @@ def _check_open(session: Session, record: UploadRecord) -> None:
 
 def _room(session: Session, settings: Settings, record: UploadRecord, number: int) -> PartTooLarge:
     whole = record.bytes or file_limit(settings, record.kind)
-    left = whole - uploads.bytes_beside(session, record.id, number)
+    left = whole - uploads.bytes_beside(session, record, number)
     if left < settings.max_part_bytes:
         reason = "which the file was announced with" if record.bytes else "the most a file may have"
         return PartTooLarge(left, f"what is left of the {whole}, {reason}")

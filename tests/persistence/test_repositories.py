@@ -176,8 +176,9 @@ def test_jobs_are_found_by_every_filter(database: Database, tenant: str) -> None
         assert found(metadata={"run": "3"}) == set()
         assert found(metadata={"missing": ""}) == set()
         assert found(model_id="mdl_other") == set()
-        live = jobs.live_jobs_using(session, model_id=model.id)
+        live = jobs.live_jobs_using(session, tenant, model_id=model.id)
         assert [job.id for job in live] == sorted([made[0].id, made[2].id])
+        assert jobs.live_jobs_using(session, "tnt_other", model_id=model.id) == []
         assert jobs.get(session, "tnt_other", made[0].id) is None
 
 
@@ -203,12 +204,14 @@ def test_marks_move_with_every_event(database: Database, tenant: str) -> None:
         job = job_queue.enqueue(
             session, tenant_id=tenant, type="plan", model_id=model.id, queue="cpu"
         )
-        before = jobs.marks(session, [job.id, "job_other"])
-        assert set(before) == {job.id}
+        before = jobs.marks_of(
+            session, [(tenant, job.id), ("tnt_other", job.id), (tenant, "job_other")]
+        )
+        assert set(before) == {(tenant, job.id)}
         job_queue.append_event(session, job.id, "log", {})
-        after = jobs.marks(session, [job.id])
-        assert after[job.id].version > before[job.id].version
-        assert after[job.id].status == "queued"
+        after = jobs.marks_of(session, [(tenant, job.id)])
+        assert after[tenant, job.id].version > before[tenant, job.id].version
+        assert after[tenant, job.id].status == "queued"
 
 
 def test_output_is_read_in_order_behind_a_mark(database: Database, tenant: str) -> None:
@@ -223,15 +226,19 @@ def test_output_is_read_in_order_behind_a_mark(database: Database, tenant: str) 
             job_queue.append_metric(session, held, name="lr", value=step, step=step, stage="x")
             job_queue.append_log(session, held, f"{step};")
         session.flush()
-        events = job_output.events(session, job.id, after=1, limit=2)
+        events = job_output.events(session, tenant, job.id, after=1, limit=2)
         assert [(event.seq, event.type) for event in events] == [(2, "started"), (3, "metric")]
-        metrics = job_output.metrics(session, job.id, after=3, limit=10, name="lr")
+        metrics = job_output.metrics(session, tenant, job.id, after=3, limit=10, name="lr")
         assert [metric.value for metric in metrics] == [1.0, 2.0]
-        assert job_output.metrics(session, job.id, after=0, limit=10, name="none") == []
-        [first, *rest] = job_output.log_chunks(session, job.id, after=0, limit=10)
+        assert job_output.metrics(session, tenant, job.id, after=0, limit=10, name="none") == []
+        [first, *rest] = job_output.log_chunks(session, tenant, job.id, after=0, limit=10)
         assert first.text == "0;"
-        assert job_output.log_chunks(session, job.id, after=first.id, limit=10) == rest
-        assert job_output.artifact_of_kind(session, job.id, "model") is None
+        assert job_output.log_chunks(session, tenant, job.id, after=first.id, limit=10) == rest
+        assert job_output.artifact_of_kind(session, tenant, job.id, "model") is None
+        other = "tnt_other"
+        assert job_output.events(session, other, job.id, after=0, limit=9) == []
+        assert job_output.metrics(session, other, job.id, after=0, limit=9) == []
+        assert job_output.log_chunks(session, other, job.id, after=0, limit=9) == []
 
 
 def test_deleting_hides_and_keeps_the_row(database: Database, tenant: str) -> None:

@@ -191,12 +191,25 @@ def test_waiting_ends_with_the_job(api: Api, model_id: str, recipe: Any) -> None
     started = time.monotonic()
     assert api.client.get(f"/v1/jobs/{job['id']}?wait=0.6").json()["status"] == "running"
     assert 0.5 < time.monotonic() - started < 5
-    timer = threading.Timer(0.5, finish, [api, held])
-    timer.start()
+
+    def move() -> None:  # no end: whoever waits goes on waiting
+        with api.backend.database.session() as session:
+            job_queue.append_metric(session, held, name="loss", value=1.0, step=1, stage="x")
+
+    def end() -> None:
+        store(api, held, "plot", "image/svg+xml", b"<svg/>")
+        finish(api, held, result={"layers": 1})
+
+    timers = [threading.Timer(0.1, move), threading.Timer(0.6, end)]
+    for timer in timers:
+        timer.start()
     started = time.monotonic()
-    assert api.client.get(f"/v1/jobs/{job['id']}?wait=30").json()["status"] == "succeeded"
+    ended = api.client.get(f"/v1/jobs/{job['id']}?wait=30").json()
+    assert (ended["status"], ended["result"]) == ("succeeded", {"layers": 1})
+    assert [one["kind"] for one in ended["artifacts"]] == ["plot"]
     assert time.monotonic() - started < 10
-    timer.join()
+    for timer in timers:
+        timer.join()
     assert api.client.get(f"/v1/jobs/{job['id']}?wait=30").json()["finished_at"]
     assert api.backend.changes.watched == 0
 
